@@ -1,0 +1,149 @@
+"""What a network takes: padded sequences, who has which modality, labels, row numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Modality(StrEnum):
+    """The three channels of a speaker; papers also write language, acoustic, visual."""
+
+    TEXT = "text"
+    AUDIO = "audio"
+    VISION = "vision"
+
+
+@dataclass(frozen=True)
+class Padded:
+    """Sequences of different lengths in one tensor.
+
+    Args:
+        values: (B, L, D) floats, or (B, L) int64 token ids.
+        mask: (B, L) bool, True = real frame. True frames need not be contiguous: a frame that
+            held NaN stays where it was, masked, so that word alignment survives.
+
+    Raises:
+        ValueError: ``mask`` is not bool or does not match the first two dimensions of ``values``.
+
+    Example:
+        >>> padded = Padded(torch.zeros(2, 3, 5), torch.tensor([[True, True, False], [True] * 3]))
+        >>> padded.select(torch.tensor([1])).mask
+        tensor([[True, True, True]])
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        expected = tuple(self.values.shape[:2])
+        if self.mask.dtype != torch.bool or tuple(self.mask.shape) != expected:
+            raise ValueError(
+                f"mask must be bool {expected}, got {str(self.mask.dtype).removeprefix('torch.')} "
+                f"{tuple(self.mask.shape)}"
+            )
+
+    def to(self, device: torch.device | str) -> Padded:
+        """The same sequences on another device."""
+        return Padded(
+            self.values.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
+        )
+
+    def select(self, rows: Tensor) -> Padded:
+        """Rows (K,) int64, in that order, repeats allowed."""
+        return Padded(self.values[rows], self.mask[rows])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of samples.
+
+    Args:
+        sequences: each used modality's frames. A modality missing here is absent for every sample.
+        present: (B,) bool for each key of ``sequences``: does this sample have this modality?
+        labels: (B,) float scores on the data set's scale or int64 classes; None when any row is
+            unlabelled.
+        index: (B,) int64, the row in its split; per-sample draws and banks key on it.
+        ids: B public ids, ``<video>_<clip>``.
+        unimodal_labels: (B,) per modality where the data set annotates them (CH-SIMS).
+
+    Example:
+        >>> frames = Padded(torch.zeros(1, 2, 5), torch.ones(1, 2, dtype=torch.bool))
+        >>> batch = Batch(
+        ...     sequences={Modality.AUDIO: frames}, present={Modality.AUDIO: torch.tensor([True])},
+        ...     labels=None, index=torch.tensor([0]), ids=("video_1",))
+        >>> batch.size
+        1
+    """
+
+    sequences: Mapping[Modality, Padded]
+    present: Mapping[Modality, Tensor]
+    labels: Tensor | None
+    index: Tensor
+    ids: Sequence[str]
+    unimodal_labels: Mapping[Modality, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if set(self.sequences) != set(self.present):
+            raise ValueError(
+                f"present must name the modalities of sequences {sorted(self.sequences)}, "
+                f"got {sorted(self.present)}"
+            )
+
+    @property
+    def size(self) -> int:
+        """Number of samples B."""
+        return int(self.index.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows lie."""
+        return self.index.device
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            sequences={m: padded.to(device) for m, padded in self.sequences.items()},
+            present={m: mask.to(device) for m, mask in self.present.items()},
+            labels=None if self.labels is None else self.labels.to(device),
+            index=self.index.to(device),
+            ids=self.ids,
+            unimodal_labels={m: label.to(device) for m, label in self.unimodal_labels.items()},
+        )
+
+    def select(self, rows: Tensor) -> Batch:
+        """Rows (K,) int64 of this batch, in that order."""
+        return Batch(
+            sequences={m: padded.select(rows) for m, padded in self.sequences.items()},
+            present={m: mask[rows] for m, mask in self.present.items()},
+            labels=None if self.labels is None else self.labels[rows],
+            index=self.index[rows],
+            ids=tuple(self.ids[int(row)] for row in rows),
+            unimodal_labels={m: label[rows] for m, label in self.unimodal_labels.items()},
+        )
+
+
+class BatchSource(Protocol):
+    """Where trainer and evaluator get their batches; they never see readers or files.
+
+    ``batches(epoch)`` gives this rank's share of every global batch, in an order that depends on
+    the source's seed and ``epoch`` alone.
+    """
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples over all ranks."""
+        ...
+
+    def num_batches(self, epoch: int) -> int:
+        """Number of global batches in this epoch, the same on every rank."""
+        ...
+
+    def batches(self, epoch: int) -> Iterable[Batch]:
+        """The epoch's batches."""
+        ...

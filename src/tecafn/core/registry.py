@@ -1,0 +1,91 @@
+"""Names to things: methods and readers register themselves, the rest of the house looks them up."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from tecafn.core.info import DataInfo
+from tecafn.core.scheme import Scheme
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """A mistake its user can mend: shown as one line, exit code 2."""
+
+
+def nearest_known(name: str, known: list[str]) -> str:
+    """A sentence that names the nearest known name and lists the others.
+
+    Example:
+        >>> nearest_known("tecafm", ["tecafn", "mult"])
+        "did you mean 'tecafn'? known: mult, tecafn"
+    """
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}known: {', '.join(sorted(known))}"
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """A read-mostly mapping that fails with the known names.
+
+    Example:
+        >>> shapes = Registry[int]("shape")
+        >>> shapes.register("square", 4)
+        >>> shapes["square"]
+        4
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._items: dict[str, T] = {}
+
+    def register(self, name: str, item: T) -> None:
+        """Add ``item``; a name can be taken once."""
+        if name in self._items:
+            raise ValueError(f"{self._kind} {name!r} is registered already")
+        self._items[name] = item
+
+    def __getitem__(self, name: str) -> T:
+        try:
+            return self._items[name]
+        except KeyError:
+            raise UserError(
+                f"unknown {self._kind} {name!r}: {nearest_known(name, list(self._items))}"
+            ) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._items
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._items))
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method.
+
+    Args:
+        config: the frozen dataclass of its settings.
+        build: makes the scheme from settings and data.
+        paper: authors, title, venue, year.
+        tasks: what it can be trained for.
+        summary: one line for ``tecafn list methods``.
+        needs: conditions on the data beyond widths, checked before training; none by default.
+    """
+
+    config: type[Any]
+    build: Callable[[Any, DataInfo], Scheme]
+    paper: str
+    tasks: tuple[str, ...] = ("regression", "classification")
+    summary: str = ""
+    needs: tuple[str, ...] = ()
+
+
+METHODS: Registry[Method] = Registry("method")

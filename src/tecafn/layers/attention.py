@@ -1,0 +1,152 @@
+"""Multi-head attention and the transformer layer that both encoders and fusion are made of."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+Residual = Literal["printed", "pre_norm"]
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention over several heads (eq. 8-10).
+
+    Args:
+        dim: width; ``num_heads`` must divide it.
+        num_heads: H.
+        dropout: on the attention weights, while training.
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``dim``.
+    """
+
+    def __init__(self, dim: int, *, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"num_heads must divide the width {dim}, got {num_heads}")
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.output = nn.Linear(dim, dim)
+
+    def _heads(self, values: Tensor) -> Tensor:
+        rows, length, dim = values.shape
+        heads = values.view(rows, length, self.num_heads, dim // self.num_heads)
+        return heads.transpose(1, 2)  # (B, L, D) -> (B, H, L, D/H)
+
+    def forward(self, query: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
+        """(B, Lq, D) attends to (B, Ls, D) where ``source_mask`` (B, Ls) is True.
+
+        A row whose source has no real frame attends to all of it instead of dividing by zero; what
+        comes out is meaningless there and callers drop it by ``present``.
+        """
+        key, value = self.key_value(source).chunk(2, dim=-1)
+        allowed = source_mask | ~source_mask.any(1, keepdim=True)
+        attended = functional.scaled_dot_product_attention(
+            self._heads(self.query(query)),
+            self._heads(key),
+            self._heads(value),
+            attn_mask=allowed[:, None, None, :],
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        return merged
+
+
+class TransformerLayer(nn.Module):
+    """One layer of eq. 2-3 (self-attention) or eq. 11-12 (attention to another modality).
+
+    ``residual="printed"`` adds the normalised input as the paper prints it, ``f(LN(x)) + LN(x)``;
+    ``"pre_norm"`` is the usual ``x + f(LN(x))``.
+
+    Args:
+        dim: width D; the feed-forward network is 4 D wide.
+        num_heads: H.
+        attention_dropout, relu_dropout, residual_dropout: probabilities.
+        residual: which sum.
+        cross: True for attention to another sequence, which then has a LayerNorm of its own.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        attention_dropout: float,
+        relu_dropout: float,
+        residual_dropout: float,
+        residual: Residual,
+        cross: bool,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        self.attention_norm = nn.LayerNorm(dim)
+        self.source_norm = nn.LayerNorm(dim) if cross else None
+        self.attention = MultiHeadAttention(dim, num_heads=num_heads, dropout=attention_dropout)
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, 4 * dim), nn.ReLU(), nn.Dropout(relu_dropout), nn.Linear(4 * dim, dim)
+        )
+        self.residual_dropout = nn.Dropout(residual_dropout)
+
+    def _add(self, stream: Tensor, normed: Tensor, change: Tensor) -> Tensor:
+        dropped: Tensor = self.residual_dropout(change)
+        return (normed if self.residual == "printed" else stream) + dropped
+
+    def forward(self, stream: Tensor, source: Tensor | None, source_mask: Tensor) -> Tensor:
+        """One step of the stream (B, L, D).
+
+        Args:
+            stream: the query side.
+            source: (B, Ls, D) of the other modality, or None for self-attention.
+            source_mask: (B, Ls), or (B, L) for self-attention.
+        """
+        normed = self.attention_norm(stream)
+        if self.source_norm is None:
+            key_value = normed
+        else:
+            assert source is not None, "cross-attention needs a source"
+            key_value = self.source_norm(source)
+        stream = self._add(stream, normed, self.attention(normed, key_value, source_mask))
+        normed = self.feed_forward_norm(stream)
+        change: Tensor = self.feed_forward(normed)
+        return self._add(stream, normed, change)
+
+
+class Transformer(nn.Module):
+    """L layers; see ``TransformerLayer`` for the arguments."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_layers: int,
+        num_heads: int,
+        attention_dropout: float = 0.0,
+        relu_dropout: float = 0.0,
+        residual_dropout: float = 0.0,
+        residual: Residual = "printed",
+        cross: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TransformerLayer(
+                dim,
+                num_heads=num_heads,
+                attention_dropout=attention_dropout,
+                relu_dropout=relu_dropout,
+                residual_dropout=residual_dropout,
+                residual=residual,
+                cross=cross,
+            )
+            for _ in range(num_layers)
+        )
+
+    def forward(self, stream: Tensor, source: Tensor | None, source_mask: Tensor) -> Tensor:
+        """(B, L, D) through all layers."""
+        for layer in self.layers:
+            stream = layer(stream, source, source_mask)
+        return stream

@@ -1,0 +1,46 @@
+"""From a fused vector to an answer on the label's scale."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tecafn.core.info import DataInfo
+
+OutputKind = Literal["tanh", "linear"]
+
+
+class PredictionHead(nn.Module):
+    """MLP with tanh 128-256-128 and dropout, then a score or logits (TeCaFN, eq. 17).
+
+    Eq. 17 taken literally caps the score at 1 while labels reach 3: here ``tanh`` is scaled to the
+    label range, ``3 * tanh(.)`` for labels in [-3, 3]; ``linear`` leaves it out. Logits of a
+    classification are always linear.
+
+    Args:
+        in_dim: width of the fused vector.
+        info: task, label range and number of classes.
+        dropout: after each hidden layer.
+        output: ``tanh`` or ``linear``.
+    """
+
+    def __init__(self, in_dim: int, info: DataInfo, *, dropout: float, output: OutputKind) -> None:
+        super().__init__()
+        widths = (in_dim, 128, 256, 128)
+        layers: list[nn.Module] = []
+        for narrow, wide in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(narrow, wide), nn.Tanh(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], info.output_dim))
+        self.is_regression = info.task == "regression"
+        self.scaled = output == "tanh" and self.is_regression
+        self.centre = sum(info.label_range) / 2
+        self.half_width = info.half_width
+
+    def forward(self, fused: Tensor) -> Tensor:
+        """(B, in_dim) to (B,) scores or (B, C) logits."""
+        answer: Tensor = self.layers(fused)
+        if self.scaled:
+            answer = self.centre + self.half_width * torch.tanh(answer)
+        return answer.squeeze(-1) if self.is_regression else answer

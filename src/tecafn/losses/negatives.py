@@ -1,0 +1,86 @@
+"""Hard negatives and the replacement gate: who is fused with whom while training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tecafn.core.parallel import sample_uniform
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The gate's outcome.
+
+    Args:
+        column: (B,) int64, the partner's row in the gathered batch.
+        matched: (B,) bool, True where a sample kept its own frames: the pseudo-target.
+    """
+
+    column: Tensor
+    matched: Tensor
+
+
+def sample_hard_negatives(
+    similarity: Tensor,
+    index: Tensor,
+    *,
+    positive: Tensor,
+    candidates: Tensor,
+    swap_probability: float,
+    num_hard_negatives: int | None,
+    seed: int,
+    epoch: int,
+    stream: int,
+) -> Pairing:
+    """Pick, for each core sample, the most confusable partner from another sample.
+
+    Args:
+        similarity: (B, N) of each core sample to every gathered partner. No gradient flows
+            through the choice.
+        index: (B,) row in the split; draws depend on (seed, epoch, index, stream) alone.
+        positive: (B,) column of each row's own partner, never drawn.
+        candidates: (N,) or (B, N) bool, partners that have this modality.
+        swap_probability: p, the chance that a sample is fused with another's frames.
+        num_hard_negatives: how many of the most similar to draw from; None = all.
+        seed, epoch, stream: which draw; a stream is a modality.
+
+    Returns:
+        Pairing: ``column`` (B,) int64 and ``matched`` (B,) bool, False where swapped.
+        A row without candidates stays matched.
+
+    Raises:
+        ValueError: ``num_hard_negatives`` < 1 or ``swap_probability`` outside [0, 1].
+
+    Example:
+        >>> pairing = sample_hard_negatives(
+        ...     torch.eye(3), torch.arange(3), positive=torch.arange(3),
+        ...     candidates=torch.ones(3, dtype=torch.bool), swap_probability=1.0,
+        ...     num_hard_negatives=1, seed=0, epoch=0, stream=0)
+        >>> pairing.matched
+        tensor([False, False, False])
+
+    Source: TeCaFN, Huang et al. 2024, Sect. 3.2.2-3.2.3, Algorithm 1, Table 2. The authors' code
+    counts a sample among its own most similar ones first; we exclude it before choosing.
+    """
+    if num_hard_negatives is not None and num_hard_negatives < 1:
+        raise ValueError(f"num_hard_negatives must be >= 1 or None, got {num_hard_negatives}")
+    if not 0.0 <= swap_probability <= 1.0:
+        raise ValueError(f"swap_probability must be in [0, 1], got {swap_probability}")
+    num_columns = similarity.shape[1]
+    own = functional.one_hot(positive, num_columns).bool()
+    allowed = candidates & ~own  # (B, N)
+    limit = num_columns if num_hard_negatives is None else min(num_hard_negatives, num_columns)
+    ranked = similarity.detach().float().masked_fill(~allowed, float("-inf"))
+    hardest = ranked.topk(limit, dim=1).indices  # (B, K), most similar first
+    available = allowed.sum(1).clamp(max=limit)
+
+    swap = sample_uniform(index, seed=seed, epoch=epoch, stream=2 * stream) < swap_probability
+    share = sample_uniform(index, seed=seed, epoch=epoch, stream=2 * stream + 1)
+    rank = (share * available).long().clamp(max=limit - 1)
+    drawn = hardest.gather(1, rank.unsqueeze(1)).squeeze(1)
+    swapped = swap & (available > 0)
+    return Pairing(torch.where(swapped, drawn, positive), ~swapped)

@@ -1,0 +1,35 @@
+"""The data set's own objective."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tecafn.core.parallel import mean_over_rows
+
+
+def task_loss(prediction: Tensor, labels: Tensor | None) -> Tensor:
+    """Mean absolute error of scores (TeCaFN, eq. 18), or cross-entropy of classes.
+
+    Args:
+        prediction: (B,) scores or (B, C) logits.
+        labels: (B,) float scores or int64 classes.
+
+    Returns:
+        The mean over the global batch.
+
+    Raises:
+        ValueError: ``labels`` is None: some row has no label.
+
+    Example:
+        >>> task_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])).item()
+        1.5
+    """
+    if labels is None:
+        raise ValueError("a training batch needs a label in every row, got rows without one")
+    if labels.is_floating_point():
+        rows = (prediction - labels).abs()
+    else:
+        rows = functional.cross_entropy(prediction, labels, reduction="none")
+    return mean_over_rows(rows, torch.ones_like(labels, dtype=torch.bool))

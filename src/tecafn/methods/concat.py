@@ -1,0 +1,118 @@
+"""A plain concatenation: the same unimodal encoders, pooled, joined, one head.
+
+Not from a paper: the yardstick that says what the encoders alone give, without attention between
+modalities, contrast or replacement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tecafn.core.batch import Batch, Modality
+from tecafn.core.info import DataInfo
+from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.registry import METHODS, Method
+from tecafn.core.scheme import Network, Scheme
+from tecafn.layers.attention import Residual
+from tecafn.layers.encoders import Dropouts, FrameEncoder, TextSequenceEncoder
+from tecafn.layers.heads import PredictionHead
+from tecafn.layers.sequence import masked_mean
+from tecafn.losses.task import task_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConcatConfig:
+    """Settings; the names mean what they mean for TeCaFN."""
+
+    dim: int = 30
+    num_heads: int = 5
+    num_unimodal_layers: int = 6
+    unimodal_hidden_dim: int = 32
+    text_kernel_size: int = 1
+    frame_kernel_size: int = 3
+    residual: Residual = "printed"
+    embedding_dropout: float = 0.25
+    attention_dropout: float = 0.1
+    relu_dropout: float = 0.1
+    residual_dropout: float = 0.1
+    head_dropout: float = 0.1
+
+
+class Concat(Network):
+    """Pool each modality's sequence, join the vectors, predict.
+
+    An absent modality's slot holds a learned vector.
+    """
+
+    def __init__(self, config: ConcatConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict()
+        for modality in info.modalities:
+            if modality == Modality.TEXT:
+                self.encoders[modality] = TextSequenceEncoder(
+                    info, dim=config.dim, kernel_size=config.text_kernel_size
+                )
+            elif modality in info.widths:
+                self.encoders[modality] = FrameEncoder(
+                    info.widths[modality],
+                    info.statistics.get(modality),
+                    dim=config.dim,
+                    num_layers=config.num_unimodal_layers,
+                    num_heads=config.num_heads,
+                    hidden_dim=config.unimodal_hidden_dim,
+                    kernel_size=config.frame_kernel_size,
+                    residual=config.residual,
+                    dropouts=Dropouts(
+                        embedding=config.embedding_dropout,
+                        attention=config.attention_dropout,
+                        relu=config.relu_dropout,
+                        residual=config.residual_dropout,
+                    ),
+                )
+        self.absent = nn.ParameterDict({m: torch.zeros(config.dim) for m in self.encoders})
+        self.head = PredictionHead(
+            len(self.encoders) * config.dim,
+            info,
+            dropout=config.head_dropout,
+            output="tanh",
+        )
+
+    def forward(self, batch: Batch) -> Output:
+        """(B,) scores or (B, C) logits."""
+        vectors = []
+        for modality, encoder in self.encoders.items():
+            slot = self.absent[modality].expand(batch.size, -1)
+            if modality in batch.sequences:
+                sequence = encoder(batch.sequences[Modality(modality)])
+                pooled = masked_mean(sequence.values, sequence.mask)
+                slot = torch.where(batch.present[Modality(modality)].unsqueeze(1), pooled, slot)
+            vectors.append(slot)
+        fused = torch.cat(vectors, dim=1)
+        return Output(self.head(fused), {"fused": fused})
+
+
+class ConcatScheme(Scheme):
+    """The task's loss and nothing else."""
+
+    def __init__(self, config: ConcatConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.network = Concat(config, info)
+
+    def loss(self, batch: Batch, progress: Progress) -> Losses:
+        """One term, ``task``."""
+        output: Output = self.network(batch)
+        return Losses({"task": task_loss(output.prediction, batch.labels)}, {"task": 1.0}, output)
+
+
+METHODS.register(
+    "concat",
+    Method(
+        config=ConcatConfig,
+        build=ConcatScheme,
+        paper="none: a yardstick",
+        summary="the same unimodal encoders, pooled and concatenated: the yardstick",
+    ),
+)
