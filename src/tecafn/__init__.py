@@ -1,3 +1,54 @@
-"""Multimodal sentiment analysis: train, compare and trust."""
+"""Multimodal sentiment analysis: train, compare and trust.
+
+Example:
+    >>> import tecafn
+    >>> [method["name"] for method in tecafn.list_methods()]
+    ['concat', 'tecafn']
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["Batch", "Modality", "Padded", "Predictor", "UserError", "list_methods", "load"]
+
+if TYPE_CHECKING:
+    from tecafn.core.batch import Batch, Modality, Padded
+    from tecafn.core.registry import UserError
+    from tecafn.serving.predictor import Predictor, load
+
+_HOMES = {
+    "Batch": "tecafn.core.batch",
+    "Modality": "tecafn.core.batch",
+    "Padded": "tecafn.core.batch",
+    "UserError": "tecafn.core.registry",
+    "Predictor": "tecafn.serving.predictor",
+    "load": "tecafn.serving.predictor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first asked for: `import tecafn` should not wait for torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tecafn' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def list_methods() -> list[dict[str, Any]]:
+    """Every registered method: name, summary, tasks, needs and paper."""
+    import tecafn.methods  # noqa: F401 - registers them
+    from tecafn.core.registry import METHODS
+
+    return [
+        {
+            "name": name,
+            "summary": method.summary,
+            "tasks": list(method.tasks),
+            "needs": list(method.needs),
+            "paper": method.paper,
+        }
+        for name, method in METHODS.items()
+    ]

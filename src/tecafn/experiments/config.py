@@ -1,0 +1,180 @@
+"""One run's settings: a TOML file, ``--set`` overrides, and the typed value they become."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import tomli_w
+
+import tecafn.methods  # noqa: F401 - registers them
+from tecafn.core.batch import Modality
+from tecafn.core.info import TextEncoderSpec
+from tecafn.core.registry import METHODS, UserError, nearest_known
+from tecafn.training.config import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run but the data and the device.
+
+    Args:
+        method: a registered method.
+        model: the method's own settings, an instance of its config class.
+        seed: of initialisation, order of batches, dropout and replacements.
+        text_encoder: ``minilm``, a Hugging Face BERT-family name or local directory, or
+            ``features`` for text vectors stored in the data set.
+        num_trained_text_layers: how many of the encoder's last layers are trained; ``"all"``
+            includes the embeddings, 0 freezes it.
+        max_text_tokens: longer texts are cut.
+        modalities: the ones in use; the others are absent from the network's point of view.
+        training: optimizer, schedule, stopping.
+    """
+
+    method: str = "tecafn"
+    model: Any = None
+    seed: int = 0
+    text_encoder: str = "minilm"
+    num_trained_text_layers: int | Literal["all"] = "all"
+    max_text_tokens: int = 128
+    modalities: tuple[Modality, ...] = tuple(Modality)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        if not self.modalities:
+            raise ValueError("modalities must name at least one, got none")
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0, got {self.seed}")
+        if self.max_text_tokens < 8:
+            raise ValueError(f"max_text_tokens must be >= 8, got {self.max_text_tokens}")
+
+    def text_encoder_spec(self) -> TextEncoderSpec:
+        """The text encoder as a network takes it."""
+        count = self.num_trained_text_layers
+        return TextEncoderSpec(
+            source=self.text_encoder, num_trained_layers=None if count == "all" else count
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for TOML and JSON; what is None is left out."""
+        plain: dict[str, Any] = _plain(self)
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: _plain(item) for name, item in items if item is not None}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
+    """Read a TOML file and apply ``key=value`` overrides.
+
+    Args:
+        path: the file.
+        overrides: such as ``training.max_epochs=2`` or ``text_encoder=minilm``; a value is read
+            as TOML where it is TOML, else as text.
+
+    Raises:
+        UserError: no such file, not TOML, an unknown key (the nearest known one is named), or a
+            value of the wrong type or range.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"config {path}: no such file; see `tecafn list configs`") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError(f"config {path}: expected a TOML file, got: {error}") from None
+    for override in overrides:
+        _apply_override(raw, override)
+    return parse_config(raw, where=str(path))
+
+
+def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> RunConfig:
+    """A typed config from plain values; ``where`` names the source in errors.
+
+    Raises:
+        UserError: as ``load_config``.
+
+    Example:
+        >>> import tecafn.methods
+        >>> parse_config({"method": "tecafn", "model": {"num_layers": 2}}).model.num_layers
+        2
+    """
+    tables = dict(raw)
+    name = tables.get("method", "tecafn")
+    if not isinstance(name, str):
+        raise UserError(f"{where}: method must be a name, got {name!r}")
+    method = METHODS[name]
+    model = _parse(method.config, tables.pop("model", {}), where=where, prefix="model.")
+    training = _parse(TrainingConfig, tables.pop("training", {}), where=where, prefix="training.")
+    shell: RunConfig = _parse(RunConfig, tables, where=where, prefix="")
+    return dataclasses.replace(shell, model=model, training=training)
+
+
+def _parse(kind: type[Any], raw: Any, *, where: str, prefix: str) -> Any:
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{where}: {prefix.rstrip('.')} must be a table, got {raw!r}")
+    known = [f.name for f in dataclasses.fields(kind)]
+    for key in raw:
+        if key not in known:
+            hint = nearest_known(key, known)
+            raise UserError(f"{where}: unknown key {prefix + key!r}: {hint}")
+    try:
+        return pydantic.TypeAdapter(kind).validate_python(dict(raw))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        place = (prefix + ".".join(str(part) for part in first["loc"][:1])).rstrip(".")
+        message = first["msg"].removeprefix("Value error, ")
+        came = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        raise UserError(f"{where}: {place + ': ' if place else ''}{message}{came}") from None
+
+
+def _apply_override(raw: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise UserError(f"--set expects key=value, got {override!r}")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *path, last = key.strip().split(".")
+    table = raw
+    for part in path:
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"--set {override!r}: {part!r} is a value, not a table")
+        table = inner
+    table[last] = value
+
+
+def write_config(config: RunConfig, path: Path) -> None:
+    """Write the full config, defaults included."""
+    path.write_text(tomli_w.dumps(config.as_dict()), encoding="utf-8")
+
+
+def configs_folder() -> Path:
+    """Where the shipped configs lie: beside the package when installed, else in the checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parents[1] / "configs"
+
+
+def find_config(name: Path) -> Path:
+    """A config by path, or by its place among the shipped ones (``mosi/tecafn.toml``)."""
+    if name.exists():
+        return name
+    relative = Path(*name.parts[1:]) if name.parts[:1] == ("configs",) else name
+    shipped = configs_folder() / relative
+    return shipped if shipped.is_file() else name

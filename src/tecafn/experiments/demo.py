@@ -1,0 +1,46 @@
+"""The first thing a new user runs: corpus, training, one evaluation on test, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tecafn.core.registry import UserError
+from tecafn.data.store import Store
+from tecafn.data.synthetic import CorpusSpec, make_corpus
+from tecafn.experiments.config import configs_folder, load_config
+from tecafn.experiments.run import compare_runs, evaluate_run, train_run
+
+TEXT_ALONE = 'modalities=["text"]'
+
+
+def embedded_corpus(path: Path, spec: CorpusSpec) -> Store:
+    """The corpus at ``path``, generated if it is not there yet."""
+    if not path.exists():
+        return make_corpus(path, spec)
+    return Store.open(path)
+
+
+def run_demo(out: Path, *, seed: int, progress: bool) -> tuple[dict[str, Any], Path]:
+    """Train TeCaFN on the embedded corpus and, to compare, the same network on text alone.
+
+    Args:
+        out: the run's directory; the corpus and the text-only run lie below it.
+        seed: of both runs.
+        progress: show progress bars.
+
+    Returns:
+        The evaluation on test and the report's path.
+    """
+    if (out / "record.json").exists():
+        raise UserError(f"{out} holds a demo already; remove it or name another with --out")
+    corpus = out / "corpus"
+    embedded_corpus(corpus, CorpusSpec())
+    text_alone = out / "text-alone"
+    config = configs_folder() / "synthetic" / "tecafn.toml"
+    for run, overrides in ((text_alone, [TEXT_ALONE]), (out, [])):
+        settings = load_config(config, [f"seed={seed}", *overrides])
+        train_run(settings, data=corpus, out=run, resume=True, device="cpu", progress=progress)
+        evaluation = evaluate_run(run, data=corpus, split="test", device="cpu")
+    compare_runs(out, text_alone, split="test", name="text alone")
+    return evaluation, out / "report.html"

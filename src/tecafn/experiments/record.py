@@ -1,0 +1,122 @@
+"""A run's record: what was run, on what, with which outcome. Written once, then only added to."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tecafn
+from tecafn.core.registry import UserError
+
+FORMAT_VERSION = 1
+_LIBRARIES = ("torch", "transformers", "lightning-fabric", "numpy", "safetensors", "pyarrow")
+PREDICTION_COLUMNS = ("id", "video", "clip", "label", "prediction", "pair_id", "text")
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def library_versions() -> dict[str, str]:
+    """Python, platform and the libraries that numbers depend on."""
+    versions = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    return versions | {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+def source_commit() -> str | None:
+    """The checkout's commit, with ``+changes`` when it differs from it; None outside a checkout."""
+    folder = Path(tecafn.__file__).parent
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    # An installed copy may lie inside another project's checkout, whose commit says nothing.
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = git("rev-parse", "HEAD")
+    return f"{commit}+changes" if commit and git("status", "--porcelain", "-uno") else commit
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old or the new one, never half."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_record(run_dir: Path, record: Mapping[str, Any]) -> None:
+    """Write ``RUN/record.json``."""
+    text = json.dumps(record, indent=2, allow_nan=False, ensure_ascii=True)
+    write_text_atomically(run_dir / "record.json", text + "\n")
+
+
+def read_record(run_dir: Path) -> dict[str, Any]:
+    """Read ``RUN/record.json``.
+
+    Raises:
+        UserError: no such run, an unfinished one, or a format this version does not know.
+    """
+    path = run_dir / "record.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        unfinished = (run_dir / "checkpoints").is_dir()
+        hint = "training did not finish: `tecafn train ... --resume`" if unfinished else "no record"
+        raise UserError(f"{run_dir}: expected a run's directory, found {hint}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: expected JSON, got: {error}") from None
+    if record.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format_version must be {FORMAT_VERSION}, got {record.get('format_version')!r}"
+        )
+    return record
+
+
+def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``predictions/<split>.csv``; None becomes an empty cell."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, PREDICTION_COLUMNS)
+        writer.writeheader()
+        writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
+    os.replace(temporary, path)
+
+
+def read_predictions(path: Path) -> list[dict[str, str]]:
+    """Read ``predictions/<split>.csv``.
+
+    Raises:
+        UserError: the split has not been evaluated in this run.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such predictions; run `tecafn evaluate` first") from None

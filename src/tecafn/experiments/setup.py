@@ -1,0 +1,170 @@
+"""From a config and a store to a scheme and its batches: what every kind of run begins with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from tecafn.core.batch import Modality
+from tecafn.core.info import DataInfo
+from tecafn.core.registry import METHODS, UserError
+from tecafn.core.scheme import Scheme
+from tecafn.data.loader import BatchLoader
+from tecafn.data.statistics import column_statistics
+from tecafn.data.store import SplitView, Store
+from tecafn.data.text import HiddenStates, Tokenize
+from tecafn.experiments.config import RunConfig
+from tecafn.experiments.text_cache import cached_states
+from tecafn.layers.text_encoder import STORED_FEATURES, TextEncoder, Tokenizer
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def open_fabric(device: str, precision: str) -> Fabric:
+    """Lightning Fabric on ``device``, joined to the processes that torchrun or SLURM started.
+
+    Raises:
+        UserError: an unknown device, or one this machine does not have.
+    """
+    if device not in DEVICES:
+        raise UserError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' was asked for, but torch finds no CUDA device here")
+    accelerator = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=local,
+        num_nodes=max(1, world // local),
+        strategy="ddp" if world > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo:
+    """What a network must know: widths, scale, and the statistics of ``train``'s real frames.
+
+    Raises:
+        UserError: none of the modalities in use is in the store.
+    """
+    stored = store.description.widths
+    reads_features = config.text_encoder == STORED_FEATURES
+    widths = {
+        m: stored[m]
+        for m in config.modalities
+        if m in stored and (m != Modality.TEXT or reads_features)
+    }
+    if Modality.TEXT not in config.modalities and not widths:
+        raise UserError(
+            f"the data set has {sorted(stored) or 'text alone'}; modalities in use are "
+            f"{', '.join(config.modalities)}"
+        )
+    return DataInfo(
+        widths=widths,
+        modalities=config.modalities,
+        statistics={
+            m: column_statistics(train, m) for m in (Modality.AUDIO, Modality.VISION) if m in widths
+        },
+        task=store.description.task,
+        label_range=store.description.label_range,
+        num_classes=store.description.num_classes,
+        text_encoder=config.text_encoder_spec(),
+        num_train=len(train),
+    )
+
+
+def build_scheme(config: RunConfig, info: DataInfo) -> Scheme:
+    """The untrained scheme; the same for the same seed.
+
+    Raises:
+        UserError: the method cannot do the data set's task, or its settings do not fit.
+    """
+    method = METHODS[config.method]
+    if info.task not in method.tasks:
+        raise UserError(
+            f"method {config.method!r} does {' and '.join(method.tasks)}, "
+            f"the data set is a {info.task}"
+        )
+    torch.manual_seed(config.seed)
+    try:
+        return method.build(config.model, info)
+    except ValueError as error:
+        raise UserError(f"method {config.method!r}: {error}") from None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Makes loaders whose text is what the network's text encoder takes.
+
+    Args:
+        config: batch size, seed, modalities.
+        info: which modalities the data set has.
+        tokenizer: None where text comes as stored vectors.
+        encoder: the network's, or None.
+        cache_dir: where the states of frozen layers are kept.
+        device: where they are computed.
+    """
+
+    config: RunConfig
+    info: DataInfo
+    tokenizer: Tokenizer | None
+    encoder: TextEncoder | None
+    cache_dir: Path
+    device: torch.device
+
+    def loader(
+        self, view: SplitView, *, whole: SplitView | None = None, shuffle: bool, labelled: bool
+    ) -> BatchLoader:
+        """Batches of ``view``.
+
+        Args:
+            view: the rows.
+            whole: the view whose subset ``view`` is; its text is encoded as one.
+            shuffle: for training.
+            labelled: refuse unlabelled rows.
+        """
+        return BatchLoader(
+            view,
+            modalities=usable_modalities(self.info),
+            batch_size=self.config.training.batch_size,
+            seed=self.config.seed,
+            shuffle=shuffle,
+            text=self._text(whole or view),
+            num_workers=self.config.training.num_workers,
+            require_labels=labelled,
+        )
+
+    def _text(self, view: SplitView) -> Tokenize | HiddenStates | None:
+        if self.tokenizer is None:
+            return None
+        if self.encoder is None or not self.encoder.is_partly_frozen:
+            return self.tokenizer
+        tokens = self.tokenizer(view.texts, view.column("context"))
+        return cached_states(self.encoder, tokens, cache_dir=self.cache_dir, device=self.device)
+
+
+def usable_modalities(info: DataInfo) -> tuple[Modality, ...]:
+    """Those in use that the data set has; text is read from the sentences themselves."""
+    return tuple(
+        m
+        for m in info.modalities
+        if m in info.widths or (m == Modality.TEXT and info.text_encoder.source != STORED_FEATURES)
+    )
+
+
+def prepare_batches(
+    config: RunConfig, info: DataInfo, scheme: Scheme, store: Store, device: torch.device
+) -> Batches:
+    """The loaders that go with ``scheme``."""
+    encoder = next((m for m in scheme.modules() if isinstance(m, TextEncoder)), None)
+    tokenizer = (
+        Tokenizer(config.text_encoder, max_tokens=config.max_text_tokens) if encoder else None
+    )
+    return Batches(config, info, tokenizer, encoder, store.path / "cache", device)
