@@ -15,14 +15,14 @@ __all__ = ["Batch", "Modality", "Padded", "Predictor", "UserError", "list_method
 
 if TYPE_CHECKING:
     from tecafn.core.batch import Batch, Modality, Padded
-    from tecafn.core.registry import UserError
+    from tecafn.core.errors import UserError
     from tecafn.serving.predictor import Predictor, load
 
 _HOMES = {
     "Batch": "tecafn.core.batch",
     "Modality": "tecafn.core.batch",
     "Padded": "tecafn.core.batch",
-    "UserError": "tecafn.core.registry",
+    "UserError": "tecafn.core.errors",
     "Predictor": "tecafn.serving.predictor",
     "load": "tecafn.serving.predictor",
 }

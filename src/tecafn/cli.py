@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tecafn.core.registry import UserError
+from tecafn.core.errors import UserError
 
 # Commands import what they need when they run: `tecafn --help` should not wait for torch.
 

@@ -89,14 +89,25 @@ def mean_over_rows(values: Tensor, defined: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over ranks; a rank without one contributes zero."""
+    """Replace every gradient by its mean over ranks; a rank without one contributes zero.
+
+    A parameter that no rank has a gradient for keeps none, so that an optimizer skips it as it
+    would with one process.
+    """
     if world_size() == 1:
         return
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        dist.all_reduce(parameter.grad)
-        parameter.grad.div_(world_size())
+    trained = list(parameters)
+    if not trained:
+        return
+    flags = [int(parameter.grad is not None) for parameter in trained]
+    has_gradient = torch.tensor(flags, device=trained[0].device)
+    dist.all_reduce(has_gradient)
+    for parameter, count in zip(trained, has_gradient.tolist(), strict=True):
+        if count:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad.div_(world_size())
 
 
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import DataInfo
 from tecafn.core.scheme import Scheme
 
 T = TypeVar("T")
-
-
-class UserError(Exception):
-    """A mistake its user can mend: shown as one line, exit code 2."""
-
-
-def nearest_known(name: str, known: list[str]) -> str:
-    """A sentence that names the nearest known name and lists the others.
-
-    Example:
-        >>> nearest_known("tecafm", ["tecafn", "mult"])
-        "did you mean 'tecafn'? known: mult, tecafn"
-    """
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}known: {', '.join(sorted(known))}"
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -54,7 +38,7 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._items[name]
         except KeyError:
             raise UserError(
-                f"unknown {self._kind} {name!r}: {nearest_known(name, list(self._items))}"
+                f"unknown {self._kind} {name!r}: {nearest_known(name, self._items)}"
             ) from None
 
     def __contains__(self, name: object) -> bool:

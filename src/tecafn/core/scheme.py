@@ -73,9 +73,6 @@ class Scheme(nn.Module):
         return self.forward(batch).prediction
 
 
-TEXT_ENCODER_PREFIX = "text_encoder."
-
-
 def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Trainable parameters, the pretrained text encoder's apart from the rest.
 
@@ -86,6 +83,6 @@ def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
     groups: dict[str, list[nn.Parameter]] = {"main": [], "text_encoder": []}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            group = "text_encoder" if TEXT_ENCODER_PREFIX in f"{name}." else "main"
+            group = "text_encoder" if "text_encoder" in name.split(".") else "main"
             groups[group].append(parameter)
     return {name: parameters for name, parameters in groups.items() if parameters}

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from tecafn.core.registry import UserError
+from tecafn.core.errors import UserError
 
 
 def save_module(module: nn.Module, path: Path) -> None:

@@ -15,8 +15,9 @@ import tomli_w
 
 import tecafn.methods  # noqa: F401 - registers them
 from tecafn.core.batch import Modality
+from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import TextEncoderSpec
-from tecafn.core.registry import METHODS, UserError, nearest_known
+from tecafn.core.registry import METHODS
 from tecafn.training.config import TrainingConfig
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 import tecafn
 from tecafn.core.batch import BatchSource
-from tecafn.core.registry import METHODS, UserError
+from tecafn.core.errors import UserError
+from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.store import Store
 from tecafn.evaluation.evaluator import Predictions, predict_source, validation_metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tecafn.core.registry import UserError
+from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.data.synthetic import CorpusSpec, make_corpus
 from tecafn.experiments.config import configs_folder, load_config

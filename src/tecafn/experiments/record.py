@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tecafn
-from tecafn.core.registry import UserError
+from tecafn.core.errors import UserError
 
 FORMAT_VERSION = 1
 _LIBRARIES = ("torch", "transformers", "lightning-fabric", "numpy", "safetensors", "pyarrow")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 import tecafn
 from tecafn.core.batch import BatchSource
+from tecafn.core.errors import UserError
 from tecafn.core.parallel import rank
-from tecafn.core.registry import METHODS, UserError
+from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import BatchLoader
 from tecafn.data.store import SplitView, Store
@@ -67,7 +69,7 @@ def train_run(
         config: everything but data and device.
         data: a store.
         out: the run's directory; new or empty unless ``resume``.
-        resume: go on with a killed run, bit for bit.
+        resume: go on with a killed run, bit for bit; a finished one is left as it is.
         device: auto, cpu or cuda.
         progress: show a progress bar.
 
@@ -77,6 +79,8 @@ def train_run(
     Raises:
         UserError: whatever its user can mend: the data, the config, the directory.
     """
+    if resume and (out / "record.json").exists():
+        return read_record(out)
     store = Store.open(data)
     fabric = open_fabric(device, config.training.precision)
     check_out(out, resume=resume)
@@ -125,8 +129,18 @@ def train_run(
             write_record(out, record)
             _add_evaluation(out, record, store, valid, predictions)
             write_report(out)
+            _drop_what_only_a_resume_needs(out)
         fabric.barrier()
     return read_record(out)
+
+
+def _drop_what_only_a_resume_needs(out: Path) -> None:
+    """A finished run keeps the scheme of its best epoch; optimizer states are twice its size."""
+    checkpoints = out / "checkpoints"
+    earlier_best = sorted(f for f in (checkpoints / "best").iterdir() if f.name.isdigit())[:-1]
+    for folder in [*checkpoints.iterdir(), *earlier_best]:
+        if folder.name.isdigit():
+            shutil.rmtree(folder)
 
 
 def check_out(out: Path, *, resume: bool) -> None:

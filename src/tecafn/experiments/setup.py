@@ -10,8 +10,9 @@ import torch
 from lightning_fabric import Fabric
 
 from tecafn.core.batch import Modality
+from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo
-from tecafn.core.registry import METHODS, UserError
+from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import BatchLoader
 from tecafn.data.statistics import column_statistics

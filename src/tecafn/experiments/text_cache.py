@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from tecafn.core.batch import Padded
-from tecafn.core.registry import UserError
+from tecafn.core.errors import UserError
 from tecafn.layers.text_encoder import TextEncoder
 
 _BATCH_TOKENS = 4096

@@ -88,7 +88,7 @@ class FrameEncoder(nn.Module):
 
 
 class TextSequenceEncoder(nn.Module):
-    """Text to X_t: the text encoder's last hidden states, then a temporal convolution (eq. 1, 4, 5).
+    """Text to X_t: last hidden states, then a temporal convolution (TeCaFN, eq. 1, 4, 5).
 
     Args:
         info: names the text encoder.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -30,7 +31,7 @@ class PredictionHead(nn.Module):
         super().__init__()
         widths = (in_dim, 128, 256, 128)
         layers: list[nn.Module] = []
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in itertools.pairwise(widths):
             layers += [nn.Linear(narrow, wide), nn.Tanh(), nn.Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], info.output_dim))
         self.is_regression = info.task == "regression"

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tecafn.core.batch import Modality, Padded
+from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, TextEncoderSpec
-from tecafn.core.registry import UserError
 from tecafn.layers.sequence import zero_padding
 
 STORED_FEATURES = "features"
 MINILM = "minilm"
+# Embeddings, then a stack of layers that take the states and a mask and nothing else. Others look
+# alike but add relative positions or norms of their own, which running the layers would leave out.
+FAMILY = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
 
 
 def resolve_source(source: str) -> str:
@@ -40,14 +43,42 @@ def resolve_source(source: str) -> str:
 
 def _load(what: Any, source: str, name: str, **options: Any) -> Any:
     """``what.from_pretrained`` with its many failures turned into one line."""
+    from safetensors import SafetensorError
+
     try:
         return what.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        if Path(source).is_dir():
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"text_encoder {name!r}: the directory is there but does not load as a "
+                f"BERT-family model: {reason}"
+            ) from error
         raise UserError(
             f"text_encoder {name!r}: no such local directory, and no such model could be fetched "
             "from the Hugging Face hub or its cache (no network?); expected a BERT-family name or "
             "directory. Use text_encoder=minilm, or download the model once and name its folder"
         ) from error
+
+
+def _load_weights(source: str, name: str) -> Any:
+    """The model in float32, every weight from its files.
+
+    Raises:
+        UserError: the files lack weights, which transformers would fill with random numbers.
+    """
+    from transformers import AutoModel
+
+    options = {"attn_implementation": "sdpa", "output_loading_info": True}
+    model, report = _load(AutoModel, source, name, **options)
+    # The pooler is not used, and many checkpoints have none.
+    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        raise UserError(
+            f"text_encoder {name!r}: its files lack {len(missing)} of the weights of a "
+            f"{type(model).__name__}, {missing[0]} for one; expected a complete checkpoint"
+        )
+    return model
 
 
 def _quiet_transformers() -> None:
@@ -117,22 +148,25 @@ class TextEncoder(nn.Module):
 
         _quiet_transformers()
         source = resolve_source(spec.source)
-        if spec.load_weights:
-            model = _load(AutoModel, source, spec.source, attn_implementation="sdpa").float()
-        else:
-            config = _load(AutoConfig, source, spec.source)
-            model = AutoModel.from_config(config, attn_implementation="sdpa")
-        stack = getattr(model, "encoder", None) or getattr(model, "transformer", None)
-        layers = getattr(stack, "layer", None)
-        if layers is None or not hasattr(model, "embeddings"):
+        config = _load(AutoConfig, source, spec.source)
+        hidden_dim = getattr(config, "hidden_size", 0)
+        is_projected = getattr(config, "embedding_size", hidden_dim) != hidden_dim  # small ELECTRA
+        if config.model_type not in FAMILY or is_projected:
             raise UserError(
-                f"text_encoder {spec.source!r} must be of the BERT family (embeddings, then a "
-                f"stack of layers), got {type(model).__name__}"
+                f"text_encoder {spec.source!r} must be of the BERT family ({', '.join(FAMILY)}; "
+                f"embeddings as wide as the layers), got {config.model_type}"
             )
+        if spec.load_weights:
+            model = _load_weights(source, spec.source)
+        else:
+            model = AutoModel.from_config(config, attn_implementation="sdpa")
+        # Some checkpoints are stored in half precision; precision is the trainer's choice.
+        model = model.float()
+        stack = model.transformer if config.model_type == "distilbert" else model.encoder
         self.config = model.config
         self.embeddings = model.embeddings
-        self.layers = cast(nn.ModuleList, layers)
-        self.hidden_dim = int(model.config.hidden_size)
+        self.layers = cast(nn.ModuleList, stack.layer)
+        self.hidden_dim = int(hidden_dim)
         trained = spec.num_trained_layers
         if trained is not None and trained > len(self.layers):
             raise UserError(
@@ -141,7 +175,6 @@ class TextEncoder(nn.Module):
             )
         self.num_frozen_layers = 0 if trained is None else len(self.layers) - trained
         self.is_partly_frozen = trained is not None
-        self._separator_id = getattr(model.config, "sep_token_id", None)
         for module in self._frozen_modules():
             module.requires_grad_(False)
 
@@ -158,7 +191,9 @@ class TextEncoder(nn.Module):
         return self
 
     def _run(self, values: Tensor, mask: Tensor, layers: nn.ModuleList) -> Tensor:
-        allowed = mask[:, None, None, :]  # every query sees every real token
+        # Every query sees every real token. A row without any (an absent text) sees them all: an
+        # empty softmax is NaN in some kernels, and callers drop that row by ``present``.
+        allowed = (mask | ~mask.any(1, keepdim=True))[:, None, None, :]
         for layer in layers:
             states = layer(values, attention_mask=allowed)
             values = states[0] if isinstance(states, tuple) else states

@@ -65,7 +65,8 @@ def info_nce(
     similarity = query @ keys.T  # (B, D) x (N, D) -> (B, N)
     # A row without its own key would be all -inf; its own column stays in so that the row is
     # finite, and the row is left out of the mean.
-    own = functional.one_hot(positive, keys.shape[0]).bool()
+    columns = torch.arange(keys.shape[0], device=query.device)
+    own = positive.unsqueeze(1) == columns  # (B, N); unlike one_hot, also for a share without rows
     logits = (similarity / temperature).masked_fill(~(candidates | own), float("-inf"))
     rows = functional.cross_entropy(logits, positive, reduction="none")
     return ContrastiveOutput(mean_over_rows(rows, present), similarity, positive, candidates)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from tecafn.core.parallel import sample_uniform
 
@@ -71,7 +70,8 @@ def sample_hard_negatives(
     if not 0.0 <= swap_probability <= 1.0:
         raise ValueError(f"swap_probability must be in [0, 1], got {swap_probability}")
     num_columns = similarity.shape[1]
-    own = functional.one_hot(positive, num_columns).bool()
+    columns = torch.arange(num_columns, device=similarity.device)
+    own = positive.unsqueeze(1) == columns  # (B, N); unlike one_hot, also for a share without rows
     allowed = candidates & ~own  # (B, N)
     limit = num_columns if num_hard_negatives is None else min(num_hard_negatives, num_columns)
     ranked = similarity.detach().float().masked_fill(~allowed, float("-inf"))

@@ -90,7 +90,7 @@ class TeCaFNConfig:
     mapper_dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        known = self.term_weights()
+        known = self._shared_weights()
         unknown = sorted(set(self.weights) - set(known))
         if unknown:
             raise ValueError(f"weights: unknown terms {unknown}; known: {', '.join(known)}")
@@ -133,10 +133,13 @@ class TeCaFNConfig:
 
     def term_weights(self) -> dict[str, float]:
         """The weight of every term of eq. 19."""
+        return self._shared_weights() | self.weights
+
+    def _shared_weights(self) -> dict[str, float]:
         weights = {"task": 1.0, "bicon": self.contrast_weight}
         weights |= {self.pair(m): self.contrast_weight for m in self.others}
         weights |= {self.pair(m) + "p": self.pairwise_weight for m in self.others}
-        return weights | self.weights
+        return weights
 
 
 class TeCaFN(Network):
@@ -200,7 +203,7 @@ class TeCaFN(Network):
         An absent core is a learned one-frame sequence: (B, L, d) with only its first frame real.
         """
         encoded = {
-            m: self.encoders[m](batch.sequences[m]) for m in Modality if self._takes(m, batch)
+            m: self.encoders[m](batch.sequences[m]) for m in Modality if self.takes(m, batch)
         }
         learned = self.absent_core.expand(batch.size, 1, -1)
         first_only = torch.ones(batch.size, 1, dtype=torch.bool, device=batch.device)
@@ -217,7 +220,8 @@ class TeCaFN(Network):
         )
         return encoded
 
-    def _takes(self, modality: Modality, batch: Batch) -> bool:
+    def takes(self, modality: Modality, batch: Batch) -> bool:
+        """Is this modality in use, and does the batch have its tensors?"""
         return modality in self.encoders and modality in batch.sequences
 
     def attend(self, modality: Modality, core: Padded, other: Padded) -> Padded:
@@ -308,8 +312,9 @@ class TeCaFNScheme(Scheme):
         config, network = self.config, self.network
         encoded = network.encode(batch)
         core = encoded[config.core]
-        core_present = batch.present.get(config.core)
-        if core_present is None:
+        if network.takes(config.core, batch):
+            core_present = batch.present[config.core]
+        else:
             core_present = torch.zeros(batch.size, dtype=torch.bool, device=batch.device)
         terms: dict[str, Tensor] = {}
         attended: dict[Modality, Padded] = {}

@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 import tecafn.methods  # noqa: F401 - registers them
 from tecafn.core.batch import Batch, Modality, Padded, pad_rows
+from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo
-from tecafn.core.registry import METHODS, UserError
+from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Network
 from tecafn.core.weights import load_module, save_module
 from tecafn.layers.text_encoder import STORED_FEATURES, TextEncoder, Tokenizer

@@ -1,0 +1,210 @@
+"""What the benchmarks share: cells that resume, several seeds as one row, Markdown tables."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tecafn.core.errors import UserError
+from tecafn.evaluation.hard_pairs import (
+    PairReport,
+    find_designed_pairs,
+    find_hard_pairs,
+    order_scores,
+)
+from tecafn.evaluation.metrics import METRIC_INFO, format_metric
+from tecafn.evaluation.significance import Difference, bootstrap_intervals, paired_difference
+from tecafn.experiments.config import find_config, load_config
+from tecafn.experiments.record import library_versions, read_predictions, read_record
+from tecafn.experiments.run import evaluate_run, train_run
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs" / "results"
+SHOWN = ("mae", "corr", "acc7", "acc2_nonneg", "acc2_pos", "f1_pos")
+
+
+def data_root() -> Path:
+    """Where the real data lie: TECAFN_DATA, or ``shared/data`` beside the checkout."""
+    named = os.environ.get("TECAFN_DATA")
+    root = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not root.is_dir():
+        raise UserError(f"real data not found at {root}; name their folder in TECAFN_DATA")
+    return root
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a config with overrides, run with every seed."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeedRuns:
+    """The predictions of one row on one split.
+
+    Args:
+        records: one a seed.
+        predictions: (S, N).
+        labels: (N,).
+        videos, pair_ids: N names.
+    """
+
+    records: list[dict[str, Any]]
+    predictions: np.ndarray
+    labels: np.ndarray
+    videos: np.ndarray
+    pair_ids: list[str]
+    split: str
+
+    def metric(self, name: str) -> np.ndarray:
+        """(S,) values of one metric."""
+        return np.array([r["evaluations"][self.split]["metrics"][name] for r in self.records])
+
+    def minutes(self) -> float:
+        """Mean training time."""
+        return float(np.mean([r["training"]["seconds"] for r in self.records])) / 60
+
+    def errors(self) -> np.ndarray:
+        """(N,) absolute error of each sample, averaged over seeds."""
+        return np.abs(self.predictions - self.labels).mean(axis=0)
+
+    def hits(self) -> tuple[np.ndarray, np.ndarray]:
+        """P/N hits averaged over seeds, and the rows that count."""
+        polar = self.labels != 0
+        hits = ((self.predictions > 0) == (self.labels > 0)).mean(axis=0)
+        return hits[polar], polar
+
+    def pairs(self, kind: str) -> PairReport:
+        """Pairs ordered rightly, averaged over seeds; the interval resamples videos."""
+        return pair_report(self.predictions, self.labels, self.videos, self.pair_ids, kind)
+
+
+def pair_report(
+    predictions: np.ndarray,
+    labels: np.ndarray,
+    videos: np.ndarray,
+    pair_ids: Sequence[str],
+    kind: str,
+) -> PairReport:
+    """Share of pairs ordered, each pair's score averaged over the S rows of ``predictions``."""
+    pairs = (
+        find_designed_pairs(labels, pair_ids)
+        if kind == "designed"
+        else find_hard_pairs(labels, list(videos))
+    )
+    ordered = np.mean([order_scores(pairs, row, labels) for row in predictions], axis=0)
+    errors = np.abs(predictions - labels).mean(axis=0)[pairs].mean(axis=1)
+    pair_videos = videos[pairs[:, 0]]
+    interval = bootstrap_intervals(
+        lambda weights: {"ordered": weights @ ordered / weights.sum(axis=1)},
+        len(pairs),
+        clusters=pair_videos,
+    )["ordered"]
+    return PairReport(
+        num_pairs=len(pairs),
+        num_videos=len(np.unique(pair_videos)),
+        ordered=float(ordered.mean()),
+        interval=interval,
+        mae=float(errors.mean()),
+    )
+
+
+def run_row(row: Row, *, data: Path, out: Path, seeds: Sequence[int], split: str) -> SeedRuns:
+    """Train and evaluate a row's cells; what is finished is not done again."""
+    records, predictions = [], []
+    rows: list[dict[str, str]] = []
+    for seed in seeds:
+        run = out / row.name.replace(" ", "-") / f"seed-{seed}"
+        if not (run / "record.json").exists():
+            print(f"training {row.name}, seed {seed}", flush=True)
+            config = load_config(find_config(Path(row.config)), [f"seed={seed}", *row.overrides])
+            train_run(config, data=data, out=run, resume=True, device="cpu", progress=False)
+        evaluate_run(run, data=data, split=split, device="cpu")
+        records.append(read_record(run))
+        rows = read_predictions(run / "predictions" / f"{split}.csv")
+        predictions.append([float(r["prediction"]) for r in rows])
+    return SeedRuns(
+        records=records,
+        predictions=np.array(predictions),
+        labels=np.array([float(r["label"]) for r in rows]),
+        videos=np.array([r["video"] for r in rows]),
+        pair_ids=[r["pair_id"] for r in rows],
+        split=split,
+    )
+
+
+def metric_cells(runs: SeedRuns, names: Sequence[str] = SHOWN) -> list[str]:
+    """``mean +- deviation`` over seeds (deviation with S - 1)."""
+    cells = []
+    for name in names:
+        values = runs.metric(name)
+        spread = format_metric(name, float(values.std(ddof=1))) if len(values) > 1 else "-"
+        cells.append(f"{format_metric(name, float(values.mean()))} ± {spread}")
+    return cells
+
+
+def pair_cell(report: PairReport) -> str:
+    """``68.1 [65.0, 71.2]`` in percent."""
+    assert report.ordered is not None
+    assert report.interval is not None
+    low, high = report.interval
+    return f"{100 * report.ordered:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def difference_lines(first: SeedRuns, second: SeedRuns, names: tuple[str, str]) -> list[str]:
+    """Paired differences of errors averaged over seeds, videos resampled together."""
+    mae = paired_difference(first.errors(), second.errors(), clusters=first.videos)
+    hits, polar = first.hits()
+    accuracy = paired_difference(hits, second.hits()[0], clusters=first.videos[polar])
+    return [
+        f"- MAE, {names[0]} minus {names[1]}: {_difference(mae, 1)}",
+        f"- ACC-2 P/N in points, {names[0]} minus {names[1]}: {_difference(accuracy, 100)}",
+    ]
+
+
+def _difference(value: Difference, scale: float) -> str:
+    assert value.interval is not None
+    low, high = (scale * bound for bound in value.interval)
+    digits = 2 if scale == 100 else 3
+    return (
+        f"{scale * value.value:+.{digits}f}, 95 % interval {low:+.{digits}f} to "
+        f"{high:+.{digits}f}, p = {value.p_value:.3f} (videos permuted together)"
+    )
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    lines += [" | ".join(row) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def metric_headers(names: Sequence[str] = SHOWN) -> list[str]:
+    """Column titles."""
+    return [METRIC_INFO[name].label for name in names]
+
+
+def write_results(name: str, title: str, command: str, blocks: Sequence[str]) -> Path:
+    """Write ``docs/results/<name>.md``: what was measured, with which command, when, on what."""
+    versions: Mapping[str, str] = library_versions()
+    stamp = (
+        f"Measured {datetime.date.today().isoformat()} with `{command}` on {os.cpu_count()} cores "
+        f"({platform.machine()}), Python {versions['python']}, torch {versions['torch']}, "
+        f"transformers {versions['transformers']}. Times are of a shared machine: compare, do "
+        "not promise."
+    )
+    path = RESULTS / f"{name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n\n".join([f"# {title}", stamp, *blocks]) + "\n", encoding="utf-8")
+    print(f"{path.relative_to(ROOT)} written")
+    return path

@@ -1,0 +1,30 @@
+"""From a source of the field to a store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tecafn.data.readers import ReadOptions, open_source
+from tecafn.data.store import Store, StoreWriter
+
+
+def import_dataset(
+    source: Path, *, format: str | None, out: Path, options: ReadOptions | None = None
+) -> Store:
+    """Read ``source`` sample by sample into a new store at ``out``.
+
+    Args:
+        source: a file or folder of the format.
+        format: a name in ``READERS``; None = recognise it.
+        out: where the store shall be; must not exist, or be an empty folder.
+        options: what the source does not say about itself.
+
+    Raises:
+        UserError: the source is wrong (a NaN label among others), or ``out`` is taken. Nothing is
+            left at ``out`` then.
+    """
+    description, samples = open_source(source, format=format, options=options)
+    with StoreWriter(out, description) as writer:
+        for sample in samples:
+            writer.add(sample)
+    return Store.open(out)

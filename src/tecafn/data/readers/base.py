@@ -1,0 +1,241 @@
+"""What a reader is, and what readers share: checking values of files that nobody vouches for."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tecafn.core.batch import Modality
+from tecafn.core.errors import UserError
+from tecafn.core.registry import Registry
+from tecafn.data.samples import DatasetDescription, Sample, SourceFile, canonical_split
+
+Frames = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What a source does not say about itself.
+
+    Args:
+        dataset: cmu-mosi, cmu-mosei, ch-sims or any other name; None = guess it.
+        split: the split of a file that holds one; None = take it from the file's name.
+        audio, vision: npz files with frames for a label.csv.
+    """
+
+    dataset: str | None = None
+    split: str | None = None
+    audio: Path | None = None
+    vision: Path | None = None
+
+
+Read = Callable[[Path, ReadOptions], tuple[DatasetDescription, Iterator[Sample]]]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A format of files.
+
+    Args:
+        summary: one line on what it reads.
+        read: gives the description and a stream of samples. A literal NaN label stays NaN in the
+            sample: the store refuses it, the integrity report lists it.
+        recognises: could this be a source of mine? Decides when the user names no format.
+    """
+
+    summary: str
+    read: Read
+    recognises: Callable[[Path], bool]
+
+
+READERS: Registry[Reader] = Registry("format")
+
+
+def open_source(
+    source: Path, *, format: str | None = None, options: ReadOptions | None = None
+) -> tuple[DatasetDescription, Iterator[Sample]]:
+    """Description and samples of ``source``; without ``format`` the first reader that knows it.
+
+    Raises:
+        UserError: there is no such file, format or reader, or the file is wrong.
+    """
+    if not source.exists():
+        raise UserError(f"no such file or directory: {source}")
+    if format is None:
+        known = [name for name in READERS if READERS[name].recognises(source)]
+        if not known:
+            raise UserError(
+                f"{source} has no layout I know; name its format, one of {', '.join(READERS)}"
+            )
+        format = known[0]
+    return READERS[format].read(source, options or ReadOptions())
+
+
+# Which data set
+
+_DATASETS = (("mosei", "cmu-mosei"), ("mosi", "cmu-mosi"), ("sims", "ch-sims"))
+
+
+def dataset_name(options: ReadOptions, source: Path, *, otherwise: str = "unnamed") -> str:
+    """The option; else what the names of the file and its folder say; else ``otherwise``.
+
+    Example:
+        >>> dataset_name(ReadOptions(), Path("data/MOSEI/aligned_50.pkl"))
+        'cmu-mosei'
+        >>> dataset_name(ReadOptions(dataset="mosi"), Path("x.pkl"))
+        'cmu-mosi'
+    """
+    if options.dataset is not None:
+        spoken = options.dataset.strip().lower()
+        return {"mosi": "cmu-mosi", "mosei": "cmu-mosei", "sims": "ch-sims"}.get(spoken, spoken)
+    resolved = source.resolve()
+    for part in (resolved.name.lower(), resolved.parent.name.lower()):
+        for word, name in _DATASETS:
+            if word in part:
+                return name
+    return otherwise
+
+
+def label_range_of(dataset: str) -> tuple[float, float]:
+    """Lowest and highest label: -1 to 1 for CH-SIMS, else -3 to 3."""
+    return (-1.0, 1.0) if dataset.startswith("ch-sims") else (-3.0, 3.0)
+
+
+def split_in_name(path: Path) -> str | None:
+    """The split a file's name speaks of.
+
+    Example:
+        >>> split_in_name(Path("valid_word_aligned_misa.pkl")), split_in_name(Path("dev.pkl"))
+        ('valid', 'valid')
+    """
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    found = {split for word in words if (split := canonical_split(word))}
+    return found.pop() if len(found) == 1 else None
+
+
+def describe_file(path: Path) -> SourceFile:
+    """Name, hash and size of a file, read in pieces."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    return SourceFile(path.name, digest, path.stat().st_size)
+
+
+# Values of unvouched files
+
+
+def as_strings(value: object, *, what: str) -> list[str]:
+    """A flat list of strings from a list, tuple or array of strings or bytes.
+
+    Raises:
+        UserError: it is something else, or holds characters that no text has.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind in "USO":
+        try:
+            value = value.tolist()
+        except ValueError:
+            raise UserError(f"{what} holds characters outside Unicode") from None
+    if not isinstance(value, (list, tuple)):
+        raise UserError(f"{what} must be a list of strings, got {_kind(value)}")
+    return [as_string(item, what=what) for item in value]
+
+
+def as_string(value: object, *, what: str) -> str:
+    """One string from str or UTF-8 bytes.
+
+    Raises:
+        UserError: it is something else, or cannot be written as UTF-8.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "US":
+        value = value.item()
+    try:
+        if isinstance(value, (bytes, memoryview)):
+            return str(value, "utf-8")
+        if isinstance(value, str):
+            value.encode("utf-8")
+            return value
+    except UnicodeError:
+        raise UserError(f"{what} holds a string that is not valid Unicode") from None
+    raise UserError(f"{what} must hold strings, got {_kind(value)}")
+
+
+def as_numbers(value: object, *, what: str, ndim: int) -> NDArray[Any]:
+    """An array of numbers with ``ndim`` dimensions; for one dimension a flat list will do.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if ndim == 1 and isinstance(value, (list, tuple)):
+        if not all(type(item) in (int, float, bool) for item in value):
+            raise UserError(f"{what} must hold numbers")
+        value = np.array([float(item) for item in value])
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        raise UserError(f"{what} must be an array of numbers, got {_kind(value)}")
+    if value.ndim != ndim:
+        raise UserError(f"{what} must have {ndim} dimensions, got shape {value.shape}")
+    return value
+
+
+def as_frames(value: NDArray[Any]) -> Frames:
+    """A float32 copy of one sample's (L, D) frames; what overflows becomes infinity."""
+    with np.errstate(over="ignore"):
+        return np.array(value, dtype=np.float32, order="C")
+
+
+def without_trailing_zeros(frames: NDArray[Any]) -> NDArray[Any]:
+    """Frames (L, D) up to the last one that is not all zero; zero rows at the end are padding.
+
+    Example:
+        >>> without_trailing_zeros(np.array([[0.0], [1.0], [0.0]])).ravel().tolist()
+        [0.0, 1.0]
+    """
+    used = np.flatnonzero((frames != 0).any(axis=1))
+    return frames[: used[-1] + 1 if used.size else 0]
+
+
+def present_only(sequences: Mapping[Modality, Frames]) -> dict[Modality, Frames]:
+    """Only the sequences with a frame that is not all zero: zeros stand for a failed extraction."""
+    return {m: frames for m, frames in sequences.items() if frames.size and frames.any()}
+
+
+def bounded(samples: Iterator[Sample], *, source: Path, num_bytes: int) -> Iterator[Sample]:
+    """The same samples, until together they hold far more than the files they come from.
+
+    In a pickle one object may stand in many places; a small file could fill the disk.
+
+    Raises:
+        UserError: more than eight times ``num_bytes`` (int8 becomes float32) and 64 MB have come.
+    """
+    left = 64 * 2**20 + 8 * num_bytes
+    for sample in samples:
+        left -= len(sample.text) + sum(frames.nbytes for frames in sample.sequences.values()) + 64
+        left -= sum(len(word) + 8 for word in sample.words or ())
+        if left < 0:
+            raise UserError(f"{source} is refused: it unpacks to far more than its size explains")
+        yield sample
+
+
+def one_line_list(names: Sequence[object], *, limit: int = 8) -> str:
+    """At most ``limit`` names, shortened, on one line.
+
+    Example:
+        >>> one_line_list(["a", "b", "c"], limit=2)
+        "'a', 'b', ..."
+    """
+    shown = [repr(name)[:40] for name in names[:limit]]
+    return ", ".join([*shown, "..."] if len(names) > limit else shown)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype} with shape {value.shape}"
+    return f"a {type(value).__name__}"

@@ -1,0 +1,260 @@
+"""label.csv, the table of MMSA and of raw downloads, with frames in npz files beside it."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tecafn.core.batch import Modality
+from tecafn.core.errors import UserError, nearest_known
+from tecafn.data.arrays import open_npz
+from tecafn.data.readers.base import (
+    READERS,
+    Frames,
+    Reader,
+    ReadOptions,
+    as_frames,
+    as_numbers,
+    as_strings,
+    dataset_name,
+    describe_file,
+    label_range_of,
+    one_line_list,
+    without_trailing_zeros,
+)
+from tecafn.data.samples import DatasetDescription, Sample, canonical_split, public_id
+
+_REQUIRED = ("video_id", "clip_id", "text", "mode")
+_UNIMODAL = {
+    "label_T": Modality.TEXT,
+    "label_A": Modality.AUDIO,
+    "label_V": Modality.VISION,
+}
+_UNLABELLED = ("", "null", "none")
+_NOT_FRAMES = ("ids", "lengths", "offsets", "columns")
+
+
+@dataclass(frozen=True)
+class _FrameFile:
+    """Frames by public id, in one of the three layouts, and how to cut one sample out."""
+
+    path: Path
+    frames: NDArray[Any]
+    rows: Mapping[str, int]
+    lengths: NDArray[Any] | None
+    offsets: NDArray[Any] | None
+
+    @property
+    def width(self) -> int:
+        return int(self.frames.shape[-1])
+
+    def cut(self, sample_id: str) -> Frames | None:
+        row = self.rows.get(sample_id)
+        if row is None:
+            return None
+        if self.offsets is not None:
+            return as_frames(self.frames[self.offsets[row] : self.offsets[row + 1]])
+        if self.frames.ndim == 2:
+            return as_frames(self.frames[row : row + 1])
+        if self.lengths is not None:
+            return as_frames(self.frames[row, : self.lengths[row]])
+        return as_frames(without_trailing_zeros(self.frames[row]))
+
+
+def _open_frames(path: Path, modality: Modality) -> _FrameFile:
+    """Check an npz: ``ids`` (N,) and one array, named like the modality or the only other one.
+
+    (N, D) is one vector a sample; (N, L, D) a padded sequence, with ``lengths`` (N,) or else
+    trailing zero frames as padding; (F, D) with ``offsets`` (N + 1,) all frames in a row.
+    """
+    arrays = open_npz(path)
+    if "ids" not in arrays:
+        raise UserError(f"{path} must have an array 'ids', got {one_line_list(sorted(arrays))}")
+    names = [name for name in arrays if name not in _NOT_FRAMES]
+    name = modality.value if modality.value in names else names[0] if len(names) == 1 else None
+    if name is None:
+        raise UserError(
+            f"{path} must have one array beside 'ids', best named {modality.value!r}, "
+            f"got {one_line_list(sorted(names))}"
+        )
+    ids_array = arrays["ids"]
+    ids = (
+        [str(value) for value in ids_array.tolist()]
+        if ids_array.ndim == 1 and ids_array.dtype.kind in "iu"
+        else as_strings(ids_array, what=f"{path}: ids")
+    )
+    rows = {sample_id.replace("$_$", "_"): row for row, sample_id in enumerate(ids)}
+    if len(rows) != len(ids):
+        raise UserError(f"{path}: ids must differ, {len(ids) - len(rows)} of {len(ids)} recur")
+    offsets = lengths = None
+    if "offsets" in arrays:
+        frames = as_numbers(arrays[name], what=f"{path}: {name} (with offsets)", ndim=2)
+        offsets = _counts(arrays["offsets"], f"{path}: offsets", num=len(ids) + 1, most=len(frames))
+        if (np.diff(offsets) < 0).any() or offsets[0] != 0 or offsets[-1] != len(frames):
+            raise UserError(f"{path}: offsets must rise from 0 to the {len(frames)} frames")
+    else:
+        ndim = 3 if arrays[name].ndim == 3 else 2
+        frames = as_numbers(arrays[name], what=f"{path}: {name}", ndim=ndim)
+        if len(frames) != len(ids):
+            raise UserError(f"{path}: {name} has {len(frames)} rows, ids has {len(ids)}")
+        if ndim == 3 and "lengths" in arrays:
+            lengths = _counts(
+                arrays["lengths"], f"{path}: lengths", num=len(ids), most=frames.shape[1]
+            )
+    if frames.shape[-1] == 0:
+        raise UserError(f"{path}: {name} has frames without columns, shape {frames.shape}")
+    return _FrameFile(path, frames, rows, lengths, offsets)
+
+
+def _counts(value: NDArray[Any], what: str, *, num: int, most: int) -> NDArray[Any]:
+    counts = as_numbers(value, what=what, ndim=1)
+    if counts.dtype.kind not in "iu" or len(counts) != num:
+        raise UserError(f"{what} must be {num} integers, got {len(counts)} of {counts.dtype}")
+    if num and (counts.min() < 0 or counts.max() > most):
+        raise UserError(f"{what} must lie in 0 to {most}, got {counts.min()} to {counts.max()}")
+    return np.asarray(counts).astype(np.int64)
+
+
+def _table(source: Path) -> Path:
+    return source / "label.csv" if source.is_dir() else source
+
+
+def _recognises(source: Path) -> bool:
+    table = _table(source)
+    return table.suffix.lower() == ".csv" and table.is_file()
+
+
+def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Row number (the header is row 1) and fields."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or ())
+            for name in _REQUIRED:
+                if name not in columns:
+                    raise UserError(
+                        f"{table} has no column {name!r}: {nearest_known(name, columns[:20])}"
+                    )
+            for number, row in enumerate(reader, start=2):
+                if None in row or None in row.values():
+                    raise UserError(f"{table} row {number} must have {len(columns)} fields")
+                yield number, row
+    except FileNotFoundError:
+        raise UserError(f"no such file: {table}") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table} is not a CSV file in UTF-8: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {table}: {error.strerror or error}") from None
+
+
+def _label(text: str, *, table: Path, number: int, column: str) -> float | None:
+    if text.strip().lower() in _UNLABELLED:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(
+            f"{table} row {number}: {column} must be a number or empty, got {text[:40]!r}"
+        ) from None
+
+
+def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
+    """Rows of ``source`` (the file or its folder) with the frames of the options' npz files.
+
+    Columns: video_id, clip_id, text, mode; label and label_T, label_A, label_V where there are
+    any. A sample whose id an npz lacks does not have that modality. An empty or null label is none.
+
+    Raises:
+        UserError: a file or column is missing or wrong; the row is named.
+    """
+    table = _table(source)
+    chosen = {Modality.AUDIO: options.audio, Modality.VISION: options.vision}
+    files = {m: _open_frames(path, m) for m, path in chosen.items() if path is not None}
+
+    known: set[str] = set()
+    aligned = len(files) == 2
+    for _, row in _rows(table):
+        known.add(public_id(row["video_id"], row["clip_id"]))
+    notes = []
+    for modality, file in files.items():
+        matched = len(known & file.rows.keys())
+        if known and not matched:
+            raise UserError(
+                f"{file.path} and {table} share no id: {one_line_list(list(file.rows), limit=2)} "
+                f"against {one_line_list(sorted(known), limit=2)}"
+            )
+        if matched < len(known) or matched < len(file.rows):
+            notes.append(
+                f"{modality} has {len(file.rows)} ids, {matched} of them among the {len(known)} "
+                f"of {table.name}"
+            )
+    if aligned:
+        # Word alignment shows in equal lengths; single vectors are equal without it.
+        layouts = [
+            file.lengths if file.offsets is None else file.offsets for file in files.values()
+        ]
+        aligned = all(layout is not None for layout in layouts) and np.array_equal(
+            np.asarray(layouts[0]), np.asarray(layouts[1])
+        )
+    dataset = dataset_name(options, table)
+    description = DatasetDescription(
+        dataset=dataset,
+        widths={modality: file.width for modality, file in files.items()},
+        label_range=label_range_of(dataset),
+        aligned=aligned,
+        notes=tuple(notes),
+        source_format="label-csv",
+        source_files=tuple(describe_file(p) for p in (table, *(f.path for f in files.values()))),
+    )
+    return description, _samples(table, files)
+
+
+def _samples(table: Path, files: Mapping[Modality, _FrameFile]) -> Iterator[Sample]:
+    for number, row in _rows(table):
+        video, clip = row["video_id"], row["clip_id"]
+        if not video or not clip:
+            raise UserError(f"{table} row {number}: video_id and clip_id must not be empty")
+        split = canonical_split(row["mode"])
+        if split is None:
+            raise UserError(
+                f"{table} row {number}: mode must be train, valid or test, got {row['mode'][:40]!r}"
+            )
+        labels = {
+            column: _label(row[column], table=table, number=number, column=column)
+            for column in ("label", *_UNIMODAL)
+            if column in row
+        }
+        sample_id = public_id(video, clip)
+        cut = {modality: file.cut(sample_id) for modality, file in files.items()}
+        yield Sample(
+            id=sample_id,
+            source_id=sample_id,
+            video=sys.intern(video),
+            clip=clip,
+            split=split,
+            text=row["text"],
+            label=labels.get("label"),
+            unimodal_labels={
+                modality: value
+                for column, modality in _UNIMODAL.items()
+                if (value := labels.get(column)) is not None
+            },
+            sequences={m: frames for m, frames in cut.items() if frames is not None},
+        )
+
+
+READERS.register(
+    "label-csv",
+    Reader(
+        summary="label.csv (video_id, clip_id, text, label, mode) with npz files of frames",
+        read=read,
+        recognises=_recognises,
+    ),
+)

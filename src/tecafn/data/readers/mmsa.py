@@ -1,0 +1,242 @@
+"""MMSA's pickles (``aligned_50.pkl``, ``unaligned_50.pkl``): a dict of splits of padded arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tecafn.core.batch import Modality
+from tecafn.core.errors import UserError
+from tecafn.data.readers.base import (
+    READERS,
+    Frames,
+    Reader,
+    ReadOptions,
+    as_frames,
+    as_numbers,
+    as_strings,
+    bounded,
+    dataset_name,
+    describe_file,
+    label_range_of,
+    one_line_list,
+    present_only,
+    without_trailing_zeros,
+)
+from tecafn.data.samples import (
+    DatasetDescription,
+    Sample,
+    canonical_split,
+    public_id,
+    split_joined_id,
+)
+from tecafn.data.unpickle import load_pickle
+
+_UNIMODAL = {
+    "regression_labels_T": Modality.TEXT,
+    "regression_labels_A": Modality.AUDIO,
+    "regression_labels_V": Modality.VISION,
+}
+_WIDTHS = {(5, 20): "cmu-mosi", (74, 35): "cmu-mosei", (33, 709): "ch-sims"}
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One split's checked columns, N rows each."""
+
+    name: str
+    ids: list[str]
+    texts: list[str]
+    labels: NDArray[Any] | None
+    unimodal: Mapping[Modality, NDArray[Any]]
+    frames: Mapping[Modality, NDArray[Any]]  # (N, T, D), padded
+    lengths: Mapping[Modality, NDArray[np.int64]]  # (N,), where the source tells them
+    exact: frozenset[Modality]  # whose lengths are their own, not the text's
+
+
+def _is_layout(value: object) -> bool:
+    return isinstance(value, dict) and any(
+        isinstance(part, dict) and "id" in part for part in value.values()
+    )
+
+
+def _recognises(source: Path) -> bool:
+    if source.suffix.lower() not in (".pkl", ".pickle") or not source.is_file():
+        return False
+    return _is_layout(load_pickle(source))
+
+
+def _numbers(part: Mapping[Any, Any], key: str, what: str, count: int) -> NDArray[Any] | None:
+    """Column ``key`` as (N,), or None if the split lacks it; (N, 1) will do."""
+    if part.get(key) is None:
+        return None
+    value = part[key]
+    if isinstance(value, np.ndarray) and value.size == len(value):
+        value = value.reshape(-1)
+    numbers = as_numbers(value, what=f"{what}: {key}", ndim=1)
+    if len(numbers) != count:
+        raise UserError(f"{what}: {key} has {len(numbers)} rows, id has {count}")
+    return numbers
+
+
+def _lengths(
+    part: Mapping[Any, Any], modality: Modality, what: str, shape: tuple[int, ...]
+) -> NDArray[np.int64] | None:
+    """Real frames of each sample: the file's own count, else the text mask's of an aligned file."""
+    key = f"{modality}_lengths"
+    given = _numbers(part, key, what, shape[0])
+    if given is None:
+        tokens = part.get("text_bert")
+        if tokens is None:
+            return None
+        tokens = as_numbers(tokens, what=f"{what}: text_bert", ndim=3)  # (N, 3, T)
+        if tokens.shape[0] != shape[0] or tokens.shape[1] != 3 or tokens.shape[2] != shape[1]:
+            return None
+        given = tokens[:, 1].sum(axis=1)
+    if len(given) and (given.min() < 0 or given.max() > shape[1]):
+        raise UserError(
+            f"{what}: {key} must lie in 0 to {shape[1]}, got {given.min()} to {given.max()}"
+        )
+    return given.astype(np.int64)
+
+
+def _split(name: str, part: object, source: Path) -> _Split:
+    what = f"{source} split {name!r}"
+    if not isinstance(part, dict):
+        raise UserError(f"{what} must be a dictionary, got a {type(part).__name__}")
+    if "id" not in part:
+        raise UserError(f"{what} has no 'id': {one_line_list(list(part))}")
+    ids = as_strings(part["id"], what=f"{what}: id")
+    count = len(ids)
+    if part.get("raw_text") is not None:
+        texts = as_strings(part["raw_text"], what=f"{what}: raw_text")
+    else:
+        texts = [""] * count
+    if len(texts) != count:
+        raise UserError(f"{what}: raw_text has {len(texts)} rows, id has {count}")
+    frames, lengths, exact = {}, {}, set()
+    for modality in Modality:
+        # Text vectors are stored only where there is no text to encode.
+        if part.get(modality.value) is None or (
+            modality is Modality.TEXT and part.get("raw_text") is not None
+        ):
+            continue
+        values = as_numbers(part[modality.value], what=f"{what}: {modality}", ndim=3)
+        if len(values) != count:
+            raise UserError(f"{what}: {modality} has {len(values)} rows, id has {count}")
+        if values.shape[2] == 0:
+            raise UserError(f"{what}: {modality} has frames without columns, shape {values.shape}")
+        frames[modality] = values
+        found = _lengths(part, modality, what, values.shape)
+        if found is not None:
+            lengths[modality] = found
+        if part.get(f"{modality}_lengths") is not None:
+            exact.add(modality)
+    unimodal = {m: _numbers(part, key, what, count) for key, m in _UNIMODAL.items()}
+    return _Split(
+        name=name,
+        ids=ids,
+        texts=texts,
+        labels=_numbers(part, "regression_labels", what, count),
+        unimodal={m: values for m, values in unimodal.items() if values is not None},
+        frames=frames,
+        lengths=lengths,
+        exact=frozenset(exact),
+    )
+
+
+def _widths(splits: list[_Split], source: Path) -> dict[Modality, int]:
+    widths: dict[Modality, int] = {}
+    for split in splits:
+        for modality, values in split.frames.items():
+            width = int(values.shape[2])
+            if widths.setdefault(modality, width) != width:
+                raise UserError(
+                    f"{source}: {modality} must have one width, got {widths[modality]} "
+                    f"and {width} in split {split.name!r}"
+                )
+    return widths
+
+
+def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
+    """Samples of an MMSA pickle; raw_text is the text, padding is cut off.
+
+    ``audio_lengths`` and ``vision_lengths`` say where a sequence ends; without them (aligned
+    files) the text mask does, and zero frames at the end are padding. A sequence of nothing but
+    zeros is an absent one.
+
+    Raises:
+        UserError: the pickle is refused, or its layout is another.
+    """
+    loaded = load_pickle(source)
+    if not isinstance(loaded, dict) or not _is_layout(loaded):
+        raise UserError(
+            f"{source} must be a dictionary of train, valid, test with 'id' each (MMSA), "
+            f"got a {type(loaded).__name__}"
+        )
+    splits = []
+    for key, part in loaded.items():
+        name = canonical_split(key) if isinstance(key, str) else None
+        if name is None:
+            raise UserError(f"{source}: unknown split {one_line_list([key])}")
+        splits.append(_split(name, part, source))
+    if len({split.name for split in splits}) != len(splits):
+        raise UserError(f"{source} has a split twice: {one_line_list(list(loaded))}")
+    widths = _widths(splits, source)
+    guess = "ch-sims" if any(split.unimodal for split in splits) else "unnamed"
+    guess = _WIDTHS.get((widths.get(Modality.AUDIO, 0), widths.get(Modality.VISION, 0)), guess)
+    dataset = dataset_name(options, source, otherwise=guess)
+    description = DatasetDescription(
+        dataset=dataset,
+        widths=widths,
+        label_range=label_range_of(dataset),
+        aligned=not any("audio_lengths" in part for part in loaded.values()),
+        splits=tuple(split.name for split in splits),
+        source_format="mmsa",
+        source_files=(describe_file(source),),
+    )
+    samples = (sample for split in splits for sample in _samples(split, source))
+    return description, bounded(samples, source=source, num_bytes=source.stat().st_size)
+
+
+def _cut(split: _Split, modality: Modality, row: int) -> Frames:
+    values = split.frames[modality][row]  # (T, D)
+    if modality in split.lengths:
+        values = values[: split.lengths[modality][row]]
+    return as_frames(values if modality in split.exact else without_trailing_zeros(values))
+
+
+def _samples(split: _Split, source: Path) -> Iterator[Sample]:
+    for row, source_id in enumerate(split.ids):
+        separator = "$_$" if "$_$" in source_id else "_"
+        try:
+            video, clip = split_joined_id(source_id, separator=separator)
+        except ValueError as error:
+            raise UserError(f"{source} split {split.name!r} row {row}: {error}") from None
+        frames = {m: _cut(split, m, row) for m in split.frames}
+        yield Sample(
+            id=public_id(video, clip),
+            source_id=source_id,
+            video=video,
+            clip=clip,
+            split=split.name,
+            text=split.texts[row],
+            label=None if split.labels is None else float(split.labels[row]),
+            unimodal_labels={m: float(values[row]) for m, values in split.unimodal.items()},
+            sequences=present_only(frames),
+        )
+
+
+READERS.register(
+    "mmsa",
+    Reader(
+        summary="MMSA's aligned_50.pkl and unaligned_50.pkl (MOSI, MOSEI, CH-SIMS)",
+        read=read,
+        recognises=_recognises,
+    ),
+)

@@ -1,0 +1,174 @@
+"""What every reader gives: one utterance, and the description of the data set it belongs to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tecafn.core.batch import Modality
+from tecafn.core.info import Task
+
+SPLITS = ("train", "valid", "test")
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "valid": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "validation": "valid",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One utterance as its source has it, with names and numbering made uniform.
+
+    Args:
+        id: public id, ``<video>_<clip>`` in label.csv's numbering.
+        source_id: the id as the source writes it.
+        video: the recording the utterance was cut from; cross-validation keeps it together.
+        clip: the utterance's name within its video.
+        split: train, valid or test.
+        text: what is said.
+        label: score on the data set's scale or class number; None = unlabelled.
+        unimodal_labels: labels of single modalities (CH-SIMS).
+        sequences: (L, D) float32 frames; a modality without frames is left out or has L = 0.
+            NaN and infinity stay as they came.
+        pair_id: common to the two samples of a designed pair.
+        oracle: noise-free score of a generated sample.
+        context: what was said before (UR-FUNNY).
+        start, end: seconds within the video.
+        words: the words, pauses ("sp") included, one a frame where the source is word-aligned.
+        word_intervals: (W, 2) seconds of each word within the video.
+
+    Example:
+        >>> Sample(
+        ...     id="a_1", source_id="a_1", video="a", clip="1", split="train", text="fine"
+        ... ).label is None
+        True
+    """
+
+    id: str
+    source_id: str
+    video: str
+    clip: str
+    split: str
+    text: str
+    label: float | None = None
+    unimodal_labels: Mapping[Modality, float] = field(default_factory=dict)
+    sequences: Mapping[Modality, NDArray[np.float32]] = field(default_factory=dict)
+    pair_id: str | None = None
+    oracle: float | None = None
+    context: str | None = None
+    start: float | None = None
+    end: float | None = None
+    words: tuple[str, ...] | None = None
+    word_intervals: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file a data set was read from: name, SHA-256 in hexadecimal, size in bytes."""
+
+    name: str
+    sha256: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetDescription:
+    """What is known of a data set before its first sample is read.
+
+    Args:
+        dataset: cmu-mosi, cmu-mosei, ch-sims, ur-funny, or any other name.
+        widths: frame width D of each modality the samples carry sequences of.
+        task: regression of a score, or classification.
+        label_range: lowest and highest legal label.
+        num_classes: classes of a classification, else 1.
+        aligned: do the modalities' frames correspond one to one?
+        splits: the splits the source declares, even if it has no sample of them.
+        notes: sentences for the user on what was done while reading.
+        source_format: the reader's name.
+        source_files: what was read.
+
+    Example:
+        >>> DatasetDescription(dataset="cmu-mosi", widths={Modality.AUDIO: 5}).label_range
+        (-3.0, 3.0)
+    """
+
+    dataset: str
+    widths: Mapping[Modality, int]
+    task: Task = "regression"
+    label_range: tuple[float, float] = (-3.0, 3.0)
+    num_classes: int = 1
+    aligned: bool = False
+    splits: tuple[str, ...] = SPLITS
+    notes: tuple[str, ...] = ()
+    source_format: str = ""
+    source_files: tuple[SourceFile, ...] = ()
+
+
+def canonical_split(name: str) -> str | None:
+    """train, valid or test for the names the field uses; None for any other.
+
+    Example:
+        >>> canonical_split("dev")
+        'valid'
+    """
+    return _SPLIT_NAMES.get(name.strip().lower())
+
+
+def public_id(video: str, clip: str) -> str:
+    """``<video>_<clip>``.
+
+    CMU-MOSEI's clips are start seconds with an underscore for the point (``82_7645``), so a public
+    id cannot always be cut apart again; video and clip are kept beside it, and the store refuses
+    two different (video, clip) that would share one id.
+
+    Example:
+        >>> public_id("-3g5yACwYnA", "82_7645")
+        '-3g5yACwYnA_82_7645'
+    """
+    return f"{video}_{clip}"
+
+
+def split_joined_id(joined: str, *, separator: str = "_") -> tuple[str, str]:
+    """Video and clip of a joined id; videos may contain the separator, so the last one counts.
+
+    Raises:
+        ValueError: there is no separator, or nothing on one side of it.
+
+    Example:
+        >>> split_joined_id("Af8D0E4ZXaw_x_12")
+        ('Af8D0E4ZXaw_x', '12')
+        >>> split_joined_id("_dI--eQ6qVU$_$3", separator="$_$")
+        ('_dI--eQ6qVU', '3')
+    """
+    video, found, clip = joined.rpartition(separator)
+    if not found or not video or not clip:
+        raise ValueError(f"id must look like video{separator}clip, got {joined!r}")
+    return video, clip
+
+
+_SEGMENT_ID = re.compile(r"(.+)\[(\d+)\]", re.DOTALL)
+
+
+def split_segment_id(segment: str) -> tuple[str, int]:
+    """Video and number of ``"video[k]"``, where k counts from 0.
+
+    Raises:
+        ValueError: it looks otherwise.
+
+    Example:
+        >>> split_segment_id("WKA5OygbEKI[0]")
+        ('WKA5OygbEKI', 0)
+    """
+    match = _SEGMENT_ID.fullmatch(segment)
+    if match is None:
+        raise ValueError(f"id must look like video[k], got {segment!r}")
+    return match[1], int(match[2])

@@ -1,0 +1,450 @@
+"""The field's metrics, exactly, under each convention that papers use.
+
+Every metric here is a function of per-sample **weights**: with weights of one it is the metric
+itself, with the counts of a resampling it is the metric of the resampled data. So there is one
+definition of each number, and a bootstrap over thousands of resamplings is a few matrix products.
+
+Conventions (keys are the same under all but ``sims``):
+
+``mmsa``
+    The default; MMSA, MMIM and the TeCaFN paper. MAE and Pearson's correlation on raw values.
+    ``acc7``, ``acc5``, ``acc3``: clip prediction and label to +-3, +-2, +-1, round half to even,
+    share equal. ``acc2_nonneg``: all samples, ``>= 0`` against ``>= 0``. ``acc2_pos``: samples
+    whose label is not 0, ``> 0`` against ``> 0``. F1 is weighted by the true classes' support.
+``mult``
+    ``> 0`` on both sides also for ``acc2_nonneg``; F1 weighted by the *predicted* classes' support
+    (its arguments are swapped).
+``misa``
+    As ``mmsa`` with F1's arguments swapped.
+``mag``
+    Samples labelled 0 are dropped before everything, MAE and correlation included. The paper's
+    single ACC-2 (``>= 0``) is ``acc2_nonneg``.
+``sims``
+    CH-SIMS: prediction and label are clipped to +-1 before everything. ``acc2`` [-1, 0], (0, 1];
+    ``acc3`` cut at +-0.1; ``acc5`` cut at +-0.1 and +-0.7; ``f1`` of the two classes, weighted.
+
+Columns of different conventions are not comparable.
+
+Source: the public code of MMSA, MMIM, MulT, MISA and MAG-BERT, read for their definitions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# Second moments of columns scaled to +-1 carry rounding errors of about 1e-16 each; a variance
+# below this is that of a constant column.
+_CONSTANT_VARIANCE = 1e-13
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What distinguishes the conventions that share the keys of ``mmsa``."""
+
+    drops_zero_labels: bool = False
+    zero_is_nonneg: bool = True
+    f1_weighted_by_prediction: bool = False
+
+
+_RULES = {
+    "mmsa": _Rules(),
+    "mult": _Rules(zero_is_nonneg=False, f1_weighted_by_prediction=True),
+    "misa": _Rules(f1_weighted_by_prediction=True),
+    "mag": _Rules(drops_zero_labels=True),
+}
+CONVENTIONS: tuple[str, ...] = (*_RULES, "sims")
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """How a metric is shown: its printed name, whether in percent, and which way is better."""
+
+    label: str
+    percent: bool
+    lower_is_better: bool = False
+
+
+METRIC_INFO: Mapping[str, MetricInfo] = MappingProxyType(
+    {
+        "mae": MetricInfo("MAE", percent=False, lower_is_better=True),
+        "corr": MetricInfo("Corr", percent=False),
+        "acc7": MetricInfo("ACC-7", percent=True),
+        "acc5": MetricInfo("ACC-5", percent=True),
+        "acc3": MetricInfo("ACC-3", percent=True),
+        "acc2_nonneg": MetricInfo("ACC-2 NN/N", percent=True),
+        "f1_nonneg": MetricInfo("F1 NN/N", percent=True),
+        "acc2_pos": MetricInfo("ACC-2 P/N", percent=True),
+        "f1_pos": MetricInfo("F1 P/N", percent=True),
+        "acc2": MetricInfo("ACC-2", percent=True),
+        "accuracy": MetricInfo("Accuracy", percent=True),
+        "f1": MetricInfo("F1", percent=True),
+    }
+)
+
+
+def format_metric(name: str, value: float | None) -> str:
+    """A metric as papers print it: percent with two decimals, or three decimals.
+
+    Args:
+        name: a key of ``METRIC_INFO``; an unknown one is printed with three decimals.
+        value: the fraction or score; None prints as ``undefined``.
+
+    Example:
+        >>> format_metric("acc7", 0.4781), format_metric("mae", 0.684), format_metric("corr", None)
+        ('47.81', '0.684', 'undefined')
+    """
+    if value is None:
+        return "undefined"
+    info = METRIC_INFO.get(name)
+    return f"{100 * value:.2f}" if info is not None and info.percent else f"{value:.3f}"
+
+
+class Metrics(Mapping[str, float | None]):
+    """Metrics by name; None where the data leave one undefined, with the reason beside it.
+
+    Args:
+        values: fractions and scores, None = undefined.
+        undefined: a reason for each None.
+
+    Example:
+        >>> metrics = sentiment_metrics([0.5, 0.5], [1.0, -1.0])
+        >>> metrics["mae"], metrics["corr"], metrics.undefined
+        (1.0, None, {'corr': 'all predictions are equal'})
+        >>> sorted(metrics.defined())[:3]
+        ['acc2_nonneg', 'acc2_pos', 'acc3']
+    """
+
+    def __init__(self, values: Mapping[str, float | None], undefined: Mapping[str, str]) -> None:
+        missing = {name for name, value in values.items() if value is None}
+        assert missing == set(undefined), f"reasons for {sorted(undefined)}, None in {missing}"
+        self._values = dict(values)
+        self.undefined = dict(undefined)
+
+    def __getitem__(self, name: str) -> float | None:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Metrics({self._values!r}, undefined={self.undefined!r})"
+
+    def defined(self) -> dict[str, float]:
+        """The metrics that have a value."""
+        return {name: value for name, value in self._values.items() if value is not None}
+
+
+def finite_vector(values: ArrayLike, name: str) -> Floats:
+    """``values`` as (N,) float64.
+
+    Raises:
+        ValueError: not one-dimensional, empty, or a value is NaN or infinite.
+    """
+    vector = np.asarray(values, dtype=np.float64)
+    if vector.ndim != 1:
+        raise ValueError(f"{name} must have shape (N,), got {vector.shape}")
+    if not len(vector):
+        raise ValueError(f"{name} must hold at least one sample, got none")
+    bad = np.flatnonzero(~np.isfinite(vector))
+    if len(bad):
+        raise ValueError(
+            f"{name} must be finite, got {vector[bad[0]]} at position {bad[0]} "
+            f"({len(bad)} of {len(vector)} are not)"
+        )
+    return vector
+
+
+def finite_pair(predictions: ArrayLike, labels: ArrayLike) -> tuple[Floats, Floats]:
+    """Predictions and labels as two finite (N,) float64 vectors.
+
+    Raises:
+        ValueError: shapes differ, or a value is NaN or infinite.
+    """
+    scores = finite_vector(predictions, "predictions")
+    truth = finite_vector(labels, "labels")
+    if scores.shape != truth.shape:
+        raise ValueError(
+            f"predictions and labels must have one shape, got {scores.shape} and {truth.shape}"
+        )
+    return scores, truth
+
+
+def seven_classes(values: ArrayLike) -> Integers:
+    """ACC-7's classes -3 to 3: clip to +-3, round half to even.
+
+    Example:
+        >>> seven_classes([-0.5, 0.5, 1.5, 2.5, 9.0]).tolist()
+        [0, 0, 2, 2, 3]
+    """
+    return _rounded(np.asarray(values, dtype=np.float64), 3).astype(np.int64)
+
+
+def _rounded(values: Floats, limit: int) -> Floats:
+    # numpy rounds half to even, as the field's code does.
+    return np.asarray(np.round(np.clip(values, -limit, limit)), dtype=np.float64)
+
+
+def _mean(values: NDArray[Any], weights: Floats) -> Floats:
+    """(R,) weighted means of (N,) values; NaN where nothing has weight."""
+    total = weights.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(weights @ values.astype(np.float64) / total)
+
+
+def _pearson(first: Floats, second: Floats, weights: Floats) -> Floats:
+    """(R,) weighted correlations; NaN where one side is constant."""
+    columns = []
+    for values in (first, second):
+        if np.ptp(values) == 0:
+            return np.full(len(weights), np.nan)
+        centred = values - values.mean()
+        columns.append(centred / np.abs(centred).max())
+    x, y = columns
+    mean_x, mean_y = _mean(x, weights), _mean(y, weights)
+    variance_x = _mean(x * x, weights) - mean_x**2
+    variance_y = _mean(y * y, weights) - mean_y**2
+    covariance = _mean(x * y, weights) - mean_x * mean_y
+    constant = ~((variance_x > _CONSTANT_VARIANCE) & (variance_y > _CONSTANT_VARIANCE))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = covariance / np.sqrt(variance_x * variance_y)
+    return np.where(constant, np.nan, np.clip(correlation, -1.0, 1.0))
+
+
+def _weighted_f1(truth: NDArray[Any], predicted: NDArray[Any], weights: Floats) -> Floats:
+    """(R,) F1 of each class averaged by its support in ``truth``; NaN where nothing has weight."""
+    total = np.zeros(len(weights))
+    for label in np.unique(truth):
+        is_true, is_predicted = truth == label, predicted == label
+        support = weights @ is_true.astype(np.float64)
+        hits = weights @ (is_true & is_predicted).astype(np.float64)
+        both = support + weights @ is_predicted.astype(np.float64)
+        # A class that is neither true nor predicted in a resampling has no support to count.
+        total += support * np.divide(2 * hits, both, out=np.zeros_like(both), where=both > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(total / weights.sum(axis=1))
+
+
+def weighted_sentiment_metrics(
+    predictions: ArrayLike, labels: ArrayLike, weights: Floats, *, convention: str = "mmsa"
+) -> dict[str, Floats]:
+    """The metrics of R weightings of the same N samples; NaN where one is undefined.
+
+    Args:
+        predictions: (N,) scores.
+        labels: (N,) labels.
+        weights: (R, N), how often each sample counts.
+        convention: one of ``CONVENTIONS``.
+
+    Returns:
+        (R,) values for each metric.
+
+    Raises:
+        ValueError: as ``sentiment_metrics``.
+
+    Example:
+        >>> twice_the_first = np.array([[2.0, 1.0, 0.0]])
+        >>> weighted_sentiment_metrics([1, 2, 3], [0, 2, 2], twice_the_first)["mae"].round(3)
+        array([0.667])
+    """
+    scores, truth = finite_pair(predictions, labels)
+    if convention == "sims":
+        return _weighted_sims_metrics(scores, truth, weights)
+    if convention not in _RULES:
+        raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
+    rules = _RULES[convention]
+    nonzero = weights * (truth != 0)
+    used = nonzero if rules.drops_zero_labels else weights
+
+    def f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], weights: Floats) -> Floats:
+        if rules.f1_weighted_by_prediction:
+            truth, predicted = predicted, truth
+        return _weighted_f1(truth, predicted, weights)
+
+    if rules.zero_is_nonneg:
+        truth_nonneg, scores_nonneg = truth >= 0, scores >= 0
+    else:
+        truth_nonneg, scores_nonneg = truth > 0, scores > 0
+    return {
+        "mae": _mean(np.abs(scores - truth), used),
+        "corr": _pearson(scores, truth, used),
+        "acc7": _mean(_rounded(scores, 3) == _rounded(truth, 3), used),
+        "acc5": _mean(_rounded(scores, 2) == _rounded(truth, 2), used),
+        "acc3": _mean(_rounded(scores, 1) == _rounded(truth, 1), used),
+        "acc2_nonneg": _mean(truth_nonneg == scores_nonneg, used),
+        "f1_nonneg": f1(truth_nonneg, scores_nonneg, used),
+        "acc2_pos": _mean((truth > 0) == (scores > 0), nonzero),
+        "f1_pos": f1(truth > 0, scores > 0, nonzero),
+    }
+
+
+def _weighted_sims_metrics(scores: Floats, truth: Floats, weights: Floats) -> dict[str, Floats]:
+    scores, truth = np.clip(scores, -1, 1), np.clip(truth, -1, 1)
+
+    def classes(values: Floats, *cuts: float) -> Integers:
+        # Compared in float32: a stored label of 0.7 must fall on the cut 0.7 whether it was read
+        # as float32 or float64. A value on a cut belongs to the class below it.
+        edges = np.asarray(cuts, dtype=np.float32)
+        return np.searchsorted(edges, values.astype(np.float32), side="left").astype(np.int64)
+
+    def hits(*cuts: float) -> Floats:
+        return _mean(classes(scores, *cuts) == classes(truth, *cuts), weights)
+
+    return {
+        "mae": _mean(np.abs(scores - truth), weights),
+        "corr": _pearson(scores, truth, weights),
+        "acc2": hits(0.0),
+        "f1": _weighted_f1(classes(truth, 0.0), classes(scores, 0.0), weights),
+        "acc3": hits(-0.1, 0.1),
+        "acc5": hits(-0.7, -0.1, 0.1, 0.7),
+    }
+
+
+def sentiment_metrics(
+    predictions: ArrayLike, labels: ArrayLike, convention: str = "mmsa"
+) -> Metrics:
+    """The field's metrics of one set of predictions.
+
+    Args:
+        predictions: (N,) scores on the label's scale, N >= 1.
+        labels: (N,) labels.
+        convention: one of ``CONVENTIONS``; see the module's text.
+
+    Returns:
+        ``mae, corr, acc7, acc5, acc3, acc2_nonneg, f1_nonneg, acc2_pos, f1_pos`` (for ``sims``:
+        ``mae, corr, acc2, f1, acc3, acc5``) as fractions, not percent. A metric that the data leave
+        undefined is None and named, with the reason, in ``.undefined``.
+
+    Raises:
+        ValueError: shapes differ or are not (N,), no sample, a NaN or infinite value, an unknown
+            convention.
+
+    Example:
+        >>> metrics = sentiment_metrics([2.6, -0.2, 0.4], [3.0, 0.0, -1.0])
+        >>> round(metrics["mae"], 3), round(metrics["acc7"], 3), metrics["acc2_pos"]
+        (0.667, 0.667, 0.5)
+
+    Source: TeCaFN, Huang et al. 2024, Sect. 4.2; definitions as in MMSA's public code.
+    """
+    scores, truth = finite_pair(predictions, labels)
+    rows = weighted_sentiment_metrics(
+        scores, truth, np.ones((1, len(scores))), convention=convention
+    )
+    drops = convention in _RULES and _RULES[convention].drops_zero_labels
+    kept = truth != 0 if drops else np.ones(len(truth), dtype=np.bool_)
+    return _with_reasons(rows, scores[kept], truth[kept])
+
+
+def _with_reasons(rows: Mapping[str, Floats], scores: Floats, truth: Floats) -> Metrics:
+    values = {name: None if np.isnan(row[0]) else float(row[0]) for name, row in rows.items()}
+    if not len(truth) or not np.any(truth):
+        nothing_left = "every label is 0, nothing is left"
+    else:
+        nothing_left = ""
+    undefined = {}
+    for name in (name for name, value in values.items() if value is None):
+        if name == "corr" and len(truth) == 1:
+            undefined[name] = "one sample has no correlation"
+        elif name == "corr" and len(truth) > 1:
+            side = "predictions" if np.ptp(scores) == 0 else "labels"
+            undefined[name] = f"all {side} are equal"
+        else:
+            undefined[name] = nothing_left
+    return Metrics(values, undefined)
+
+
+def classes_of(logits_or_labels: ArrayLike, name: str = "predictions") -> Integers:
+    """(N,) int64 classes of (N, C) logits (the first of the highest) or of (N,) whole numbers.
+
+    Raises:
+        ValueError: another shape, no sample, a NaN or infinite value, a number that is not whole.
+
+    Example:
+        >>> classes_of([[0.1, 0.9], [2.0, 2.0]]).tolist()
+        [1, 0]
+    """
+    array = np.asarray(logits_or_labels, dtype=np.float64)
+    if array.ndim == 2 and array.shape[0] and array.shape[1] > 1:
+        finite_vector(array.ravel(), name)
+        return np.asarray(array.argmax(axis=1), dtype=np.int64)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be (N, C) logits or (N,) classes, got {array.shape}")
+    vector = finite_vector(array, name)
+    whole = np.flatnonzero(vector != np.round(vector))
+    if len(whole):
+        raise ValueError(
+            f"{name} must be whole class numbers, got {vector[whole[0]]} at position {whole[0]}"
+        )
+    return vector.astype(np.int64)
+
+
+def paired_classes(logits_or_labels: ArrayLike, labels: ArrayLike) -> tuple[Integers, Integers]:
+    """Predicted and true classes, (N,) int64 each.
+
+    Args:
+        logits_or_labels: (N, C) logits or (N,) predicted classes.
+        labels: (N,) true classes.
+
+    Raises:
+        ValueError: lengths differ, no sample, NaN, or a class that is not a whole number.
+    """
+    predicted = classes_of(logits_or_labels)
+    truth = classes_of(finite_vector(labels, "labels"), "labels")
+    if predicted.shape != truth.shape:
+        raise ValueError(
+            f"predictions and labels must have one length, got {len(predicted)} and {len(truth)}"
+        )
+    return predicted, truth
+
+
+def weighted_classification_metrics(
+    predicted: Integers, labels: Integers, weights: Floats
+) -> dict[str, Floats]:
+    """``accuracy`` and ``f1`` of R weightings (R, N) of the same (N,) classes."""
+    return {
+        "accuracy": _mean(predicted == labels, weights),
+        "f1": _weighted_f1(labels, predicted, weights),
+    }
+
+
+def classification_metrics(logits_or_labels: ArrayLike, labels: ArrayLike) -> Metrics:
+    """Accuracy of the argmax and F1 weighted by support, as for UR-FUNNY.
+
+    Args:
+        logits_or_labels: (N, C) logits or (N,) predicted classes.
+        labels: (N,) true classes.
+
+    Raises:
+        ValueError: shapes differ, no sample, NaN, or a label that is not a whole number.
+
+    Example:
+        >>> classification_metrics([[0.2, 0.8], [0.9, 0.1]], [1, 1])["accuracy"]
+        0.5
+    """
+    predicted, truth = paired_classes(logits_or_labels, labels)
+    rows = weighted_classification_metrics(predicted, truth, np.ones((1, len(truth))))
+    return Metrics({name: float(row[0]) for name, row in rows.items()}, {})
+
+
+def names_in_order(names: Sequence[str]) -> list[str]:
+    """Metric names in the order papers print them, unknown ones last.
+
+    Example:
+        >>> names_in_order(["f1_pos", "mae", "other", "corr"])
+        ['mae', 'corr', 'f1_pos', 'other']
+    """
+    known = list(METRIC_INFO)
+    return sorted(
+        names, key=lambda name: (known.index(name) if name in known else len(known), name)
+    )

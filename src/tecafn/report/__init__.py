@@ -1,0 +1,1 @@
+"""Reports from saved records alone; importable without torch."""

@@ -1,0 +1,1 @@
+"""Training of any scheme: phases, schedules, checkpoints, events."""

@@ -1,0 +1,146 @@
+"""What happened during training, one JSON object a line, and the same for TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tecafn.core.errors import UserError
+from tecafn.core.parallel import rank
+
+
+def _finite_or_null(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_null(item) for item in value]
+    return value
+
+
+class EventLog:
+    """Appends to ``RUN/events.jsonl`` and, if wanted, to ``RUN/tensorboard/``.
+
+    Only rank 0 writes; on other ranks every call does nothing. A line is written as soon as its
+    event happens, so that a killed run keeps all but possibly the last.
+
+    Args:
+        run_dir: the run's directory, made if missing.
+        tensorboard: also write scalars for TensorBoard.
+
+    Raises:
+        UserError: the file cannot be opened.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with EventLog(Path(folder), tensorboard=False) as events:
+        ...         events.write({"event": "start", "seed": 0})
+        ...     (Path(folder) / "events.jsonl").read_text()
+        '{"event": "start", "seed": 0}\\n'
+    """
+
+    def __init__(self, run_dir: Path, *, tensorboard: bool = True) -> None:
+        self._path = run_dir / "events.jsonl"
+        self._tensorboard_dir = run_dir / "tensorboard" if tensorboard else None
+        self._writes = rank() == 0
+        self._board: Any = None
+        if not self._writes:
+            return
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("a", encoding="ascii", buffering=1)
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from None
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Append one event; see the run directory's description for the kinds.
+
+        Raises:
+            UserError: the line cannot be written (disk full).
+        """
+        if not self._writes:
+            return
+        try:
+            self._file.write(json.dumps(_finite_or_null(event), allow_nan=False) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from None
+        if self._tensorboard_dir is not None:
+            self._write_scalars(event)
+
+    def position(self) -> int:
+        """Bytes written so far, all of them safe on disk; 0 on other ranks than 0."""
+        if not self._writes:
+            return 0
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._path.stat().st_size
+
+    def rewind(self, position: int, *, step: int) -> None:
+        """Forget what was written after ``position``: the resumed run will write it again.
+
+        Args:
+            position: what ``position()`` gave when the checkpoint was written.
+            step: the checkpoint's step; TensorBoard drops what lies after it.
+        """
+        if not self._writes:
+            return
+        written = self._path.read_bytes()
+        # Up to the last whole line: after a power cut the file may be shorter than it should.
+        self._file.truncate(written[:position].rfind(b"\n") + 1)
+        self._open_board(purge_step=step + 1)
+        if len(written) < position:
+            self.write(
+                {"event": "warning", "message": "events.jsonl had lost lines before the checkpoint"}
+            )
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        if not self._writes:
+            return
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open_board(self, purge_step: int | None = None) -> None:
+        if self._tensorboard_dir is None or self._board is not None:
+            return
+        from tensorboardX import SummaryWriter
+
+        self._board = SummaryWriter(str(self._tensorboard_dir), purge_step=purge_step)
+
+    def _write_scalars(self, event: Mapping[str, Any]) -> None:
+        self._open_board()
+        step = event.get("step", 0)
+        if event["event"] == "step":
+            phase = event["phase"]
+            scalars = {f"loss/{phase}/{name}": value for name, value in event["losses"].items()}
+            scalars[f"loss/{phase}/total"] = event["total"]
+            scalars[f"gradient_norm/{phase}"] = event["gradient_norm"]
+            for name, rate in event["learning_rates"].items():
+                scalars[f"learning_rate/{phase}/{name}"] = rate
+        elif event["event"] == "epoch":
+            scalars = {f"valid/{name}": value for name, value in event["valid"].items()}
+        else:
+            return
+        for name, value in scalars.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(name, value, global_step=step)
