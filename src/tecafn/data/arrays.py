@@ -1,7 +1,8 @@
-"""Reads the arrays of an npz file without unpickling and without holding them in memory."""
+"""Reads arrays of npy and npz files without unpickling and without holding them in memory."""
 
 from __future__ import annotations
 
+import math
 import struct
 import tempfile
 import zipfile
@@ -52,12 +53,35 @@ def open_npz(path: Path) -> Mapping[str, NDArray[Any]]:
         raise UserError(f"cannot read {path}: {error.strerror or _one_line(error)}") from None
 
 
+def open_npy(path: Path) -> NDArray[Any]:
+    """The array of numbers or strings in ``path``, memory-mapped.
+
+    Raises:
+        UserError: the file is missing, no npy, damaged, or holds Python objects.
+    """
+    try:
+        with path.open("rb") as file:
+            shape, fortran, dtype, header = _header(file, str(path))
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or _one_line(error)}") from None
+    count = math.prod(shape)
+    if dtype.itemsize == 0 or header + count * dtype.itemsize != size:
+        raise UserError(
+            f"{path} announces shape {shape} of {dtype}, but has {size - header} bytes"
+        )
+    order: Any = "F" if fortran else "C"
+    if count == 0:
+        return np.empty(shape, dtype, order)
+    return np.memmap(path, dtype, "r", header, shape, order)
+
+
 def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
     with archive.open(member) as file:
         shape, fortran, dtype, header = _header(file, f"{path}: {member.filename}")
-        count = 1
-        for size in shape:
-            count *= size
+        count = math.prod(shape)
         if dtype.itemsize == 0 or header + count * dtype.itemsize != member.file_size:
             raise UserError(
                 f"{path}: {member.filename} announces shape {shape} of {dtype}, "

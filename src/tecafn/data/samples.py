@@ -29,10 +29,10 @@ class Sample:
     """One utterance as its source has it, with names and numbering made uniform.
 
     Args:
-        id: public id, ``<video>_<clip>`` in label.csv's numbering.
+        id: public id, ``<video>_<clip>`` in label.csv's numbering; see ``public_id``.
         source_id: the id as the source writes it.
         video: the recording the utterance was cut from; cross-validation keeps it together.
-        clip: the utterance's name within its video.
+        clip: the utterance's name within its video; empty where the source names no videos.
         split: train, valid or test.
         text: what is said.
         label: score on the data set's scale or class number; None = unlabelled.
@@ -130,11 +130,16 @@ def public_id(video: str, clip: str) -> str:
     id cannot always be cut apart again; video and clip are kept beside it, and the store refuses
     two different (video, clip) that would share one id.
 
+    A source that names no videos (UR-FUNNY) has each sample as a video of its own, without clip,
+    and the source's id is the public one.
+
     Example:
         >>> public_id("-3g5yACwYnA", "82_7645")
         '-3g5yACwYnA_82_7645'
+        >>> public_id("1024", "")
+        '1024'
     """
-    return f"{video}_{clip}"
+    return f"{video}_{clip}" if clip else video
 
 
 def split_joined_id(joined: str, *, separator: str = "_") -> tuple[str, str]:

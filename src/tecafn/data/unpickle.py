@@ -17,6 +17,7 @@ Source: the instructions' meaning is documented in the standard library's ``pick
 from __future__ import annotations
 
 import codecs
+import gc
 import mmap
 import re
 import struct
@@ -34,6 +35,11 @@ FREE_ALLOWANCE: Final = 96 * 2**20
 ALLOWANCE_PER_BYTE: Final = 6
 _VIEW_FROM: Final = 1024  # shorter byte strings are copied, longer ones are views of the file
 _CACHED_STRING: Final = 64  # words recur; one object each
+
+# Lists of floats of such lengths are feature rows. The standard pickler writes longer ones in
+# batches of 1000, so one batch is the whole list.
+_FLOAT_LIST: Final = range(16, 1000)
+_FLOAT: Final = ord("G")
 
 _POINTER: Final = 16
 _DICT_ENTRY: Final = 112
@@ -204,13 +210,19 @@ class _Interpreter:
         if self._allowance < 0:
             raise _RefusedError("it unpacks to far more memory than its size explains")
 
+    # Every instruction pushes: these two are written out for speed.
+
     def _push(self, value: object) -> None:
-        self._spend(_POINTER)
+        self._allowance -= _POINTER
+        if self._allowance < 0:
+            self._spend(0)
         self._stack.append(value)
 
     def _push_new(self, value: object) -> None:
-        self._spend(sys.getsizeof(value))
-        self._push(value)
+        self._allowance -= _POINTER + sys.getsizeof(value)
+        if self._allowance < 0:
+            self._spend(0)
+        self._stack.append(value)
 
     def _pop(self) -> Any:
         if not self._stack or self._stack[-1] is _Mark:
@@ -282,7 +294,33 @@ class _Interpreter:
         self._done = True
 
     def mark(self) -> None:
-        self._push(_Mark)
+        at, stack = self._position, self._stack
+        before_float = at < len(self._data) and self._data[at] == _FLOAT
+        in_empty_list = bool(stack) and type(stack[-1]) is list and not stack[-1]
+        if not (before_float and in_empty_list and self._float_list()):
+            self._push(_Mark)
+
+    def _float_list(self) -> bool:
+        """Make the empty list on top an array that lies in the file, if only floats follow.
+
+        Frames that were pickled as nested lists would take four times the file as objects. A float
+        is b"G" and 8 bytes; the list ends with the instruction to append all of them.
+        """
+        start = self._position
+        codes = np.frombuffer(self._data[start : start + 9 * _FLOAT_LIST.stop], np.uint8)[::9]
+        others = np.flatnonzero(codes != _FLOAT)
+        count = int(others[0]) if others.size else len(codes)
+        if count not in _FLOAT_LIST or codes[count : count + 1].tobytes() != b"e":
+            return False
+        array = np.ndarray((count,), ">f8", buffer=self._data, offset=start + 1, strides=(9,))
+        empty = self._pop()
+        self._push_new(array)
+        if self._memo:
+            latest = next(reversed(self._memo))
+            if self._memo[latest] is empty:
+                self._memo[latest] = array
+        self._position = start + 9 * count + 1
+        return True
 
     def pop(self) -> None:
         if self._stack and self._stack[-1] is _Mark:
@@ -666,16 +704,16 @@ class _Interpreter:
             count *= size
         if not isinstance(raw, list) or len(raw) != count:
             raise _RefusedError("an object array's shape does not fit its elements")
-        for value in raw:
+        for kind in {type(value) for value in raw}:
+            if kind is not np.ndarray and kind not in _PLAIN_ELEMENTS:
+                raise _RefusedError(f"an object array holds a {kind.__name__}")
             # An object array within another would be freed by unbounded recursion.
-            if isinstance(value, np.ndarray) and value.dtype != object:
-                continue
-            if type(value) not in _PLAIN_ELEMENTS:
-                raise _RefusedError(f"an object array holds a {type(value).__name__}")
+            if kind is np.ndarray and any(
+                type(value) is np.ndarray and value.dtype == object for value in raw
+            ):
+                raise _RefusedError("an object array holds an object array")
         self._spend(_POINTER * count)
-        flat = np.empty(count, dtype=object)
-        for position, value in enumerate(raw):
-            flat[position] = value
+        flat = np.fromiter(raw, dtype=object, count=count)
         return flat.reshape(shape, order="F" if order == "F" else "C")
 
 
@@ -786,8 +824,8 @@ def load_pickle(path: Path) -> object:
 
     Gives dict, list, tuple, set, frozenset, str, bytes, int, float, bool, None and read-only
     arrays of numbers, strings or objects. Long byte strings come as memoryviews of the
-    mapped file. Strings that Python 2 wrote are read as Latin-1. Whatever follows the first
-    object is not looked at.
+    mapped file, lists of 16 to 999 floats and nothing else as arrays in it. Strings that Python 2
+    wrote are read as Latin-1. Whatever follows the first object is not looked at.
 
     Raises:
         UserError: the file is missing, empty, truncated or damaged; it names a global other than
@@ -808,7 +846,13 @@ def load_pickle(path: Path) -> object:
 
 
 def _interpret(data: memoryview, find: Callable[[bytes, int], int], name: str) -> object:
+    # The collector would walk the growing object over and over; loading leaves nothing to collect.
+    was_collecting = gc.isenabled()
+    gc.disable()
     try:
         return _Interpreter(data, find).run()
     except _RefusedError as refused:
         raise UserError(f"{name} is refused: {refused}") from None
+    finally:
+        if was_collecting:
+            gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +15,17 @@ from numpy.typing import NDArray
 
 from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.info import Task
 from tecafn.core.registry import Registry
-from tecafn.data.samples import DatasetDescription, Sample, SourceFile, canonical_split
+from tecafn.data.samples import (
+    DatasetDescription,
+    Sample,
+    SourceFile,
+    canonical_split,
+    split_joined_id,
+    split_segment_id,
+)
+from tecafn.data.unpickle import load_pickle
 
 Frames = NDArray[np.float32]
 
@@ -27,7 +37,8 @@ class ReadOptions:
     Args:
         dataset: cmu-mosi, cmu-mosei, ch-sims or any other name; None = guess it.
         split: the split of a file that holds one; None = take it from the file's name.
-        audio, vision: npz files with frames for a label.csv.
+        audio, vision: files with frames: npz for a label.csv, .csd for a folder that holds several
+            of one modality.
     """
 
     dataset: str | None = None
@@ -69,7 +80,10 @@ def open_source(
     if not source.exists():
         raise UserError(f"no such file or directory: {source}")
     if format is None:
-        known = [name for name in READERS if READERS[name].recognises(source)]
+        try:
+            known = [name for name in READERS if READERS[name].recognises(source)]
+        finally:
+            _loaded.cache_clear()
         if not known:
             raise UserError(
                 f"{source} has no layout I know; name its format, one of {', '.join(READERS)}"
@@ -78,9 +92,39 @@ def open_source(
     return READERS[format].read(source, options or ReadOptions())
 
 
+PICKLE_SUFFIXES = (".pkl", ".pickle")
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(path: Path, _changed: int) -> object:
+    return load_pickle(path)
+
+
+def peek_pickle(path: Path) -> object:
+    """What a pickle holds, for the readers that look whether it is theirs; loaded once for all.
+
+    Raises:
+        UserError: the pickle is refused.
+    """
+    return _loaded(path, path.stat().st_mtime_ns)
+
+
+def is_pickle_file(source: Path) -> bool:
+    """Is it a file with a pickle's suffix?"""
+    return source.suffix.lower() in PICKLE_SUFFIXES and source.is_file()
+
+
 # Which data set
 
-_DATASETS = (("mosei", "cmu-mosei"), ("mosi", "cmu-mosi"), ("sims", "ch-sims"))
+_DATASETS = (
+    ("mosei", "cmu-mosei"),
+    ("mosi", "cmu-mosi"),
+    ("sims", "ch-sims"),
+    ("ur_funny", "ur-funny"),
+    ("ur-funny", "ur-funny"),
+    ("urfunny", "ur-funny"),
+)
+_SHORT_NAMES = {**dict(_DATASETS), "funny": "ur-funny"}
 
 
 def dataset_name(options: ReadOptions, source: Path, *, otherwise: str = "unnamed") -> str:
@@ -94,7 +138,7 @@ def dataset_name(options: ReadOptions, source: Path, *, otherwise: str = "unname
     """
     if options.dataset is not None:
         spoken = options.dataset.strip().lower()
-        return {"mosi": "cmu-mosi", "mosei": "cmu-mosei", "sims": "ch-sims"}.get(spoken, spoken)
+        return _SHORT_NAMES.get(spoken, spoken)
     resolved = source.resolve()
     for part in (resolved.name.lower(), resolved.parent.name.lower()):
         for word, name in _DATASETS:
@@ -103,9 +147,27 @@ def dataset_name(options: ReadOptions, source: Path, *, otherwise: str = "unname
     return otherwise
 
 
-def label_range_of(dataset: str) -> tuple[float, float]:
-    """Lowest and highest label: -1 to 1 for CH-SIMS, else -3 to 3."""
-    return (-1.0, 1.0) if dataset.startswith("ch-sims") else (-3.0, 3.0)
+@dataclass(frozen=True)
+class Scale:
+    """What a data set's labels are; the fields are those of ``DatasetDescription``."""
+
+    task: Task = "regression"
+    label_range: tuple[float, float] = (-3.0, 3.0)
+    num_classes: int = 1
+
+
+def scale_of(dataset: str) -> Scale:
+    """CH-SIMS: -1 to 1; UR-FUNNY: two classes; any other: -3 to 3.
+
+    Example:
+        >>> scale_of("ur-funny")
+        Scale(task='classification', label_range=(0.0, 1.0), num_classes=2)
+    """
+    if dataset.startswith("ch-sims"):
+        return Scale(label_range=(-1.0, 1.0))
+    if dataset == "ur-funny":
+        return Scale("classification", (0.0, 1.0), 2)
+    return Scale()
 
 
 def split_in_name(path: Path) -> str | None:
@@ -128,6 +190,37 @@ def describe_file(path: Path) -> SourceFile:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     return SourceFile(path.name, digest, path.stat().st_size)
+
+
+# Ids
+
+
+@dataclass(frozen=True)
+class SourceId:
+    """A source's id taken apart; ``number`` is k of ``video[k]``, None in the other writings."""
+
+    video: str
+    clip: str
+    number: int | None = None
+
+
+def parse_id(source_id: str) -> SourceId:
+    """Video and clip of ``video[k]``, ``video$_$clip`` or ``video_clip``.
+
+    Raises:
+        ValueError: it looks otherwise.
+
+    Example:
+        >>> parse_id("a_b[3]")
+        SourceId(video='a_b', clip='3', number=3)
+        >>> parse_id("a_b$_$12")
+        SourceId(video='a_b', clip='12', number=None)
+    """
+    if source_id.endswith("]") and "[" in source_id:
+        video, number = split_segment_id(source_id)
+        return SourceId(video, str(number), number)
+    separator = "$_$" if "$_$" in source_id else "_"
+    return SourceId(*split_joined_id(source_id, separator=separator))
 
 
 # Values of unvouched files
@@ -200,6 +293,17 @@ def without_trailing_zeros(frames: NDArray[Any]) -> NDArray[Any]:
     """
     used = np.flatnonzero((frames != 0).any(axis=1))
     return frames[: used[-1] + 1 if used.size else 0]
+
+
+def num_leading_zeros(frames: NDArray[Any]) -> int:
+    """How many frames (L, D) at the start are all zero; L if all are.
+
+    Example:
+        >>> num_leading_zeros(np.array([[0.0], [0.0], [1.0], [0.0]]))
+        2
+    """
+    used = np.flatnonzero((frames != 0).any(axis=1))
+    return int(used[0]) if used.size else len(frames)
 
 
 def present_only(sequences: Mapping[Modality, Frames]) -> dict[Modality, Frames]:

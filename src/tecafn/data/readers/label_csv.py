@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.batch import Modality
-from tecafn.core.errors import UserError, nearest_known
+from tecafn.core.errors import UserError
 from tecafn.data.arrays import open_npz
 from tecafn.data.readers.base import (
     READERS,
@@ -25,19 +23,13 @@ from tecafn.data.readers.base import (
     as_strings,
     dataset_name,
     describe_file,
-    label_range_of,
     one_line_list,
+    scale_of,
     without_trailing_zeros,
 )
-from tecafn.data.samples import DatasetDescription, Sample, canonical_split, public_id
+from tecafn.data.readers.table import find_table, table_ids, table_rows
+from tecafn.data.samples import DatasetDescription, Sample
 
-_REQUIRED = ("video_id", "clip_id", "text", "mode")
-_UNIMODAL = {
-    "label_T": Modality.TEXT,
-    "label_A": Modality.AUDIO,
-    "label_V": Modality.VISION,
-}
-_UNLABELLED = ("", "null", "none")
 _NOT_FRAMES = ("ids", "lengths", "offsets", "columns")
 
 
@@ -122,47 +114,9 @@ def _counts(value: NDArray[Any], what: str, *, num: int, most: int) -> NDArray[A
     return np.asarray(counts).astype(np.int64)
 
 
-def _table(source: Path) -> Path:
-    return source / "label.csv" if source.is_dir() else source
-
-
 def _recognises(source: Path) -> bool:
-    table = _table(source)
+    table = find_table(source)
     return table.suffix.lower() == ".csv" and table.is_file()
-
-
-def _rows(table: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Row number (the header is row 1) and fields."""
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = list(reader.fieldnames or ())
-            for name in _REQUIRED:
-                if name not in columns:
-                    raise UserError(
-                        f"{table} has no column {name!r}: {nearest_known(name, columns[:20])}"
-                    )
-            for number, row in enumerate(reader, start=2):
-                if None in row or None in row.values():
-                    raise UserError(f"{table} row {number} must have {len(columns)} fields")
-                yield number, row
-    except FileNotFoundError:
-        raise UserError(f"no such file: {table}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} is not a CSV file in UTF-8: {error}") from None
-    except OSError as error:
-        raise UserError(f"cannot read {table}: {error.strerror or error}") from None
-
-
-def _label(text: str, *, table: Path, number: int, column: str) -> float | None:
-    if text.strip().lower() in _UNLABELLED:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(
-            f"{table} row {number}: {column} must be a number or empty, got {text[:40]!r}"
-        ) from None
 
 
 def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
@@ -174,14 +128,12 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     Raises:
         UserError: a file or column is missing or wrong; the row is named.
     """
-    table = _table(source)
+    table = find_table(source)
     chosen = {Modality.AUDIO: options.audio, Modality.VISION: options.vision}
     files = {m: _open_frames(path, m) for m, path in chosen.items() if path is not None}
 
-    known: set[str] = set()
+    known = set(table_ids(table))
     aligned = len(files) == 2
-    for _, row in _rows(table):
-        known.add(public_id(row["video_id"], row["clip_id"]))
     notes = []
     for modality, file in files.items():
         matched = len(known & file.rows.keys())
@@ -207,7 +159,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     description = DatasetDescription(
         dataset=dataset,
         widths={modality: file.width for modality, file in files.items()},
-        label_range=label_range_of(dataset),
+        **vars(scale_of(dataset)),
         aligned=aligned,
         notes=tuple(notes),
         source_format="label-csv",
@@ -217,35 +169,17 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
 
 
 def _samples(table: Path, files: Mapping[Modality, _FrameFile]) -> Iterator[Sample]:
-    for number, row in _rows(table):
-        video, clip = row["video_id"], row["clip_id"]
-        if not video or not clip:
-            raise UserError(f"{table} row {number}: video_id and clip_id must not be empty")
-        split = canonical_split(row["mode"])
-        if split is None:
-            raise UserError(
-                f"{table} row {number}: mode must be train, valid or test, got {row['mode'][:40]!r}"
-            )
-        labels = {
-            column: _label(row[column], table=table, number=number, column=column)
-            for column in ("label", *_UNIMODAL)
-            if column in row
-        }
-        sample_id = public_id(video, clip)
-        cut = {modality: file.cut(sample_id) for modality, file in files.items()}
+    for row in table_rows(table):
+        cut = {modality: file.cut(row.id) for modality, file in files.items()}
         yield Sample(
-            id=sample_id,
-            source_id=sample_id,
-            video=sys.intern(video),
-            clip=clip,
-            split=split,
-            text=row["text"],
-            label=labels.get("label"),
-            unimodal_labels={
-                modality: value
-                for column, modality in _UNIMODAL.items()
-                if (value := labels.get(column)) is not None
-            },
+            id=row.id,
+            source_id=row.id,
+            video=row.video,
+            clip=row.clip,
+            split=row.split,
+            text=row.text,
+            label=row.label,
+            unimodal_labels=row.unimodal,
             sequences={m: frames for m, frames in cut.items() if frames is not None},
         )
 

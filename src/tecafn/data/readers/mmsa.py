@@ -23,9 +23,11 @@ from tecafn.data.readers.base import (
     bounded,
     dataset_name,
     describe_file,
-    label_range_of,
+    is_pickle_file,
     one_line_list,
+    peek_pickle,
     present_only,
+    scale_of,
     without_trailing_zeros,
 )
 from tecafn.data.samples import (
@@ -60,15 +62,14 @@ class _Split:
 
 
 def _is_layout(value: object) -> bool:
+    # MulT's pickles may have ids, too; they say "labels" where MMSA's say "regression_labels".
     return isinstance(value, dict) and any(
-        isinstance(part, dict) and "id" in part for part in value.values()
+        isinstance(part, dict) and "id" in part and "labels" not in part for part in value.values()
     )
 
 
 def _recognises(source: Path) -> bool:
-    if source.suffix.lower() not in (".pkl", ".pickle") or not source.is_file():
-        return False
-    return _is_layout(load_pickle(source))
+    return is_pickle_file(source) and _is_layout(peek_pickle(source))
 
 
 def _numbers(part: Mapping[Any, Any], key: str, what: str, count: int) -> NDArray[Any] | None:
@@ -194,7 +195,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     description = DatasetDescription(
         dataset=dataset,
         widths=widths,
-        label_range=label_range_of(dataset),
+        **vars(scale_of(dataset)),
         aligned=not any("audio_lengths" in part for part in loaded.values()),
         splits=tuple(split.name for split in splits),
         source_format="mmsa",

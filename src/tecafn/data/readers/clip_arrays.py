@@ -1,0 +1,203 @@
+"""A folder with label.csv and one array file a clip.
+
+    FOLDER/label.csv
+    FOLDER/<modality>/<video_id>/<clip_id>.npy      or .npz with one array, or one named frames
+
+``<modality>`` is text, audio or vision; the array has (L, D) frames, or (D,) for a single one.
+Extractors that write one file a clip leave this, beside the clips ``Raw/<video_id>/<clip_id>.mp4``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from tecafn.core.batch import Modality
+from tecafn.core.errors import UserError
+from tecafn.data.arrays import open_npy, open_npz
+from tecafn.data.readers.base import (
+    READERS,
+    Frames,
+    Reader,
+    ReadOptions,
+    as_frames,
+    as_numbers,
+    dataset_name,
+    describe_file,
+    one_line_list,
+    present_only,
+    scale_of,
+)
+from tecafn.data.readers.table import TableRow, find_table, table_rows
+from tecafn.data.samples import DatasetDescription, Sample, SourceFile
+
+_SUFFIXES = (".npy", ".npz")
+
+
+@dataclass(frozen=True)
+class _ClipFolder:
+    """One modality's files."""
+
+    folder: Path
+    modality: Modality
+
+    def find(self, row: TableRow) -> Path | None:
+        """The clip's file, if there is one."""
+        for part in (row.video, row.clip):
+            # The table must not lead out of the folder.
+            if part in (".", "..") or any(c in part for c in "/\\\0"):
+                raise UserError(
+                    f"{row.what}: video_id and clip_id must be file names, got {part[:40]!r}"
+                )
+        for suffix in _SUFFIXES:
+            path = self.folder / row.video / f"{row.clip}{suffix}"
+            try:
+                if path.is_file():
+                    return path
+            except OSError as error:  # a name too long, a folder without permission
+                raise UserError(f"{row.what}: cannot read {error.strerror}") from None
+        return None
+
+    def array(self, path: Path) -> NDArray[Any]:
+        """(L, D) as the file has it."""
+        if path.suffix == ".npy":
+            array = open_npy(path)
+        else:
+            members = open_npz(path)
+            name = "frames" if "frames" in members else next(iter(members), "")
+            if not name or (len(members) > 1 and name != "frames"):
+                raise UserError(
+                    f"{path} must have one array, or one named 'frames', "
+                    f"got {one_line_list(sorted(members)) or 'none'}"
+                )
+            array = members[name]
+        if array.ndim == 1:
+            array = array[None]
+        array = as_numbers(array, what=f"{path}: {self.modality}", ndim=2)
+        if array.shape[1] == 0:
+            raise UserError(f"{path} has frames without columns, shape {array.shape}")
+        return array
+
+    def frames(self, row: TableRow, *, width: int) -> Frames | None:
+        """(L, D) of one clip, or None where it has no file."""
+        path = self.find(row)
+        if path is None:
+            return None
+        array = self.array(path)
+        if array.shape[1] != width:
+            raise UserError(f"{path} must have {width} columns, got {array.shape[1]}")
+        return as_frames(array)
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What a first pass over the table finds of one modality."""
+
+    width: int
+    lengths: tuple[int, ...]  # of each row, 0 without a file
+    described: SourceFile
+    num_found: int
+
+
+def _survey(clips: _ClipFolder, table: Path) -> _Survey | None:
+    """Widths, lengths and hash of the clips that the table names; only headers stay in memory."""
+    width: int | None = None
+    lengths = []
+    num_bytes = num_found = 0
+    digest = hashlib.sha256()
+    for row in table_rows(table):
+        path = clips.find(row)
+        if path is None:
+            lengths.append(0)
+            continue
+        array = clips.array(path)
+        width = width or int(array.shape[1])
+        lengths.append(len(array))
+        file = describe_file(path)
+        name = path.relative_to(clips.folder).as_posix()
+        digest.update(f"{name} {file.sha256}\n".encode())
+        num_bytes += file.num_bytes
+        num_found += 1
+    if width is None:
+        return None
+    described = SourceFile(f"{clips.folder.name}/", digest.hexdigest(), num_bytes)
+    return _Survey(width, tuple(lengths), described, num_found)
+
+
+def _clip_folders(source: Path) -> list[_ClipFolder]:
+    return [_ClipFolder(source / m.value, m) for m in Modality if (source / m.value).is_dir()]
+
+
+def _recognises(source: Path) -> bool:
+    return source.is_dir() and (source / "label.csv").is_file() and bool(_clip_folders(source))
+
+
+def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
+    """Rows of the folder's label.csv with the frames of their files.
+
+    A clip without a file lacks the modality, and so does one whose frames are all zero.
+
+    Raises:
+        UserError: label.csv or a file is wrong, widths differ, or no clip has a file.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source} must be a folder with label.csv and text, audio or vision")
+    table = find_table(source)
+    num_rows = sum(1 for _ in table_rows(table))
+    surveys, notes = {}, []
+    for clips in _clip_folders(source):
+        survey = _survey(clips, table)
+        if survey is None:
+            raise UserError(
+                f"{clips.folder} must have <video_id>/<clip_id>.npy or .npz for the rows of "
+                f"{table.name}, found none for {num_rows} rows"
+            )
+        surveys[clips] = survey
+        if survey.num_found < num_rows:
+            notes.append(f"{clips.modality}: {survey.num_found} of {num_rows} rows have a file")
+    dataset = dataset_name(options, source)
+    description = DatasetDescription(
+        dataset=dataset,
+        widths={clips.modality: survey.width for clips, survey in surveys.items()},
+        **vars(scale_of(dataset)),
+        aligned=len(surveys) > 1 and len({survey.lengths for survey in surveys.values()}) == 1,
+        notes=tuple(notes),
+        source_format="clip-arrays",
+        source_files=(
+            describe_file(table),
+            *(survey.described for survey in surveys.values()),
+        ),
+    )
+    widths = {clips: survey.width for clips, survey in surveys.items()}
+    return description, _samples(table, widths)
+
+
+def _samples(table: Path, widths: dict[_ClipFolder, int]) -> Iterator[Sample]:
+    for row in table_rows(table):
+        cut = {clips.modality: clips.frames(row, width=width) for clips, width in widths.items()}
+        yield Sample(
+            id=row.id,
+            source_id=row.id,
+            video=row.video,
+            clip=row.clip,
+            split=row.split,
+            text=row.text,
+            label=row.label,
+            unimodal_labels=row.unimodal,
+            sequences=present_only({m: f for m, f in cut.items() if f is not None}),
+        )
+
+
+READERS.register(
+    "clip-arrays",
+    Reader(
+        summary="a folder: label.csv and <modality>/<video_id>/<clip_id>.npy or .npz",
+        read=read,
+        recognises=_recognises,
+    ),
+)

@@ -1,0 +1,349 @@
+"""What the pickled tuples of MISA, MMIM and MAG share: ``((...frames, words...), label, id)``.
+
+A pickle holds one split's list of such rows or a dictionary of splits; a folder holds one pickle a
+split. The three differ in the row's inner tuple, which is what each one's module describes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tecafn.core.batch import Modality
+from tecafn.core.errors import UserError
+from tecafn.data.readers.base import (
+    PICKLE_SUFFIXES,
+    Frames,
+    ReadOptions,
+    SourceId,
+    as_frames,
+    as_numbers,
+    as_string,
+    as_strings,
+    bounded,
+    dataset_name,
+    describe_file,
+    is_pickle_file,
+    one_line_list,
+    parse_id,
+    peek_pickle,
+    present_only,
+    scale_of,
+    split_in_name,
+)
+from tecafn.data.samples import (
+    SPLITS,
+    DatasetDescription,
+    Sample,
+    canonical_split,
+    public_id,
+    split_segment_id,
+)
+from tecafn.data.unpickle import load_pickle
+
+PAUSE = "sp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TupleLayout:
+    """One format's rows.
+
+    Args:
+        format: the reader's name.
+        fields: names of the inner tuple's items, ``visual`` and ``acoustic`` among them, and
+            ``vlen`` and ``alen`` where sequences are padded behind.
+        spoken: the field with the words.
+        numbered: every id is ``video[k]``; else ``video$_$clip`` and ``video_clip`` are read too.
+    """
+
+    format: str
+    fields: tuple[str, ...]
+    spoken: str
+    numbered: bool = False
+
+    def is_row(self, row: object) -> bool:
+        """Has it the outline ``((...), label, id)`` with as many inner items?"""
+        return (
+            isinstance(row, (tuple, list))
+            and len(row) == 3
+            and isinstance(row[0], (tuple, list))
+            and len(row[0]) == len(self.fields)
+        )
+
+    def recognises(self, source: Path) -> bool:
+        """Is ``source`` a pickle of such rows, or a folder whose first split's pickle is?"""
+        if source.is_dir():
+            named = [path for path in _files(source) if split_in_name(path) is not None]
+            return bool(named) and self._fits(peek_pickle(named[0]))
+        return is_pickle_file(source) and self._fits(peek_pickle(source))
+
+    def _fits(self, value: object) -> bool:
+        lists = list(value.values()) if isinstance(value, dict) else [value]
+        return any(isinstance(rows, list) and rows and self.is_row(rows[0]) for rows in lists)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The list of one split and the words that name it in errors."""
+
+    split: str
+    rows: list[Any]
+    what: str
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row's items by what they are; ``num_frames`` where the row tells it."""
+
+    spoken: object
+    frames: dict[Modality, object]
+    num_frames: dict[Modality, object]
+    label: object
+    source_id: object
+
+
+def _row(row: Any, layout: TupleLayout) -> _Row:
+    inner = dict(zip(layout.fields, row[0], strict=True))
+    return _Row(
+        spoken=inner[layout.spoken],
+        frames={Modality.AUDIO: inner["acoustic"], Modality.VISION: inner["visual"]},
+        num_frames=(
+            {Modality.AUDIO: inner["alen"], Modality.VISION: inner["vlen"]}
+            if "vlen" in inner
+            else {}
+        ),
+        label=row[1],
+        source_id=row[2],
+    )
+
+
+_NAMES = {Modality.AUDIO: "acoustic", Modality.VISION: "visual"}
+
+
+def _files(source: Path) -> list[Path]:
+    if source.is_dir():
+        return sorted(path for path in source.iterdir() if path.suffix.lower() in PICKLE_SUFFIXES)
+    return [source]
+
+
+def _parts(source: Path, options: ReadOptions) -> list[_Part]:
+    """The lists of a file or folder, each with its split."""
+    files = _files(source)
+    if not files:
+        raise UserError(f"{source} has no .pkl file")
+    parts: list[_Part] = []
+    for path in files:
+        loaded = load_pickle(path)
+        if isinstance(loaded, dict):
+            for key, rows in loaded.items():
+                split = canonical_split(key) if isinstance(key, str) else None
+                if split is None or not isinstance(rows, list):
+                    raise UserError(
+                        f"{path} must map train, dev, test to lists, got {one_line_list([key])}"
+                    )
+                parts.append(_Part(split, rows, f"{path} split {split!r}"))
+        elif isinstance(loaded, list):
+            spoken = options.split if len(files) == 1 else None
+            split = split_in_name(path) if spoken is None else canonical_split(spoken)
+            if split is None:
+                raise UserError(
+                    f"{path} holds one split and its name does not say which: name it with "
+                    f"split, one of {', '.join(SPLITS)}"
+                )
+            parts.append(_Part(split, loaded, str(path)))
+        else:
+            raise UserError(
+                f"{path} must be a list of samples or a dictionary of them, "
+                f"got a {type(loaded).__name__}"
+            )
+    splits = [part.split for part in parts]
+    if len(set(splits)) != len(splits):
+        raise UserError(f"{source} has a split twice: {one_line_list(splits)}")
+    return sorted(parts, key=lambda part: SPLITS.index(part.split))
+
+
+def _label(value: object, what: str) -> float | None:
+    """A number, (1, 1), or MOSEI's (1, 7): column 0 is the sentiment, six emotions follow."""
+    if value is None:
+        return None
+    if type(value) in (int, float):
+        return float(value)  # type: ignore[arg-type]
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        if value.size in (1, 7) and value.shape[-1:] in ((), (1,), (7,)):
+            return float(value.reshape(-1)[0])
+        raise UserError(f"{what}: label must have shape (1, 1) or (1, 7), got {value.shape}")
+    raise UserError(f"{what}: label must be an array of numbers, got a {type(value).__name__}")
+
+
+def _count(value: object, *, most: int, what: str) -> int:
+    """A number of frames: an integer, or an array of one."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.size == 1:
+        value = int(value.reshape(-1)[0])
+    if type(value) is not int or not 0 <= value <= most:
+        shown = value if type(value) is int else f"a {type(value).__name__}"
+        raise UserError(f"{what} must be an integer in 0 to {most}, got {shown}")
+    return value
+
+
+def _frames(value: object, *, what: str, width: int | None) -> Frames:
+    """(T, D); an empty array of any shape is no frame."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size == 0:
+        return np.empty((0, width or 0), np.float32)
+    frames = as_numbers(value, what=what, ndim=2)
+    if width is not None and frames.shape[1] != width:
+        raise UserError(f"{what} must have {width} columns, got {frames.shape[1]}")
+    return as_frames(frames)
+
+
+def _first_shapes(
+    parts: list[_Part], layout: TupleLayout
+) -> tuple[dict[Modality, int], tuple[int, ...]]:
+    """Widths and label shape, from the first row that has them."""
+    widths: dict[Modality, int] = {}
+    label_shape: tuple[int, ...] = ()
+    for part in parts:
+        for row in part.rows:
+            items = _row(row, layout)
+            label_shape = label_shape or getattr(items.label, "shape", ())
+            for modality, value in items.frames.items():
+                if isinstance(value, np.ndarray) and value.ndim == 2 and value.size:
+                    widths.setdefault(modality, int(value.shape[1]))
+            if label_shape and len(widths) == 2:
+                return widths, label_shape
+    return widths, label_shape
+
+
+def _is_aligned(parts: list[_Part], layout: TupleLayout) -> bool:
+    """Has every row as many frames of both modalities as words?"""
+    for part in parts:
+        for row in part.rows:
+            items = _row(row, layout)
+            if not isinstance(items.spoken, (list, tuple)):
+                continue
+            for modality, value in items.frames.items():
+                # Arrays without a dimension are refused later, by name.
+                if not isinstance(value, np.ndarray) or not value.ndim:
+                    continue
+                count = items.num_frames.get(modality)
+                length = count if isinstance(count, int) else len(value)
+                if length != len(items.spoken):
+                    return False
+    return True
+
+
+def _parse(source_id: str, layout: TupleLayout, dataset: str) -> SourceId:
+    if dataset == "ur-funny":
+        return SourceId(source_id, "")
+    if layout.numbered:
+        video, number = split_segment_id(source_id)
+        return SourceId(video, str(number), number)
+    return parse_id(source_id)
+
+
+def read_tuples(
+    source: Path, options: ReadOptions, layout: TupleLayout
+) -> tuple[DatasetDescription, Iterator[Sample]]:
+    """Samples of ``source`` in ``layout``.
+
+    The words without the pauses ("sp") are the text; ``words`` keeps them. MOSI's ``video[k]``
+    counts from 0 and becomes clip k + 1; elsewhere k stays, and a note says so.
+
+    Raises:
+        UserError: a pickle is refused, its layout is another, or a file's split is unknown.
+    """
+    parts = _parts(source, options)
+    for part in parts:
+        for number, row in enumerate(part.rows):
+            if not layout.is_row(row):
+                raise UserError(
+                    f"{part.what} row {number} must be (({', '.join(layout.fields)}), "
+                    f"label, id), got {_outline(row)}"
+                )
+    widths, label_shape = _first_shapes(parts, layout)
+    guess = "cmu-mosei" if label_shape[-1:] == (7,) else "cmu-mosi"
+    dataset = dataset_name(options, source, otherwise=guess)
+    first_clip = 1 if dataset == "cmu-mosi" else 0
+    notes = []
+    if dataset == "ur-funny":
+        notes.append("ids name no video: every sample is a video of its own")
+    elif not first_clip and any(_is_numbered(part) for part in parts):
+        notes.append(f"clips of {dataset} keep the source's numbering from 0; label.csv's differs")
+    files = _files(source)
+    description = DatasetDescription(
+        dataset=dataset,
+        widths=widths,
+        **vars(scale_of(dataset)),
+        aligned=_is_aligned(parts, layout),
+        splits=tuple(part.split for part in parts),
+        notes=tuple(notes),
+        source_format=layout.format,
+        source_files=tuple(describe_file(path) for path in files),
+    )
+    samples = (
+        sample
+        for part in parts
+        for sample in _samples(
+            part, layout, dataset=dataset, widths=dict(widths), first_clip=first_clip
+        )
+    )
+    num_bytes = sum(path.stat().st_size for path in files)
+    return description, bounded(samples, source=source, num_bytes=num_bytes)
+
+
+def _is_numbered(part: _Part) -> bool:
+    return bool(part.rows) and isinstance(part.rows[0][2], str) and part.rows[0][2].endswith("]")
+
+
+def _outline(row: object) -> str:
+    if isinstance(row, (tuple, list)):
+        first = row[0] if row else None
+        inner = f", its first of {len(first)}" if isinstance(first, (tuple, list)) else ""
+        return f"a {type(row).__name__} of {len(row)}{inner}"
+    return f"a {type(row).__name__}"
+
+
+def _samples(
+    part: _Part,
+    layout: TupleLayout,
+    *,
+    dataset: str,
+    widths: dict[Modality, int],
+    first_clip: int,
+) -> Iterator[Sample]:
+    for number, raw in enumerate(part.rows):
+        what = f"{part.what} row {number}"
+        row = _row(raw, layout)
+        spelled = str(row.source_id) if type(row.source_id) is int else row.source_id
+        source_id = as_string(spelled, what=f"{what}: id")
+        try:
+            parsed = _parse(source_id, layout, dataset)
+        except ValueError as error:
+            raise UserError(f"{what}: {error}") from None
+        clip = parsed.clip if parsed.number is None else str(parsed.number + first_clip)
+        if isinstance(row.spoken, str):
+            words = as_string(row.spoken, what=f"{what}: {layout.spoken}").split()
+        else:
+            words = as_strings(row.spoken, what=f"{what}: {layout.spoken}")
+        sequences = {}
+        for modality, value in row.frames.items():
+            name = f"{what}: {_NAMES[modality]}"
+            frames = _frames(value, what=name, width=widths.get(modality))
+            if modality in row.num_frames:
+                count = _count(row.num_frames[modality], most=len(frames), what=f"{name} length")
+                frames = frames[:count]
+            sequences[modality] = frames
+        yield Sample(
+            id=public_id(parsed.video, clip),
+            source_id=source_id,
+            video=parsed.video,
+            clip=clip,
+            split=part.split,
+            text=" ".join(word for word in words if word != PAUSE),
+            label=_label(row.label, what),
+            sequences=present_only(sequences),
+            words=tuple(words),
+        )
