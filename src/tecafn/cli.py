@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -13,10 +14,13 @@ import typer
 
 from tecafn.core.errors import UserError
 
+_INTERRUPTED = 130
+
 # Commands import what they need when they run: `tecafn --help` should not wait for torch.
 
 app = typer.Typer(
     help="Multimodal sentiment analysis: train, compare and trust.",
+    epilog="--debug, anywhere, shows a traceback where else one line says what is wrong.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -49,9 +53,10 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(*columns)
     for row in rows:
         table.add_row(*row)
+    print(title)  # as the table's own title it would be wrapped to the table's width
     Console().print(table)
 
 
@@ -314,20 +319,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # What nothing nearer explained: a full disk, a folder without permission.
+        if debug:
+            raise
+        what = f"{error.filename}: " if error.filename else ""
+        print(f"error: {what}{' '.join(str(error.strerror or error).split())}", file=sys.stderr)
+        return 2
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted; a run goes on with --resume", file=sys.stderr)
-        return 130
+        code = _INTERRUPTED  # newer versions of typer give it as the exit code
     except Exception as error:
         # A wrong option or command; typer carries its own copy of click, or uses the installed one.
         explain = getattr(error, "format_message", None)
         if explain is not None:
-            print(f"error: {' '.join(explain().split())}", file=sys.stderr)
+            message = " ".join(explain().split())
+            if message:  # a group without a command has printed its help
+                print(f"error: {message}", file=sys.stderr)
             return 2
         if debug:
             raise
         kind = type(error).__name__
         print(f"unexpected {kind}: {error} (--debug shows where)", file=sys.stderr)
         return 1
+    if code == _INTERRUPTED:
+        print("interrupted; a run goes on with --resume", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

@@ -6,24 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from tecafn.core.batch import Modality
+from tecafn.data.defects import PUBLISHED_SIZES, KnownDefects, Level, published_files
 from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.readers.base import one_line_list
 from tecafn.data.samples import DatasetDescription, Sample
 from tecafn.data.store import Store
-
-Level = Literal["error", "warning", "info"]
-
-# TeCaFN, Huang et al. 2024, Table 3.
-PAPER_SIZES = {
-    "cmu-mosi": {"train": 1284, "valid": 229, "test": 686},
-    "cmu-mosei": {"train": 16326, "valid": 1871, "test": 4659},
-    "ur-funny": {"train": 7614, "valid": 980, "test": 994},
-}
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,8 @@ def check(
 
     Errors: a video or an id in two splits, a NaN or infinite label, a label out of range, an
     empty split. Warnings: sizes other than the paper's, repeated text, an id twice in a split,
-    frames that will be masked. The rest is information.
+    frames that will be masked, an MMSA file with a sum that is not published. The rest is
+    information. Defects that the field's files are known for are named as such besides.
 
     Raises:
         UserError: the source cannot be read at all.
@@ -132,9 +125,11 @@ class _Tally:
         self._outside: list[str] = []
         self._num_blank = 0
         self._modalities = {m: _Lengths() for m in description.widths}
+        self._known = KnownDefects(description)
 
     def add(self, sample: Sample) -> None:
         split = sample.split
+        self._known.add(sample)
         self._sizes[split] += 1
         self._splits_of_video[sample.video].add(split)
         self._splits_of_id[sample.id].append(split)
@@ -176,12 +171,16 @@ class _Tally:
             counted.num_inf += int((np.isinf(frames).any(axis=1) & ~nan).sum())
 
     def rows(self) -> Iterable[IntegrityRow]:
+        for level, message in published_files(self._description):
+            yield IntegrityRow(level, "file", message)
         yield from self._size_rows()
         yield from self._identity_rows()
         yield from self._label_rows()
         yield from self._text_rows()
         for modality, counted in self._modalities.items():
             yield from self._frame_rows(modality, counted)
+        for level, message in self._known.findings():
+            yield IntegrityRow(level, "known defect", message)
         for note in self._description.notes:
             yield IntegrityRow("info", "note", note)
 
@@ -193,17 +192,17 @@ class _Tally:
             f"{described.dataset}, {described.task}, "
             f"{'aligned' if described.aligned else 'not aligned'}",
         )
-        paper = PAPER_SIZES.get(described.dataset, {})
+        where, paper = PUBLISHED_SIZES.get(described.dataset, ("", {}))
         for split, size in self._sizes.items():
             expected = paper.get(split)
             if not size:
                 yield IntegrityRow("error", "split", f"{split} is empty")
             elif expected is not None and size != expected:
                 yield IntegrityRow(
-                    "warning", "split", f"{split} has {size} samples, Table 3 has {expected}"
+                    "warning", "split", f"{split} has {size} samples, {where} has {expected}"
                 )
             else:
-                as_printed = ", as in Table 3" if expected is not None else ""
+                as_printed = f", as in {where}" if expected is not None else ""
                 yield IntegrityRow("info", "split", f"{split} has {size} samples{as_printed}")
 
     def _identity_rows(self) -> Iterable[IntegrityRow]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -50,8 +51,14 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.modalities:
             raise ValueError("modalities must name at least one, got none")
-        if self.seed < 0:
-            raise ValueError(f"seed must be >= 0, got {self.seed}")
+        if len(set(self.modalities)) < len(self.modalities):
+            raise ValueError(f"modalities must differ, got {', '.join(self.modalities)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be in 0 to 2**32 - 1, got {self.seed}")
+        if self.num_trained_text_layers != "all" and self.num_trained_text_layers < 0:
+            raise ValueError(
+                f'num_trained_text_layers must be >= 0 or "all", got {self.num_trained_text_layers}'
+            )
         if self.max_text_tokens < 8:
             raise ValueError(f"max_text_tokens must be >= 8, got {self.max_text_tokens}")
 
@@ -133,7 +140,10 @@ def _parse(kind: type[Any], raw: Any, *, where: str, prefix: str) -> Any:
             hint = nearest_known(key, known)
             raise UserError(f"{where}: unknown key {prefix + key!r}: {hint}")
     try:
-        return pydantic.TypeAdapter(kind).validate_python(dict(raw))
+        # As JSON, where strict still takes a list for a tuple and a name for an enum's member: no
+        # text becomes a number, and no truth value either.
+        text = json.dumps(dict(raw), default=str)
+        return pydantic.TypeAdapter(kind).validate_json(text, strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         place = (prefix + ".".join(str(part) for part in first["loc"][:1])).rstrip(".")

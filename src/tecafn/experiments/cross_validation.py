@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 import tecafn
 from tecafn.core.batch import BatchSource
 from tecafn.core.errors import UserError
+from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.store import Store
 from tecafn.evaluation.evaluator import Predictions, predict_source, validation_metrics
-from tecafn.experiments.config import RunConfig, write_config
+from tecafn.experiments.config import RunConfig
 from tecafn.experiments.record import (
     FORMAT_VERSION,
     library_versions,
@@ -29,10 +31,14 @@ from tecafn.experiments.record import (
     write_record,
 )
 from tecafn.experiments.run import (
+    FOLD_RESULT,
     assess_view,
+    check_begun,
     check_out,
     describe_store,
+    finished_record,
     prediction_rows,
+    write_beginning,
     write_report,
 )
 from tecafn.experiments.setup import build_scheme, describe_data, open_fabric, prepare_batches
@@ -132,18 +138,27 @@ def cross_validate_run(
     if by != "video":
         raise UserError(f"cross-validation is by 'video', got {by!r}")
     store = Store.open(data)
+    begun_with = {
+        "config": config.as_dict(),
+        "data_hash": store.content_hash,
+        "num_folds": num_folds,
+    }
+    if check_out(out, resume=resume):
+        check_begun(out, begun_with)
+        if (out / "record.json").exists():
+            return finished_record(out)
     fabric = open_fabric(device, config.training.precision)
-    check_out(out, resume=resume)
     with run_lock(out):
-        write_config(config, out / "config.toml")
         pool = store.labelled_pool()
         folds = video_folds(pool.videos, num_folds=num_folds, seed=config.seed)
+        if rank() == 0:
+            write_beginning(out, config, begun_with)
         scores = np.full(len(pool), np.nan)
         classes = np.zeros(len(pool), np.int64)
         results = []
         for number, fold in enumerate(folds):
             folder = out / f"fold-{number:02d}"
-            done = folder / "out-of-fold.npz"
+            done = folder / FOLD_RESULT
             if not done.exists():
                 train, valid, held_out = (
                     pool.subset(rows) for rows in (fold.train, fold.valid, fold.held_out)
@@ -182,17 +197,19 @@ def cross_validate_run(
                     task=info.task,
                 )
                 chosen = answers.predictions if answers.classes is None else answers.classes
-                np.savez(
-                    done,
-                    predictions=answers.predictions,
-                    classes=chosen.astype(np.int64),
-                    best_epoch=fitted.best_epoch,
-                    epochs=fitted.epochs,
-                    seconds=fitted.seconds,
-                    monitor_value=fitted.monitor_value,
-                )
-                # A fold's weights are not what a cross-validation is for.
-                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+                if rank() == 0:
+                    _save_atomically(
+                        done,
+                        predictions=answers.predictions,
+                        classes=chosen.astype(np.int64),
+                        best_epoch=fitted.best_epoch,
+                        epochs=fitted.epochs,
+                        seconds=fitted.seconds,
+                        monitor_value=fitted.monitor_value,
+                    )
+                    # A fold's weights are not what a cross-validation is for.
+                    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+                fabric.barrier()
             with np.load(done) as saved:
                 scores[fold.held_out] = saved["predictions"]
                 classes[fold.held_out] = saved["classes"]
@@ -239,9 +256,22 @@ def cross_validate_run(
             },
             "comparisons": [],
         }
-        write_predictions(
-            out / "predictions" / f"{OUT_OF_FOLD}.csv", prediction_rows(pool, predictions)
-        )
-        write_record(out, record)
-        write_report(out)
+        if rank() == 0:
+            write_predictions(
+                out / "predictions" / f"{OUT_OF_FOLD}.csv", prediction_rows(pool, predictions)
+            )
+            write_record(out, record)
+            write_report(out)
+        fabric.barrier()
     return read_record(out)
+
+
+def _save_atomically(path: Path, **arrays: Any) -> None:
+    """A killed run leaves a whole file or none."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None

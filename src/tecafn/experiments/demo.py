@@ -9,6 +9,7 @@ from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.data.synthetic import CorpusSpec, make_corpus
 from tecafn.experiments.config import configs_folder, load_config
+from tecafn.experiments.record import read_record
 from tecafn.experiments.run import compare_runs, evaluate_run, train_run
 
 TEXT_ALONE = 'modalities=["text"]'
@@ -32,7 +33,8 @@ def run_demo(out: Path, *, seed: int, progress: bool) -> tuple[dict[str, Any], P
     Returns:
         The evaluation on test and the report's path.
     """
-    if (out / "record.json").exists():
+    is_finished = (out / "record.json").exists() and bool(read_record(out)["comparisons"])
+    if is_finished:
         raise UserError(f"{out} holds a demo already; remove it or name another with --out")
     corpus = out / "corpus"
     embedded_corpus(corpus, CorpusSpec())

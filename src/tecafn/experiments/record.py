@@ -85,16 +85,15 @@ def read_record(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "record.json"
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         unfinished = (run_dir / "checkpoints").is_dir()
         hint = "training did not finish: `tecafn train ... --resume`" if unfinished else "no record"
         raise UserError(f"{run_dir}: expected a run's directory, found {hint}") from None
-    except json.JSONDecodeError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: expected JSON, got: {error}") from None
-    if record.get("format_version") != FORMAT_VERSION:
-        raise UserError(
-            f"{path}: format_version must be {FORMAT_VERSION}, got {record.get('format_version')!r}"
-        )
+    version = record.get("format_version") if isinstance(record, dict) else None
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path}: format_version must be {FORMAT_VERSION}, got {version!r}")
     return record
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ from tecafn.experiments.record import (
     source_commit,
     write_predictions,
     write_record,
+    write_text_atomically,
 )
 from tecafn.experiments.setup import (
     build_scheme,
@@ -52,6 +54,8 @@ from tecafn.serving.predictor import (
 from tecafn.training.events import EventLog
 from tecafn.training.run_lock import run_lock
 from tecafn.training.trainer import FitResult, Trainer
+
+FOLD_RESULT = "out-of-fold.npz"
 
 
 def train_run(
@@ -79,11 +83,13 @@ def train_run(
     Raises:
         UserError: whatever its user can mend: the data, the config, the directory.
     """
-    if resume and (out / "record.json").exists():
-        return read_record(out)
     store = Store.open(data)
+    begun_with = {"config": config.as_dict(), "data_hash": store.content_hash}
+    if check_out(out, resume=resume):
+        check_begun(out, begun_with)
+        if (out / "record.json").exists():
+            return finished_record(out)
     fabric = open_fabric(device, config.training.precision)
-    check_out(out, resume=resume)
     with run_lock(out):
         train, valid = store.split("train"), store.split("valid")
         info = describe_data(store, train, config)
@@ -92,7 +98,7 @@ def train_run(
         train_source = batches.loader(train, shuffle=True, labelled=True)
         valid_source = batches.loader(valid, shuffle=False, labelled=True)
         if rank() == 0:
-            write_config(config, out / "config.toml")
+            write_beginning(out, config, begun_with)
         with EventLog(out) as events:
             trainer = Trainer(
                 config.training,
@@ -126,11 +132,18 @@ def train_run(
         if rank() == 0:
             predictor.save_pretrained(out / EXPORT_FOLDER)
             record = _new_record(config, store, scheme, fitted)
-            write_record(out, record)
+            # Writes the record, which says that the run is finished, once and complete.
             _add_evaluation(out, record, store, valid, predictions)
             write_report(out)
             _drop_what_only_a_resume_needs(out)
         fabric.barrier()
+    return read_record(out)
+
+
+def finished_record(out: Path) -> dict[str, Any]:
+    """The record of a finished run, and what it lacks if it was killed after that."""
+    if rank() == 0 and not (out / "report.html").exists():
+        write_report(out)
     return read_record(out)
 
 
@@ -143,17 +156,63 @@ def _drop_what_only_a_resume_needs(out: Path) -> None:
             shutil.rmtree(folder)
 
 
-def check_out(out: Path, *, resume: bool) -> None:
-    """Refuse to mix two runs in one directory."""
+def check_out(out: Path, *, resume: bool) -> bool:
+    """Refuse to mix two runs in one directory.
+
+    Returns:
+        Is there a run to go on with?
+
+    Raises:
+        UserError: there is one but it shall not be resumed, or ``out`` cannot be written.
+    """
+    traces = ("record.json", "checkpoints", "fold-*/checkpoints", f"fold-*/{FOLD_RESULT}")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        used = (out / "record.json").exists() or (out / "checkpoints").exists()
+        used = any(path for trace in traces for path in out.glob(trace))
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     if used and not resume:
         raise UserError(f"{out} holds a run already; name another directory, or --resume to go on")
     if not os.access(out, os.W_OK):
         raise UserError(f"cannot write {out}: permission denied")
+    return used
+
+
+def write_beginning(out: Path, config: RunConfig, begun_with: Mapping[str, Any]) -> None:
+    """Write the config, and ``RUN/begun.json``: what a resume must find unchanged."""
+    write_config(config, out / "config.toml")
+    write_text_atomically(out / "begun.json", json.dumps(begun_with, indent=2) + "\n")
+
+
+def check_begun(out: Path, now: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run under other settings or on other data than it was begun with.
+
+    Raises:
+        UserError: they differ; the line names the first difference.
+    """
+    path = out / "begun.json"
+    if not path.exists():  # a run of the first version, which did not write it
+        return
+    try:
+        then = _flat(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    # Through JSON, as the file went: what was a tuple there is a list.
+    given = _flat(json.loads(json.dumps(now)))
+    for name in sorted(then.keys() | given.keys()):
+        if then.get(name) != given.get(name):
+            raise UserError(
+                f"{out} was begun with {name} {then.get(name)!r}, got {given.get(name)!r}: resume "
+                "it as it was begun, or name another directory"
+            )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def _new_record(
@@ -249,12 +308,16 @@ def evaluate_run(
     """Metrics of a run's chosen checkpoint on a labelled split.
 
     The first evaluation on test is written into the record; a later call with the same weights
-    and data returns it.
+    and data returns it. An evaluation on another data set's split of that name is written beside
+    it, as ``<split>@<start of the data's hash>``.
 
     Raises:
         UserError: the split is empty or unlabelled, or the data do not fit the network.
     """
     record = read_record(run)
+    if not (run / EXPORT_FOLDER).is_dir():
+        what = "a cross-validation keeps none" if "folds" in record else "it was removed"
+        raise UserError(f"{run} has no network in {EXPORT_FOLDER}/ to evaluate: {what}")
     store = Store.open(data)
     view = store.split(split)
     unlabelled = int((~view.labelled).sum())
@@ -263,8 +326,8 @@ def evaluate_run(
             f"split {split!r} of {data} has {unlabelled} of {len(view)} samples without a label; "
             f"use `tecafn predict {run} --data {data} --split {split} --out predictions.csv`"
         )
-    known = record["evaluations"].get(split)
-    weights = file_hash(run / EXPORT_FOLDER / WEIGHTS_FILE)
+    known = record["evaluations"].get(_evaluation_name(record, store, split))
+    weights = weights_hash(run)
     if known and (known["weights_hash"], known["data_hash"]) == (weights, store.content_hash):
         evaluation: dict[str, Any] = known
         return evaluation
@@ -277,21 +340,41 @@ def evaluate_run(
     return evaluation
 
 
+def weights_hash(run: Path) -> str:
+    """SHA-256 of the exported weights.
+
+    Raises:
+        UserError: there are none.
+    """
+    path = run / EXPORT_FOLDER / WEIGHTS_FILE
+    try:
+        return file_hash(path)
+    except OSError as error:
+        raise UserError(f"cannot read weights {path}: {error.strerror or error}") from None
+
+
+def _evaluation_name(record: Mapping[str, Any], store: Store, split: str) -> str:
+    """``test`` for the test split that belongs to the training data, or if that has none."""
+    trained_on = record["data"]
+    is_foreign = store.content_hash != trained_on["hash"] and trained_on["splits"].get(split)
+    return f"{split}@{store.content_hash[:8]}" if is_foreign else split
+
+
 def _add_evaluation(
     run: Path, record: dict[str, Any], store: Store, view: SplitView, predictions: Predictions
 ) -> dict[str, Any]:
     """Assess predictions, write them and the record."""
-    weights = file_hash(run / EXPORT_FOLDER / WEIGHTS_FILE)
+    name = _evaluation_name(record, store, view.name)
     evaluation = {
         "split": view.name,
         "chosen_on": record["training"]["chosen_on"],
-        "weights_hash": weights,
+        "weights_hash": weights_hash(run),
         "data_hash": store.content_hash,
         "created": now(),
         **assess_view(view, predictions),
     }
-    record["evaluations"][view.name] = evaluation
-    write_predictions(run / "predictions" / f"{view.name}.csv", prediction_rows(view, predictions))
+    record["evaluations"][name] = evaluation
+    write_predictions(run / "predictions" / f"{name}.csv", prediction_rows(view, predictions))
     write_record(run, record)
     return evaluation
 
@@ -384,7 +467,7 @@ def compare_runs(run: Path, other: Path, *, split: str, name: str | None = None)
         raise UserError(f"{other} has not been evaluated on {split!r}")
     mine = read_predictions(run / "predictions" / f"{split}.csv")
     yours = read_predictions(other / "predictions" / f"{split}.csv")
-    if [r["id"] for r in mine] != [r["id"] for r in yours]:
+    if [(r["id"], r["label"]) for r in mine] != [(r["id"], r["label"]) for r in yours]:
         raise UserError(f"{run} and {other} were evaluated on different samples of {split!r}")
     comparison = {
         "name": name or str(theirs["method"]),

@@ -160,11 +160,28 @@ def usable_modalities(info: DataInfo) -> tuple[Modality, ...]:
     )
 
 
+def num_positions(encoder: TextEncoder) -> int:
+    """The longest text, in tokens, that the encoder can read."""
+    positions = int(encoder.config.max_position_embeddings)
+    if "roberta" in encoder.config.model_type or encoder.config.model_type == "camembert":
+        return positions - int(encoder.config.pad_token_id) - 1  # they count from behind padding
+    return positions
+
+
 def prepare_batches(
     config: RunConfig, info: DataInfo, scheme: Scheme, store: Store, device: torch.device
 ) -> Batches:
-    """The loaders that go with ``scheme``."""
+    """The loaders that go with ``scheme``.
+
+    Raises:
+        UserError: texts may be longer than the text encoder has positions for.
+    """
     encoder = next((m for m in scheme.modules() if isinstance(m, TextEncoder)), None)
+    if encoder is not None and config.max_text_tokens > num_positions(encoder):
+        raise UserError(
+            f"max_text_tokens must be at most {num_positions(encoder)}, the positions that "
+            f"text_encoder {config.text_encoder!r} has, got {config.max_text_tokens}"
+        )
     tokenizer = (
         Tokenizer(config.text_encoder, max_tokens=config.max_text_tokens) if encoder else None
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import os
@@ -67,20 +68,28 @@ def cached_states(
         digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
     folder = cache_dir / digest.hexdigest()[:32]
     if (folder / "done.json").is_file():
-        return TextStates(folder)
+        try:
+            return TextStates(folder)
+        except (OSError, ValueError, EOFError):
+            print(f"note: {folder} is damaged; text states are computed anew", file=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".building-", dir=cache_dir))
+        building.chmod(0o755)  # whoever may read the store may read its cache
     except OSError as error:
         print(f"note: {cache_dir} cannot be written ({error.strerror}); text states are computed "
               "for this run only", file=sys.stderr)  # fmt: skip
         building = Path(tempfile.mkdtemp(prefix="tecafn-text-"))
+        atexit.register(shutil.rmtree, building, ignore_errors=True)
         folder = building
     try:
         _compute(encoder, tokens, building, device)
     except OSError as error:
         shutil.rmtree(building, ignore_errors=True)
-        raise UserError(f"cannot write text states to {cache_dir}: {error.strerror}") from None
+        raise UserError(
+            f"cannot write text states to {building.parent}: {error.strerror or error}"
+        ) from None
     if folder != building:
         try:
             os.replace(building, folder)

@@ -9,6 +9,7 @@ from torch import nn
 from tecafn.core.batch import Padded
 from tecafn.core.info import DataInfo, FeatureStatistics
 from tecafn.layers.attention import Residual, Transformer
+from tecafn.layers.dropout import Dropout
 from tecafn.layers.sequence import (
     MaskedConv1d,
     MaskedLSTM,
@@ -63,7 +64,7 @@ class FrameEncoder(nn.Module):
         known = statistics or FeatureStatistics([0.0] * width, [1.0] * width)
         self.standardise = Standardise(known.mean, known.std)
         self.project = nn.Linear(width, dim)
-        self.embedding_dropout = nn.Dropout(dropouts.embedding)
+        self.embedding_dropout = Dropout(dropouts.embedding)
         self.transformer = Transformer(
             dim,
             num_layers=num_layers,

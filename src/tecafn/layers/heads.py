@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tecafn.core.info import DataInfo
+from tecafn.layers.dropout import Dropout
 
 OutputKind = Literal["tanh", "linear"]
 
@@ -32,7 +33,7 @@ class PredictionHead(nn.Module):
         widths = (in_dim, 128, 256, 128)
         layers: list[nn.Module] = []
         for narrow, wide in itertools.pairwise(widths):
-            layers += [nn.Linear(narrow, wide), nn.Tanh(), nn.Dropout(dropout)]
+            layers += [nn.Linear(narrow, wide), nn.Tanh(), Dropout(dropout)]
         self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], info.output_dim))
         self.is_regression = info.task == "regression"
         self.scaled = output == "tanh" and self.is_regression
@@ -41,7 +42,10 @@ class PredictionHead(nn.Module):
 
     def forward(self, fused: Tensor) -> Tensor:
         """(B, in_dim) to (B,) scores or (B, C) logits."""
-        answer: Tensor = self.layers(fused)
+        # Autocasting would round the answer: bfloat16 steps by 1/64 near 3, which ties samples.
+        with torch.autocast(fused.device.type, enabled=False):
+            wide = fused if fused.dtype == torch.float64 else fused.float()
+            answer: Tensor = self.layers(wide)
         if self.scaled:
             answer = self.centre + self.half_width * torch.tanh(answer)
         return answer.squeeze(-1) if self.is_regression else answer

@@ -37,7 +37,9 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 def sinusoidal_positions(length: int, dim: int, *, device: torch.device | None = None) -> Tensor:
     """(length, dim) position codes; any width, odd ones included.
 
-    Source: Vaswani et al. 2017, Sect. 3.5; sines and cosines side by side instead of interleaved.
+    Source: Vaswani et al. 2017, Sect. 3.5, with two harmless differences: sines and cosines stand
+    side by side instead of interleaved, and the slowest angle is t / 10000 exactly (the paper's
+    rates stop one step short of it).
     """
     half = (dim + 1) // 2
     rate = torch.exp(torch.arange(half, device=device) * (-math.log(10000.0) / max(half - 1, 1)))

@@ -191,6 +191,8 @@ class TextEncoder(nn.Module):
         return self
 
     def _run(self, values: Tensor, mask: Tensor, layers: nn.ModuleList) -> Tensor:
+        if len(values) == 0:
+            return values  # a process's empty share of a batch, which transformers cannot reshape
         # Every query sees every real token. A row without any (an absent text) sees them all: an
         # empty softmax is NaN in some kernels, and callers drop that row by ``present``.
         allowed = (mask | ~mask.any(1, keepdim=True))[:, None, None, :]
@@ -247,6 +249,6 @@ def build_text_encoder(info: DataInfo) -> TextEncoder | StoredText:
     if Modality.TEXT not in info.widths:
         raise UserError(
             "text_encoder 'features' needs a data set with stored text vectors; this one has "
-            f"{sorted(info.widths) or 'none'}"
+            f"{', '.join(sorted(info.widths)) or 'none'}"
         )
     return StoredText(info.widths[Modality.TEXT])

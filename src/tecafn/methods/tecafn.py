@@ -26,6 +26,7 @@ from tecafn.core.parallel import gather_rows, mean_over_rows
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.attention import Residual, Transformer
+from tecafn.layers.dropout import Dropout
 from tecafn.layers.encoders import Dropouts, FrameEncoder, TextSequenceEncoder
 from tecafn.layers.heads import OutputKind, PredictionHead
 from tecafn.layers.sequence import MaskedConv1d, masked_mean
@@ -277,7 +278,7 @@ class Mapper(nn.Module):
 
     def __init__(self, dim: int, *, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.convolution = MaskedConv1d(dim, dim, kernel_size=3, depthwise=True)
 
     def forward(self, sequence: Padded) -> Tensor:
@@ -321,7 +322,7 @@ class TeCaFNScheme(Scheme):
         pair_hits: list[Tensor] = []
         both: dict[Modality, Tensor] = {}
 
-        for stream, modality in enumerate(network.others):
+        for modality in network.others:
             if modality not in encoded:
                 continue
             other = encoded[modality]
@@ -342,7 +343,7 @@ class TeCaFNScheme(Scheme):
                 num_hard_negatives=config.negatives_of(modality),
                 seed=progress.seed,
                 epoch=progress.epoch,
-                stream=stream,
+                stream=list(Modality).index(modality),
             )
             gathered = Padded(gather_rows(other.values), gather_rows(other.mask))
             attended[modality] = network.attend(

@@ -72,26 +72,35 @@ class ModelDefinition:
         Raises:
             UserError: another format version, an unknown method, or unknown settings.
         """
-        version = values.get("format_version")
+        version = values.get("format_version") if isinstance(values, Mapping) else None
         if version != FORMAT_VERSION:
             raise UserError(
                 f"{CONFIG_FILE}: format_version must be {FORMAT_VERSION}, got {version!r}"
             )
-        method = METHODS[values["method"]]
         try:
+            name = str(values["method"])
+            method = METHODS[name]
             return cls(
-                method=values["method"],
+                method=name,
                 config=pydantic.TypeAdapter(method.config).validate_python(values["settings"]),
                 info=pydantic.TypeAdapter(DataInfo).validate_python(values["data"]),
                 max_text_tokens=int(values["max_text_tokens"]),
                 dataset=str(values["dataset"]),
             )
-        except (pydantic.ValidationError, KeyError, TypeError) as error:
-            raise UserError(f"{CONFIG_FILE} is damaged: {' '.join(str(error).split())}") from None
+        except (pydantic.ValidationError, KeyError, TypeError, ValueError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{CONFIG_FILE} is damaged: {' '.join(reason.split())}") from None
 
     def build_network(self) -> Network:
-        """The untrained network."""
-        return METHODS[self.method].build(self.config, self.info).network
+        """The untrained network.
+
+        Raises:
+            UserError: the settings do not fit one another.
+        """
+        try:
+            return METHODS[self.method].build(self.config, self.info).network
+        except ValueError as error:
+            raise UserError(f"method {self.method!r}: {error}") from None
 
 
 class Predictor(
@@ -121,6 +130,15 @@ class Predictor(
         self.tokenizer = tokenizer
 
     @property
+    def takes(self) -> tuple[Modality, ...]:
+        """The modalities it was trained on; it does not look at others."""
+        info = self.definition.info
+        reads_text = info.text_encoder.source != STORED_FEATURES
+        return tuple(
+            m for m in info.modalities if m in info.widths or (m == Modality.TEXT and reads_text)
+        )
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
@@ -136,7 +154,7 @@ class Predictor(
         *,
         audio: ArrayLike | Sequence[ArrayLike | None] | None = None,
         vision: ArrayLike | Sequence[ArrayLike | None] | None = None,
-        context: Sequence[str | None] | None = None,
+        context: str | Sequence[str | None] | None = None,
     ) -> NDArray[np.float64]:
         """Predict samples from whatever is known of them.
 
@@ -144,7 +162,7 @@ class Predictor(
             text: one text or B of them; (L, D) vectors where the network was trained on those.
             audio, vision: one (L, D) array of frames or B of them, as in the training data. None,
                 for all or for one sample, says that the modality is absent. Frames with NaN or
-                infinity are masked.
+                infinity are masked. A modality that is none of ``takes`` is not looked at.
             context: what was said before each text (UR-FUNNY).
 
         Returns:
@@ -161,6 +179,8 @@ class Predictor(
             Modality.VISION: self._frame_rows(Modality.VISION, vision),
         }
         given = {m: rows for m, rows in columns.items() if rows is not None}
+        if not given:
+            raise UserError(f"nothing to predict from; this model takes {', '.join(self.takes)}")
         sizes = {len(rows) for rows in given.values()}
         if len(sizes) != 1:
             counts = {str(m): len(rows) for m, rows in given.items()}
@@ -188,17 +208,20 @@ class Predictor(
         return values
 
     def _text_rows(
-        self, text: Any, context: Sequence[str | None] | None
+        self, text: Any, context: str | Sequence[str | None] | None
     ) -> list[torch.Tensor | None] | None:
-        if text is None or Modality.TEXT not in self.definition.info.modalities:
+        if text is None or Modality.TEXT not in self.takes:
             return None
         if self.tokenizer is None:
             return self._frame_rows(Modality.TEXT, text)
-        texts = [text] if isinstance(text, str) else list(text)
+        texts = [text] if isinstance(text, str) else _items(Modality.TEXT, text)
         wrong = next((t for t in texts if t is not None and not isinstance(t, str)), None)
         if wrong is not None:
             raise UserError(f"text must be strings, got {type(wrong).__name__}")
-        ids = self.tokenizer([t or "" for t in texts], context) if texts else []
+        contexts = [context] if isinstance(context, str) else context
+        if contexts is not None and len(contexts) != len(texts):
+            raise UserError(f"context must be one a text, got {len(contexts)} for {len(texts)}")
+        ids = self.tokenizer([t or "" for t in texts], contexts) if texts else []
         # A blank text says nothing: it is absent, as in training.
         return [
             torch.from_numpy(i) if t and t.strip() else None
@@ -209,10 +232,16 @@ class Predictor(
         width = self.definition.info.widths.get(modality)
         if value is None or width is None:
             return None
-        single = isinstance(value, np.ndarray) and value.ndim == 2
+        single = getattr(value, "ndim", 0) == 2
         rows: list[torch.Tensor | None] = []
-        for item in [value] if single else value:
-            frames = None if item is None else np.asarray(item, dtype=np.float32)
+        for item in [value] if single else _items(modality, value):
+            try:
+                frames = None if item is None else np.asarray(item).astype(np.float32)
+            except (ValueError, TypeError):
+                kind = type(item).__name__
+                raise UserError(
+                    f"{modality} must be (L, {width}) numbers, got a {kind} of something else"
+                ) from None
             if frames is not None and (frames.ndim != 2 or frames.shape[1] != width):
                 raise UserError(
                     f"{modality} must be (L, {width}) as in the training data, got {frames.shape}"
@@ -234,31 +263,43 @@ class Predictor(
             self.tokenizer.save(folder)
 
     @classmethod
-    def _from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # a network has no keyword of its own to pass
         cls,
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **model_kwargs: Any,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
     ) -> Predictor:
-        folder = Path(model_id)
-        if not folder.is_dir():
-            folder = Path(
-                snapshot_download(
-                    model_id,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                    allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, f"{TEXT_ENCODER_FOLDER}/*"],
-                )
-            )
-        return load_export(folder)
+        """Load what ``save_pretrained`` wrote, or a model on the hub.
+
+        In place of the mixin's own, which reads ``config.json`` before anybody can say what is
+        wrong with it.
+
+        Args:
+            pretrained_model_name_or_path: a folder, or ``user/name``.
+            revision, cache_dir, force_download, local_files_only, token: as ``huggingface_hub``
+                takes them.
+
+        Raises:
+            UserError: a file is missing or damaged.
+            OSError, HfHubHTTPError: it could not be fetched.
+        """
+        folder = Path(pretrained_model_name_or_path)
+        if folder.is_dir():
+            return load_export(folder)
+        fetched = snapshot_download(
+            str(pretrained_model_name_or_path),
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, f"{TEXT_ENCODER_FOLDER}/*"],
+        )
+        return load_export(Path(fetched))
 
 
 def load_export(folder: Path) -> Predictor:
@@ -269,7 +310,7 @@ def load_export(folder: Path) -> Predictor:
     """
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{folder}: expected an exported model with {CONFIG_FILE}, got: {error}"
         ) from None
@@ -303,14 +344,22 @@ def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor
     if path.is_dir():
         return load_export(path / EXPORT_FOLDER if (path / EXPORT_FOLDER).is_dir() else path)
     try:
-        predictor: Predictor = Predictor.from_pretrained(str(run_or_hub_id), revision=revision)
+        return Predictor.from_pretrained(str(run_or_hub_id), revision=revision)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{run_or_hub_id}: no such directory, and no such model could be fetched from the "
             f"Hugging Face hub ({reason})"
         ) from None
-    return predictor
+
+
+def _items(modality: Modality, value: Any) -> list[Any]:
+    """B samples of one modality."""
+    try:
+        return list(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise UserError(f"{modality} must be one sample or a list of them, got {kind}") from None
 
 
 def _make_batch(columns: Mapping[Modality, list[torch.Tensor | None]]) -> Batch:

@@ -261,6 +261,21 @@ def as_string(value: object, *, what: str) -> str:
     raise UserError(f"{what} must hold strings, got {_kind(value)}")
 
 
+_MOST_TEXT = 2**20
+
+
+def joined(words: Sequence[str], *, what: str) -> str:
+    """The words with spaces between them.
+
+    Raises:
+        UserError: together they are longer than a million characters: a list in a pickle may hold
+            one string very often.
+    """
+    if sum(len(word) + 1 for word in words) > _MOST_TEXT:
+        raise UserError(f"{what} is longer than {_MOST_TEXT} characters")
+    return " ".join(words)
+
+
 def as_numbers(value: object, *, what: str, ndim: int) -> NDArray[Any]:
     """An array of numbers with ``ndim`` dimensions; for one dimension a flat list will do.
 

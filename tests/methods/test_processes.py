@@ -1,0 +1,105 @@
+"""Two and four processes give the one-process loss and gradient, for every registered method."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
+
+from tecafn.core.batch import Batch, Padded
+from tecafn.core.output import Progress
+from tecafn.core.parallel import average_gradients
+from tecafn.core.registry import METHODS
+from tecafn.testing import MethodCase, method_case
+
+import tecafn.methods  # noqa: F401  isort: skip  registers every method
+
+SHARES = {"even": (6, 6), "uneven": (9, 3), "empty": (12, 0), "four": (4, 5, 0, 3)}
+PROGRESS = Progress(seed=5, epoch=2)
+
+
+def in_double(batch: Batch) -> Batch:
+    sequences = {
+        m: Padded(p.values.double() if p.values.is_floating_point() else p.values, p.mask)
+        for m, p in batch.sequences.items()
+    }
+    assert batch.labels is not None
+    return dataclasses.replace(batch, sequences=sequences, labels=batch.labels.double())
+
+
+def trimmed(batch: Batch) -> Batch:
+    """Padded to this share's longest, as each process's loader would."""
+    sequences = {}
+    for modality, padded in batch.sequences.items():
+        length = max(1, int(padded.mask.any(0).nonzero().max()) + 1) if batch.size else 1
+        sequences[modality] = Padded(padded.values[:, :length], padded.mask[:, :length])
+    return dataclasses.replace(batch, sequences=sequences)
+
+
+def step(case: MethodCase, batch: Batch) -> dict[str, torch.Tensor]:
+    """The gradient of one step without dropout, averaged over processes, and the loss terms."""
+    scheme = case.build(dropout=False).double()
+    answer: dict[str, torch.Tensor] = {}
+    for phase in scheme.phases():
+        scheme.zero_grad(set_to_none=True)
+        losses = phase.loss(batch, PROGRESS)
+        losses.total.backward()
+        average_gradients(p for group in phase.parameters.values() for p in group)
+        for name, parameter in scheme.named_parameters():
+            if parameter.grad is not None:
+                answer[f"{phase.name}: gradient of {name}"] = parameter.grad.clone()
+        for name, term in losses.terms.items():
+            total = term.detach().clone()
+            if dist.is_initialized():
+                dist.all_reduce(total)
+                total /= dist.get_world_size()
+            answer[f"{phase.name}: term {name}"] = total
+    return answer
+
+
+def one_of_many(rank: int, folder: str) -> None:
+    """What each process does, for every method and share it has a part in; rank 0 writes it down.
+
+    Four processes are started once, because starting them is what takes the time.
+    """
+    torch.set_num_threads(1)
+    for name in METHODS:
+        # Made before the processes meet: transformers saves in the first of them only.
+        with method_case(name) as case:
+            for title, shares in SHARES.items():
+                if rank >= len(shares):
+                    continue
+                meeting = f"file://{folder}/{name}-{title}"
+                dist.init_process_group(
+                    "gloo", init_method=meeting, rank=rank, world_size=len(shares)
+                )
+                first = sum(shares[:rank])
+                rows = torch.arange(first, first + shares[rank])
+                answer = step(case, trimmed(in_double(case.mixed_batch().select(rows))))
+                dist.destroy_process_group()
+                if rank == 0:
+                    torch.save(answer, Path(folder) / f"{name}-{title}.pt")
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("processes")
+    multiprocessing.spawn(one_of_many, (str(folder),), nprocs=4)
+    return folder
+
+
+@pytest.mark.parametrize("title", SHARES)
+@pytest.mark.parametrize("name", METHODS)
+def test_processes_together_give_the_one_process_gradient(
+    name: str, title: str, answers: Path
+) -> None:
+    together = torch.load(answers / f"{name}-{title}.pt", weights_only=True)
+    with method_case(name) as case:
+        alone = step(case, in_double(case.mixed_batch()))
+    assert set(together) == set(alone)
+    for what, value in alone.items():
+        torch.testing.assert_close(together[what], value, rtol=1e-9, atol=1e-11, msg=what)
