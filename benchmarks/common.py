@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import tecafn.cli  # noqa: F401 - sets how threads wait, before torch is imported
 from tecafn.core.errors import UserError
 from tecafn.evaluation.hard_pairs import (
     PairReport,

@@ -69,9 +69,7 @@ def open_npy(path: Path) -> NDArray[Any]:
         raise UserError(f"cannot read {path}: {error.strerror or _one_line(error)}") from None
     count = math.prod(shape)
     if dtype.itemsize == 0 or header + count * dtype.itemsize != size:
-        raise UserError(
-            f"{path} announces shape {shape} of {dtype}, but has {size - header} bytes"
-        )
+        raise UserError(f"{path} announces shape {shape} of {dtype}, but has {size - header} bytes")
     order: Any = "F" if fortran else "C"
     if count == 0:
         return np.empty(shape, dtype, order)

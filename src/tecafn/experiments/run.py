@@ -42,6 +42,7 @@ from tecafn.experiments.setup import (
     describe_data,
     open_fabric,
     prepare_batches,
+    say_what_is_absent,
     usable_modalities,
 )
 from tecafn.serving.predictor import (
@@ -93,6 +94,7 @@ def train_run(
     with run_lock(out):
         train, valid = store.split("train"), store.split("valid")
         info = describe_data(store, train, config)
+        say_what_is_absent(config, info)
         scheme = build_scheme(config, info)
         batches = prepare_batches(config, info, scheme, store, fabric.device)
         train_source = batches.loader(train, shuffle=True, labelled=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lightning_fabric import Fabric
 from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo
+from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import BatchLoader
@@ -149,6 +151,13 @@ class Batches:
             return self.tokenizer
         tokens = self.tokenizer(view.texts, view.column("context"))
         return cached_states(self.encoder, tokens, cache_dir=self.cache_dir, device=self.device)
+
+
+def say_what_is_absent(config: RunConfig, info: DataInfo) -> None:
+    """One line for modalities that the config uses and the data set does not have."""
+    missing = [m for m in config.modalities if m not in usable_modalities(info)]
+    if missing and rank() == 0:
+        print(f"note: the data set has no {' and no '.join(missing)}: absent", file=sys.stderr)
 
 
 def usable_modalities(info: DataInfo) -> tuple[Modality, ...]:

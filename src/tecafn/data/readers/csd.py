@@ -159,7 +159,7 @@ def mean_of_words(frames: Frames, intervals: Times, words: Times) -> Frames:
         >>> mean_of_words(frames, times, np.array([[0.5, 1.5], [2.0, 3.5], [9, 10]])).tolist()
         [[2.0], [8.0], [nan]]
     """
-    good: NDArray[np.bool_] = np.isfinite(frames).all(axis=1)
+    good = np.asarray(np.isfinite(frames).all(axis=1))
     means = np.full((len(words), frames.shape[1]), np.nan, np.float32)
     for position, (start, end) in enumerate(words):
         rows = overlapping(intervals, start, end)

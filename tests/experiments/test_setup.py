@@ -1,0 +1,122 @@
+"""From a config and a store to a network: what does not go together is refused before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tecafn.core.batch import Modality
+from tecafn.core.errors import UserError
+from tecafn.core.registry import METHODS, Method
+from tecafn.data.store import Store
+from tecafn.experiments.config import load_config
+from tecafn.experiments.setup import (
+    build_scheme,
+    describe_data,
+    num_positions,
+    open_fabric,
+    usable_modalities,
+)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "positions", "padding", "longest"),
+    [
+        ("bert", 512, 0, 512),
+        ("roberta", 514, 1, 512),
+        ("xlm-roberta", 514, 1, 512),
+        ("camembert", 514, 1, 512),
+        ("distilbert", 512, 0, 512),
+        ("electra", 512, 0, 512),
+    ],
+)
+def test_longest_text_leaves_out_the_positions_that_roberta_spends_on_padding(
+    model_type: str, positions: int, padding: int, longest: int
+) -> None:
+    config = SimpleNamespace(
+        model_type=model_type, max_position_embeddings=positions, pad_token_id=padding
+    )
+    assert num_positions(SimpleNamespace(config=config)) == longest  # type: ignore[arg-type]
+
+
+def test_longest_text_of_a_roberta_is_the_longest_that_it_reads() -> None:
+    from transformers import RobertaConfig, RobertaModel
+
+    config = RobertaConfig(
+        vocab_size=10,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        max_position_embeddings=14,
+        pad_token_id=1,
+    )
+    embeddings = RobertaModel(config).eval().embeddings
+    longest = num_positions(SimpleNamespace(config=config))  # type: ignore[arg-type]
+    embeddings(input_ids=torch.full((1, longest), 5))
+    with pytest.raises(IndexError):
+        embeddings(input_ids=torch.full((1, longest + 1), 5))
+
+
+def test_only_modalities_in_use_have_widths_and_statistics(
+    tiny_store: Path, tiny_toml: Path
+) -> None:
+    store = Store.open(tiny_store)
+    info = describe_data(
+        store, store.split("train"), load_config(tiny_toml, ['modalities=["text","vision"]'])
+    )
+    assert info.widths == {Modality.VISION: 20}
+    assert set(info.statistics) == {Modality.VISION}
+    assert usable_modalities(info) == (Modality.TEXT, Modality.VISION)
+    assert (info.num_train, info.label_range) == (20, (-3.0, 3.0))
+
+
+def test_data_set_without_any_modality_in_use_is_one_line(
+    make_store: Callable[..., Path], tiny_toml: Path, tmp_path: Path
+) -> None:
+    store = Store.open(make_store(tmp_path / "store", vision=None))
+    config = load_config(tiny_toml, ['modalities=["vision"]'])
+    with pytest.raises(UserError, match=r"the data set has \['audio'\]; modalities in use are"):
+        describe_data(store, store.split("train"), config)
+
+
+def test_method_that_cannot_do_the_task_is_one_line(
+    make_store: Callable[..., Path],
+    tiny_toml: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store.open(make_store(tmp_path / "store", task="classification"))
+    config = load_config(tiny_toml)
+    method = METHODS["tecafn"]
+    only = Method(config=method.config, build=method.build, paper="", tasks=("regression",))
+    monkeypatch.setitem(METHODS._items, "tecafn", only)
+    with pytest.raises(UserError, match="does regression, the data set is a classification"):
+        build_scheme(config, describe_data(store, store.split("train"), config))
+
+
+@pytest.mark.usefixtures("no_fsync")
+def test_same_seed_builds_the_same_network_whatever_was_drawn_before(
+    tiny_store: Path, tiny_toml: Path
+) -> None:
+    store = Store.open(tiny_store)
+
+    def weights(*overrides: str) -> dict[str, Any]:
+        config = load_config(tiny_toml, overrides)
+        return build_scheme(config, describe_data(store, store.split("train"), config)).state_dict()
+
+    one = weights()
+    torch.rand(7)
+    again, other = weights(), weights("seed=1")
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_unknown_device_is_one_line() -> None:
+    with pytest.raises(UserError, match="device must be one of auto, cpu, cuda, got 'gpu'"):
+        open_fabric("gpu", "32-true")
