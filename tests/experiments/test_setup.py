@@ -59,7 +59,7 @@ def test_longest_text_of_a_roberta_is_the_longest_that_it_reads() -> None:
     embeddings = RobertaModel(config).eval().embeddings
     longest = num_positions(SimpleNamespace(config=config))  # type: ignore[arg-type]
     embeddings(input_ids=torch.full((1, longest), 5))
-    with pytest.raises(IndexError):
+    with pytest.raises((IndexError, RuntimeError)):
         embeddings(input_ids=torch.full((1, longest + 1), 5))
 
 
@@ -81,7 +81,7 @@ def test_data_set_without_any_modality_in_use_is_one_line(
 ) -> None:
     store = Store.open(make_store(tmp_path / "store", vision=None))
     config = load_config(tiny_toml, ['modalities=["vision"]'])
-    with pytest.raises(UserError, match=r"the data set has \['audio'\]; modalities in use are"):
+    with pytest.raises(UserError, match=r"the data set has audio; modalities in use are"):
         describe_data(store, store.split("train"), config)
 
 

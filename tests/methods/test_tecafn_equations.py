@@ -412,7 +412,7 @@ class Slow:
     def partners(self, batch: Batch, modality: Modality, progress: Progress) -> dict[int, int]:
         """Algorithm 1 and the gate: who is fused with whose frames of ``modality``."""
         config = self.config
-        stream = config.others.index(modality)
+        stream = list(Modality).index(modality)
         rows = [
             r
             for r in range(batch.size)

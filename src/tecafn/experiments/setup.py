@@ -66,7 +66,7 @@ def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo
     }
     if Modality.TEXT not in config.modalities and not widths:
         raise UserError(
-            f"the data set has {sorted(stored) or 'text alone'}; modalities in use are "
+            f"the data set has {', '.join(sorted(stored)) or 'text alone'}; modalities in use are "
             f"{', '.join(config.modalities)}"
         )
     return DataInfo(
