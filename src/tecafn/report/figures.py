@@ -86,17 +86,17 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def loss_curve(steps: Floats, values: Floats, *, name: str) -> Markup:
-    """One loss term over training steps, both (W,)."""
+def loss_curve(steps: Floats, values: Floats, *, unit: str, name: str) -> Markup:
+    """One logged quantity, in ``unit``, over training steps, both (W,)."""
     with rc_context(_STYLE):
         figure, axes = _axes(3.1, 1.9)
         axes.plot(steps, values, color=ACCENT, linewidth=1.4)
         axes.set_xlabel("training step")
-        axes.set_ylabel("loss")
+        axes.set_ylabel(unit)
         axes.locator_params(axis="both", nbins=5)
         axes.margins(x=0.02)
         first, last = f"{values[0]:.3g}", f"{values[-1]:.3g}"
-        return _svg(figure, name=name, description=f"Loss over steps, from {first} to {last}.")
+        return _svg(figure, name=name, description=f"{unit.capitalize()} over steps, from {first} to {last}.")
 
 
 def validation_curve(

@@ -45,6 +45,7 @@ _TERMS = {
     "tvp": "own or replaced vision",
     "con": "sum of the contrasts",
     "ap": "sum of the pair predictions",
+    "pair_accuracy": "share of pair predictions that are right",
 }
 
 
@@ -506,7 +507,12 @@ def _loss_curves(steps: Sequence[Json]) -> dict[str, Any]:
             {
                 "term": name if num_phases == 1 else f"{phase}: {name}",
                 "meaning": _TERMS.get(name, ""),
-                "figure": figures.loss_curve(mean_steps, means, name=f"loss{position}"),
+                "figure": figures.loss_curve(
+                    mean_steps,
+                    means,
+                    unit="share" if name.endswith("accuracy") else "loss",
+                    name=f"loss{position}",
+                ),
             }
         )
     return {"losses": panels, "window": window, "num_steps": num_steps}
