@@ -48,6 +48,7 @@ LIBRARIES = {
     "markupsafe": {"report"},
     "matplotlib": {"report"},
     "pyarrow": {"data"},
+    "h5py": {"data"},
     "pydantic": {"experiments", "serving"},
     "rich": {"cli", "training"},
     "safetensors": {"layers", "training", "experiments", "serving", "testing"},
