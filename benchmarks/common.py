@@ -149,8 +149,10 @@ def metric_cells(runs: SeedRuns, names: Sequence[str] = SHOWN) -> list[str]:
     cells = []
     for name in names:
         values = runs.metric(name)
-        spread = format_metric(name, float(values.std(ddof=1))) if len(values) > 1 else "-"
-        cells.append(f"{format_metric(name, float(values.mean()))} ± {spread}")
+        cell = format_metric(name, float(values.mean()))
+        if len(values) > 1:
+            cell += f" ± {format_metric(name, float(values.std(ddof=1)))}"
+        cells.append(cell)
     return cells
 
 
@@ -177,9 +179,10 @@ def _difference(value: Difference, scale: float) -> str:
     assert value.interval is not None
     low, high = (scale * bound for bound in value.interval)
     digits = 2 if scale == 100 else 3
+    p_value = "< 0.001" if value.p_value < 0.001 else f"= {value.p_value:.3f}"
     return (
         f"{scale * value.value:+.{digits}f}, 95 % interval {low:+.{digits}f} to "
-        f"{high:+.{digits}f}, p = {value.p_value:.3f} (videos permuted together)"
+        f"{high:+.{digits}f}, p {p_value} (videos permuted together)"
     )
 
 
