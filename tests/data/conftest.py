@@ -257,9 +257,9 @@ def _csd(folder: Path, *, format: str = "csd", packed: bool = False) -> FieldSou
 
 
 def _ur_funny(folder: Path) -> FieldSource:
-    lengths = {1: 2, 3: 3, 4: 1}
+    lengths = {1: 2, 3: 3, 4: 1, 5: 2}
     files: dict[str, Any] = {
-        "data_folds": {"train": [1, 3], "dev": [4], "test": []},
+        "data_folds": {"train": [1, 3], "dev": [4], "test": [5]},
         "humor_label_sdk": {1: 1, 3: 0, 4: 1},
         "language_sdk": {
             name: {
@@ -327,6 +327,12 @@ MAKERS: dict[str, Callable[[Path], FieldSource]] = {
     "ur-funny text": _ur_funny_text,
     "clip-arrays": _clip_arrays,
 }
+
+
+@pytest.fixture(scope="session")
+def makers() -> dict[str, Callable[[Path], FieldSource]]:
+    """The makers of the small sources, by name; each takes the folder to write to."""
+    return MAKERS
 
 
 @pytest.fixture

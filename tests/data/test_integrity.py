@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from tecafn.core.errors import UserError
 from tecafn.data import IntegrityReport, ReadOptions, check, import_dataset
+from tecafn.data.defects import COVAREP, PUBLISHED_SUMS, covarep_columns
 
 Write = Callable[..., Path]
 HEADER = ("video_id", "clip_id", "text", "label", "mode")
@@ -110,3 +113,102 @@ def test_report_renders_as_text_and_json(write_table: Write) -> None:
     told = json.loads(json.dumps(report.as_dict()))
     assert told["exit_code"] == 1
     assert told["rows"][0] == {"level": "error", "name": "split", "message": "test is empty"}
+
+
+# Published sums and known defects
+
+
+def _defects(source: Any, **options: Any) -> dict[str, str]:
+    """Level of each known defect's message."""
+    rows = check(source.path, format=source.format, options=ReadOptions(**options)).rows
+    return {row.message: row.level for row in rows if row.name == "known defect"}
+
+
+def test_published_sums_are_complete() -> None:
+    assert sorted(PUBLISHED_SUMS.values()) == [
+        (dataset, alignment)
+        for dataset in ("cmu-mosei", "cmu-mosi")
+        for alignment in ("aligned", "unaligned")
+    ]
+    assert {len(bytes.fromhex(digest)) for digest in PUBLISHED_SUMS} == {32}
+
+
+def test_published_file_is_named_and_another_one_too(
+    make_source: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = make_source("mmsa")
+    digest = hashlib.sha256(source.path.read_bytes()).hexdigest()
+    unknown = f"unaligned_50.pkl has SHA-256 {digest[:12]}..., none of the published sums"
+    assert f"file: {unknown} of cmu-mosi" in _messages(check(source.path), "warning")
+    monkeypatch.setitem(PUBLISHED_SUMS, digest, ("cmu-mosi", "unaligned"))
+    shown = "file: unaligned_50.pkl is MMSA's published unaligned file of cmu-mosi (SHA-256)"
+    assert shown in _messages(check(source.path), "info")
+    store = import_dataset(source.path, format=None, out=tmp_path / "store")
+    assert shown in _messages(check(store), "info")
+    report = check(source.path, options=ReadOptions(dataset="mosei"))
+    assert f"{shown}, but is read as cmu-mosei" in _messages(report, "warning")
+
+
+def test_sizes_of_ch_sims_are_known(make_source: Callable[[str], Any]) -> None:
+    report = check(make_source("sims").path)
+    assert "split: train has 2 samples, its paper has 1368" in _messages(report, "warning")
+
+
+def test_bad_covarep_frames_are_named_with_their_columns(make_source: Callable[[str], Any]) -> None:
+    source = make_source("mult")
+    data = pickle.loads(source.path.read_bytes())
+    data["train"]["audio"][0, -1, 1] = -np.inf
+    data["train"]["audio"][1, -1, [0, 1]] = np.nan, -np.inf
+    source.path.write_bytes(pickle.dumps(data))
+    expected = "-inf and NaN in COVAREP: 2 frames, in VUV, QOQ (2 infinite values, 1 NaN)"
+    assert _defects(source)[expected] == "warning"
+
+
+def test_covarep_columns_are_74() -> None:
+    assert len(COVAREP) == 74
+    assert (COVAREP[0], COVAREP[10], COVAREP[11], COVAREP[73]) == (
+        "F0", "creak", "MCEP_0", "HMPDD_12",
+    )  # fmt: skip
+    assert covarep_columns(74) == COVAREP
+    assert covarep_columns(73) is None
+
+
+def test_zero_length_segments_are_named(make_source: Callable[[str], Any]) -> None:
+    defects = _defects(make_source("csd"))
+    assert defects["zero-length segments: 1 end where they start or before"] == "warning"
+    assert defects["zero-length segments: 1 samples have no frame of any modality"] == "warning"
+
+
+def test_capitals_and_zero_labels_are_named(write_table: Write) -> None:
+    table = write_table(HEADER, ("a", "1", "GOOD", "0", "train"), ("b", "1", "BAD", "-1", "train"))
+    messages = _messages(check(table), "info")
+    assert any("known defect: text in capitals: 2 of 2" in message for message in messages)
+    assert any("known defect: labels exactly 0: 1 of 2" in message for message in messages)
+
+
+def test_duplicated_ids_are_named(write_table: Write) -> None:
+    report = check(write_table(HEADER, *SOUND, SOUND[0]))
+    assert "known defect: duplicated ids: 1" in _messages(report, "warning")
+
+
+def test_counts_that_differ_between_mirrors_are_named(write_table: Write) -> None:
+    report = check(write_table(HEADER, *SOUND), options=ReadOptions(dataset="mosei"))
+    expected = "3 samples, Table 3 has 22,856; mirrors have 22,860, 22,856, 22,852"
+    assert any(expected in message for message in _messages(report, "warning"))
+
+
+def test_punchlines_in_two_splits_are_named(make_source: Callable[[str], Any]) -> None:
+    source = make_source("ur-funny text")
+    line = '{"id": 9, "split": "test", "punchline": "HA ", "label": null}\n'
+    source.path.write_text(source.path.read_text() + line)
+    assert _defects(source)["UR-FUNNY punchlines in two splits: 1"] == "warning"
+
+
+def test_numbering_from_0_is_named(make_source: Callable[[str], Any]) -> None:
+    defects = _defects(make_source("misa"))
+    assert defects["numbering from 0: 2 ids video[k] are clip k + 1 of label.csv"] == "info"
+
+
+def test_sound_source_has_no_known_defect(write_table: Write) -> None:
+    report = check(write_table(HEADER, *SOUND))
+    assert [row for row in report.rows if row.name == "known defect"] == []

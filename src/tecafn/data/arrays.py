@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
+from tecafn.data.mapped import map_array
 
 # Padded features compress well, a bomb better still.
 FREE_BYTES: Final = 64 * 2**20
@@ -73,7 +74,7 @@ def open_npy(path: Path) -> NDArray[Any]:
     order: Any = "F" if fortran else "C"
     if count == 0:
         return np.empty(shape, dtype, order)
-    return np.memmap(path, dtype, "r", header, shape, order)
+    return map_array(path, dtype, offset=header, shape=shape, order=order)
 
 
 def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
@@ -90,12 +91,12 @@ def _member(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ND
             return np.empty(shape, dtype, order)
         if member.compress_type == zipfile.ZIP_STORED:
             offset = _data_offset(path, member) + header
-            return np.memmap(path, dtype, "r", offset, shape, order)
+            return map_array(path, dtype, offset=offset, shape=shape, order=order)
         with tempfile.TemporaryFile() as unpacked:
             while piece := file.read(_PIECE):
                 unpacked.write(piece)
             unpacked.flush()
-            return np.memmap(unpacked, dtype, "r", 0, shape, order)
+            return map_array(unpacked, dtype, offset=0, shape=shape, order=order)
 
 
 def _header(file: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

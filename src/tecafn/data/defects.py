@@ -185,10 +185,8 @@ class KnownDefects:
             return  # a file of one split has no count to compare
         total, expected = sum(self._sizes.values()), sum(published.values())
         if total != expected:
-            mirrors = MIRROR_SIZES.get(self._description.dataset)
-            known = (
-                f"; mirrors have {', '.join(f'{size:,}' for size in mirrors)}" if mirrors else ""
-            )
+            mirrors = ", ".join(f"{n:,}" for n in MIRROR_SIZES.get(self._description.dataset, ()))
+            known = f"; mirrors have {mirrors}" if mirrors else ""
             yield (
                 "warning",
                 f"counts that differ between mirrors: {total:,} samples, {where} has "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.store import Store, StoreWriter
 
@@ -25,6 +26,6 @@ def import_dataset(
     """
     description, samples = open_source(source, format=format, options=options)
     with StoreWriter(out, description) as writer:
-        for sample in samples:
+        for sample in releasing(samples):
             writer.add(sample)
     return Store.open(out)

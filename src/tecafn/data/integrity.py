@@ -12,6 +12,7 @@ import numpy as np
 
 from tecafn.core.batch import Modality
 from tecafn.data.defects import PUBLISHED_SIZES, KnownDefects, Level, published_files
+from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.readers.base import one_line_list
 from tecafn.data.samples import DatasetDescription, Sample
@@ -92,7 +93,7 @@ def check(
         description, samples = open_source(source, format=format, options=options)
         name = str(source)
     tally = _Tally(description)
-    for sample in samples:
+    for sample in releasing(samples):
         tally.add(sample)
     rows = sorted(tally.rows(), key=lambda row: ("error", "warning", "info").index(row.level))
     return IntegrityReport(name, tuple(rows))

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
+from tecafn.data.mapped import remember
 
 FREE_ALLOWANCE: Final = 96 * 2**20
 ALLOWANCE_PER_BYTE: Final = 6
@@ -837,7 +838,7 @@ def load_pickle(path: Path) -> object:
         with path.open("rb") as file:
             if not path.stat().st_size:
                 raise UserError(f"{path} is empty, expected a pickle")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = remember(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except OSError as error:

@@ -295,8 +295,14 @@ def as_numbers(value: object, *, what: str, ndim: int) -> NDArray[Any]:
 
 def as_frames(value: NDArray[Any]) -> Frames:
     """A float32 copy of one sample's (L, D) frames; what overflows becomes infinity."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.array(value, dtype=np.float32, order="C")
+
+
+def _used(frames: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows of (L, D) that are not all zero."""
+    with np.errstate(invalid="ignore"):  # damaged files may hold NaN that signals
+        return np.flatnonzero((frames != 0).any(axis=1))
 
 
 def without_trailing_zeros(frames: NDArray[Any]) -> NDArray[Any]:
@@ -306,7 +312,7 @@ def without_trailing_zeros(frames: NDArray[Any]) -> NDArray[Any]:
         >>> without_trailing_zeros(np.array([[0.0], [1.0], [0.0]])).ravel().tolist()
         [0.0, 1.0]
     """
-    used = np.flatnonzero((frames != 0).any(axis=1))
+    used = _used(frames)
     return frames[: used[-1] + 1 if used.size else 0]
 
 
@@ -317,13 +323,13 @@ def num_leading_zeros(frames: NDArray[Any]) -> int:
         >>> num_leading_zeros(np.array([[0.0], [0.0], [1.0], [0.0]]))
         2
     """
-    used = np.flatnonzero((frames != 0).any(axis=1))
+    used = _used(frames)
     return int(used[0]) if used.size else len(frames)
 
 
 def present_only(sequences: Mapping[Modality, Frames]) -> dict[Modality, Frames]:
     """Only the sequences with a frame that is not all zero: zeros stand for a failed extraction."""
-    return {m: frames for m, frames in sequences.items() if frames.size and frames.any()}
+    return {m: frames for m, frames in sequences.items() if frames.size and _used(frames).size}
 
 
 def bounded(samples: Iterator[Sample], *, source: Path, num_bytes: int) -> Iterator[Sample]:
