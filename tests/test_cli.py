@@ -625,13 +625,15 @@ def test_interrupted_command_says_how_to_go_on(
     assert done.err == "interrupted; a run goes on with --resume\n"
 
 
-def test_reader_that_closes_the_pipe_gets_no_traceback() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_reader_that_closes_the_pipe_gets_no_traceback(unbuffered: str) -> None:
     code = (
         "import sys\nfrom tecafn.cli import main\n"
         "sys.stdin.read()\nsys.exit(main(['list', 'configs']))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -640,7 +642,7 @@ def test_reader_that_closes_the_pipe_gets_no_traceback() -> None:
     process.stdout.close()  # nobody reads
     process.stdout = None
     _, err = process.communicate(timeout=60)
-    assert err == b""
+    assert (process.returncode, err) == (1, b"")
 
 
 def test_main_takes_the_arguments_of_the_process_by_default(

@@ -116,7 +116,7 @@ def quick() -> Iterator[None]:
     """Neither waits for the disk nor draws."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
-        patch.setattr(cross_validation, "write_report", lambda run: run / "report.html")
+        patch.setattr("tecafn.experiments.run.write_report", lambda run: run / "report.html")
         yield
 
 

@@ -6,6 +6,7 @@ import atexit
 import shutil
 import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,11 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
+def entries(cache: Path) -> list[Path]:
+    """What is kept; locks are hidden files."""
+    return [path for path in cache.iterdir() if not path.name.startswith(".")]
+
+
 @pytest.mark.parametrize("trained", [0, 1, 2])
 def test_states_are_those_of_each_text_alone(
     tiny_bert: Path, tokens: list[Any], tmp_path: Path, trained: int
@@ -69,9 +75,38 @@ def test_second_process_reads_what_the_first_computed(
     first = cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
     again = cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
     assert computed == [len(TEXTS)]
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(entries(tmp_path)) == 1
     for row in range(len(TEXTS)):
         assert np.array_equal(first.hidden(row), again.hidden(row))
+
+
+def test_of_several_at_once_one_computes_and_the_others_wait(
+    tiny_bert: Path, tokens: list[Any], tmp_path: Path, computed: list[int]
+) -> None:
+    def compute(number: int) -> Any:
+        states = cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
+        return states.hidden(number).copy()
+
+    # Each opens the lock for itself, which is all that makes processes differ from threads here.
+    with ThreadPoolExecutor(4) as pool:
+        states = list(pool.map(compute, [0] * 4))
+    assert computed == [len(TEXTS)]
+    assert all(np.array_equal(one, states[0]) for one in states)
+
+
+def test_what_a_kill_left_half_built_is_cleared_away(
+    tiny_bert: Path, tokens: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
+    assert list(tmp_path.glob(".building-*"))
+    cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
+    assert not list(tmp_path.glob(".building-*"))
 
 
 def test_other_weights_layers_or_tokens_are_another_entry(
@@ -96,7 +131,7 @@ def test_other_weights_layers_or_tokens_are_another_entry(
     cache = tmp_path / "cache"
     for encoder, ids in cases:
         cached_states(encoder, ids, cache_dir=cache, device=CPU)
-    assert len(computed) == len(list(cache.iterdir())) == len(cases)
+    assert len(computed) == len(entries(cache)) == len(cases)
 
 
 def test_weights_of_the_trained_layers_are_no_part_of_the_key(
@@ -144,7 +179,8 @@ def test_full_disk_is_one_line_and_leaves_nothing(
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(UserError, match=r"cannot write text states to .*: No space left"):
         cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
-    assert list(tmp_path.iterdir()) == []
+    assert entries(tmp_path) == []
+    assert not list(tmp_path.rglob("*.npy"))
 
 
 def test_damaged_entry_is_computed_anew_and_that_is_said(
@@ -156,7 +192,7 @@ def test_damaged_entry_is_computed_anew_and_that_is_said(
 ) -> None:
     first = cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
     expected = first.hidden(0).copy()
-    (folder,) = tmp_path.iterdir()
+    (folder,) = entries(tmp_path)
     states = folder / "states.npy"
     states.write_bytes(states.read_bytes()[:-100])
     again = cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
@@ -184,7 +220,7 @@ def test_entry_can_be_read_by_whoever_can_read_the_store(
     tiny_bert: Path, tokens: list[Any], tmp_path: Path
 ) -> None:
     cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = entries(tmp_path)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 import tecafn
 from tecafn.core.batch import BatchSource
 from tecafn.core.errors import UserError
-from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.store import Store
@@ -25,7 +25,6 @@ from tecafn.experiments.record import (
     FORMAT_VERSION,
     library_versions,
     now,
-    read_record,
     source_commit,
     write_predictions,
     write_record,
@@ -33,17 +32,15 @@ from tecafn.experiments.record import (
 from tecafn.experiments.run import (
     FOLD_RESULT,
     assess_view,
-    check_begun,
-    check_out,
     describe_store,
     finished_record,
+    hold,
     prediction_rows,
     write_beginning,
-    write_report,
 )
 from tecafn.experiments.setup import build_scheme, describe_data, open_fabric, prepare_batches
 from tecafn.training.events import EventLog
-from tecafn.training.run_lock import run_lock
+from tecafn.training.together import on_rank_0
 from tecafn.training.trainer import Trainer
 
 OUT_OF_FOLD = "out-of-fold"
@@ -143,23 +140,20 @@ def cross_validate_run(
         "data_hash": store.content_hash,
         "num_folds": num_folds,
     }
-    if check_out(out, resume=resume):
-        check_begun(out, begun_with)
-        if (out / "record.json").exists():
-            return finished_record(out)
     fabric = open_fabric(device, config.training.precision)
-    with run_lock(out):
+    with hold(out, begun_with, resume=resume) as finished:
+        if finished:
+            return on_rank_0(lambda: finished_record(out))
         pool = store.labelled_pool()
         folds = video_folds(pool.videos, num_folds=num_folds, seed=config.seed)
-        if rank() == 0:
-            write_beginning(out, config, begun_with)
+        on_rank_0(lambda: write_beginning(out, config, begun_with))
         scores = np.full(len(pool), np.nan)
         classes = np.zeros(len(pool), np.int64)
         results = []
         for number, fold in enumerate(folds):
             folder = out / f"fold-{number:02d}"
             done = folder / FOLD_RESULT
-            if not done.exists():
+            if not on_rank_0(done.exists):
                 train, valid, held_out = (
                     pool.subset(rows) for rows in (fold.train, fold.valid, fold.held_out)
                 )
@@ -197,34 +191,30 @@ def cross_validate_run(
                     task=info.task,
                 )
                 chosen = answers.predictions if answers.classes is None else answers.classes
-                if rank() == 0:
-                    _save_atomically(
-                        done,
-                        predictions=answers.predictions,
-                        classes=chosen.astype(np.int64),
-                        best_epoch=fitted.best_epoch,
-                        epochs=fitted.epochs,
-                        seconds=fitted.seconds,
-                        monitor_value=fitted.monitor_value,
-                    )
-                    # A fold's weights are not what a cross-validation is for.
-                    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-                fabric.barrier()
-            with np.load(done) as saved:
-                scores[fold.held_out] = saved["predictions"]
-                classes[fold.held_out] = saved["classes"]
-                results.append(
-                    {
-                        "fold": number,
-                        "num_train": len(fold.train),
-                        "num_valid": len(fold.valid),
-                        "num_held_out": len(fold.held_out),
-                        "epochs": int(saved["epochs"]),
-                        "best_epoch": int(saved["best_epoch"]),
-                        "monitor_value": float(saved["monitor_value"]),
-                        "seconds": round(float(saved["seconds"]), 1),
-                    }
-                )
+                result = {
+                    "predictions": answers.predictions,
+                    "classes": chosen.astype(np.int64),
+                    "best_epoch": fitted.best_epoch,
+                    "epochs": fitted.epochs,
+                    "seconds": fitted.seconds,
+                    "monitor_value": fitted.monitor_value,
+                }
+                on_rank_0(partial(_save_atomically, done, **result))
+            saved = on_rank_0(partial(_close_fold, done))
+            scores[fold.held_out] = saved["predictions"]
+            classes[fold.held_out] = saved["classes"]
+            results.append(
+                {
+                    "fold": number,
+                    "num_train": len(fold.train),
+                    "num_valid": len(fold.valid),
+                    "num_held_out": len(fold.held_out),
+                    "epochs": int(saved["epochs"]),
+                    "best_epoch": int(saved["best_epoch"]),
+                    "monitor_value": float(saved["monitor_value"]),
+                    "seconds": round(float(saved["seconds"]), 1),
+                }
+            )
         predictions = Predictions(
             ids=tuple(pool.ids),
             index=np.arange(len(pool)),
@@ -232,38 +222,46 @@ def cross_validate_run(
             labels=np.asarray(pool.labels, np.float64),
             classes=classes if pool.task == "classification" else None,
         )
-        record = {
-            "format_version": FORMAT_VERSION,
-            "tecafn_version": tecafn.__version__,
-            "created": now(),
-            "method": config.method,
-            "paper": METHODS[config.method].paper,
-            "config": config.as_dict(),
-            "seed": config.seed,
-            "commit": source_commit(),
-            "versions": library_versions(),
-            "data": describe_store(store),
-            "folds": results,
-            "evaluations": {
-                OUT_OF_FOLD: {
-                    "split": OUT_OF_FOLD,
-                    "chosen_on": "validation videos of each fold",
-                    "data_hash": store.content_hash,
-                    "weights_hash": None,
-                    "created": now(),
-                    **assess_view(pool, predictions),
-                }
-            },
-            "comparisons": [],
-        }
-        if rank() == 0:
+
+        def finish() -> dict[str, Any]:
+            record = {
+                "format_version": FORMAT_VERSION,
+                "tecafn_version": tecafn.__version__,
+                "created": now(),
+                "method": config.method,
+                "paper": METHODS[config.method].paper,
+                "config": config.as_dict(),
+                "seed": config.seed,
+                "commit": source_commit(),
+                "versions": library_versions(),
+                "data": describe_store(store),
+                "folds": results,
+                "evaluations": {
+                    OUT_OF_FOLD: {
+                        "split": OUT_OF_FOLD,
+                        "chosen_on": "validation videos of each fold",
+                        "data_hash": store.content_hash,
+                        "weights_hash": None,
+                        "created": now(),
+                        **assess_view(pool, predictions),
+                    }
+                },
+                "comparisons": [],
+            }
             write_predictions(
                 out / "predictions" / f"{OUT_OF_FOLD}.csv", prediction_rows(pool, predictions)
             )
             write_record(out, record)
-            write_report(out)
-        fabric.barrier()
-    return read_record(out)
+            return finished_record(out)
+
+        return on_rank_0(finish)
+
+
+def _close_fold(done: Path) -> dict[str, Any]:
+    """A fold's result; its weights are not what a cross-validation is for."""
+    shutil.rmtree(done.parent / "checkpoints", ignore_errors=True)
+    with np.load(done) as saved:
+        return dict(saved)
 
 
 def _save_atomically(path: Path, **arrays: Any) -> None:

@@ -6,17 +6,18 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 import tecafn
 from tecafn.core.batch import BatchSource
 from tecafn.core.errors import UserError
-from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import BatchLoader
@@ -54,9 +55,12 @@ from tecafn.serving.predictor import (
 )
 from tecafn.training.events import EventLog
 from tecafn.training.run_lock import run_lock
+from tecafn.training.together import on_rank_0
 from tecafn.training.trainer import FitResult, Trainer
 
 FOLD_RESULT = "out-of-fold.npz"
+# Another evaluation of the same run writes for a moment only.
+_PATIENCE_SECONDS = 60.0
 
 
 def train_run(
@@ -86,12 +90,10 @@ def train_run(
     """
     store = Store.open(data)
     begun_with = {"config": config.as_dict(), "data_hash": store.content_hash}
-    if check_out(out, resume=resume):
-        check_begun(out, begun_with)
-        if (out / "record.json").exists():
-            return finished_record(out)
     fabric = open_fabric(device, config.training.precision)
-    with run_lock(out):
+    with hold(out, begun_with, resume=resume) as finished:
+        if finished:
+            return on_rank_0(lambda: finished_record(out))
         train, valid = store.split("train"), store.split("valid")
         info = describe_data(store, train, config)
         say_what_is_absent(config, info)
@@ -99,8 +101,7 @@ def train_run(
         batches = prepare_batches(config, info, scheme, store, fabric.device)
         train_source = batches.loader(train, shuffle=True, labelled=True)
         valid_source = batches.loader(valid, shuffle=False, labelled=True)
-        if rank() == 0:
-            write_beginning(out, config, begun_with)
+        on_rank_0(lambda: write_beginning(out, config, begun_with))
         with EventLog(out) as events:
             trainer = Trainer(
                 config.training,
@@ -131,31 +132,58 @@ def train_run(
         predictions = predict_source(
             predictor.network_prediction, valid_source, device=fabric.device, task=info.task
         )
-        if rank() == 0:
+
+        def finish() -> dict[str, Any]:
             predictor.save_pretrained(out / EXPORT_FOLDER)
             record = _new_record(config, store, scheme, fitted)
             # Writes the record, which says that the run is finished, once and complete.
             _add_evaluation(out, record, store, valid, predictions)
-            write_report(out)
-            _drop_what_only_a_resume_needs(out)
-        fabric.barrier()
-    return read_record(out)
+            return finished_record(out)
+
+        return on_rank_0(finish)
+
+
+@contextmanager
+def hold(out: Path, begun_with: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
+    """Let nobody else write the run's directory, and see whether this run may.
+
+    A collective call; rank 0 looks, under the lock, because what it and others write shows.
+
+    Yields:
+        Is the run finished already?
+
+    Raises:
+        UserError: another run writes there, or has written there, or was begun otherwise.
+    """
+    with ExitStack() as held:
+
+        def look() -> bool:
+            held.enter_context(run_lock(out))
+            used = check_out(out, resume=resume)
+            if used:
+                check_begun(out, begun_with)
+            return used and (out / "record.json").exists()
+
+        yield on_rank_0(look)
 
 
 def finished_record(out: Path) -> dict[str, Any]:
-    """The record of a finished run, and what it lacks if it was killed after that."""
-    if rank() == 0 and not (out / "report.html").exists():
+    """The record of a run, once what a kill may have left to do is done."""
+    if not (out / "report.html").exists():
         write_report(out)
+    _drop_what_only_a_resume_needs(out)
     return read_record(out)
 
 
 def _drop_what_only_a_resume_needs(out: Path) -> None:
     """A finished run keeps the scheme of its best epoch; optimizer states are twice its size."""
-    checkpoints = out / "checkpoints"
-    earlier_best = sorted(f for f in (checkpoints / "best").iterdir() if f.name.isdigit())[:-1]
-    for folder in [*checkpoints.iterdir(), *earlier_best]:
-        if folder.name.isdigit():
-            shutil.rmtree(folder)
+    checkpoints, best = out / "checkpoints", out / "checkpoints" / "best"
+    kept = sorted(f for f in best.glob("*") if f.name.isdigit())
+    if not read_record(out)["config"]["training"].get("keep_improving_epochs"):
+        kept = kept[-1:]
+    for folder in [*checkpoints.glob("*"), *best.glob("*")]:
+        if folder not in (best, *kept):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_out(out: Path, *, resume: bool) -> bool:
@@ -264,13 +292,12 @@ def describe_store(store: Store) -> dict[str, Any]:
 
 
 def _open_for(
-    run: Path, data: Path, split: str, device: str
+    run: Path, data: Path, split: str, fabric: Fabric
 ) -> tuple[Predictor, Store, SplitView, BatchLoader]:
     """A trained network and the batches of one split that suit it."""
     predictor, store = load(run), Store.open(data)
     view = store.split(split)
     check_widths(predictor, store)
-    fabric = open_fabric(device, "32-true")
     predictor.to(fabric.device)
     source = BatchLoader(
         view,
@@ -328,18 +355,34 @@ def evaluate_run(
             f"split {split!r} of {data} has {unlabelled} of {len(view)} samples without a label; "
             f"use `tecafn predict {run} --data {data} --split {split} --out predictions.csv`"
         )
-    known = record["evaluations"].get(_evaluation_name(record, store, split))
-    weights = weights_hash(run)
-    if known and (known["weights_hash"], known["data_hash"]) == (weights, store.content_hash):
-        evaluation: dict[str, Any] = known
-        return evaluation
-    predictor, store, view, source = _open_for(run, data, split, device)
+    fabric = open_fabric(device, "32-true")
+    known = on_rank_0(lambda: _known_evaluation(run, store, split))
+    if known:
+        return known
+    predictor, store, view, source = _open_for(run, data, split, fabric)
     predictions = predict_source(
         predictor.network_prediction, source, device=predictor.device, task=view.task
     )
-    evaluation = _add_evaluation(run, record, store, view, predictions)
-    write_report(run)
-    return evaluation
+
+    def add() -> dict[str, Any]:
+        with run_lock(run, wait_seconds=_PATIENCE_SECONDS):
+            # Another process may have been first while this one predicted.
+            known = _known_evaluation(run, store, split)
+            if known:
+                return known
+            evaluation = _add_evaluation(run, read_record(run), store, view, predictions)
+            write_report(run)
+            return evaluation
+
+    return on_rank_0(add)
+
+
+def _known_evaluation(run: Path, store: Store, split: str) -> dict[str, Any] | None:
+    """What was found when the same weights were evaluated on the same data."""
+    record = read_record(run)
+    known: dict[str, Any] | None = record["evaluations"].get(_evaluation_name(record, store, split))
+    hashes = (weights_hash(run), store.content_hash)
+    return known if known and (known["weights_hash"], known["data_hash"]) == hashes else None
 
 
 def weights_hash(run: Path) -> str:
@@ -435,11 +478,13 @@ def predict_run(run: Path, *, data: Path, split: str, out: Path, device: str = "
     Returns:
         How many.
     """
-    predictor, _, view, source = _open_for(run, data, split, device)
+    fabric = open_fabric(device, "32-true")
+    predictor, _, view, source = _open_for(run, data, split, fabric)
     predictions = predict_source(
         predictor.network_prediction, source, device=predictor.device, task=view.task
     )
-    if rank() == 0:
+
+    def write() -> int:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             with out.open("w", newline="", encoding="utf-8") as file:
@@ -448,11 +493,15 @@ def predict_run(run: Path, *, data: Path, split: str, out: Path, device: str = "
                 writer.writerows(zip(view.ids, predictions.predictions.tolist(), strict=True))
         except OSError as error:
             raise UserError(f"cannot write {out}: {error.strerror or error}") from None
-    return len(view)
+        return len(view)
+
+    return on_rank_0(write)
 
 
 def compare_runs(run: Path, other: Path, *, split: str, name: str | None = None) -> dict[str, Any]:
     """Paired differences of two runs' errors on the same samples; added to ``run``'s record.
+
+    A collective call where several processes have met.
 
     Args:
         run: the run the record of which is added to.
@@ -463,6 +512,16 @@ def compare_runs(run: Path, other: Path, *, split: str, name: str | None = None)
     Raises:
         UserError: a run has no predictions on the split, or they are of different samples.
     """
+
+    def compare() -> dict[str, Any]:
+        with run_lock(run, wait_seconds=_PATIENCE_SECONDS):
+            return _compare(run, other, split, name)
+
+    read_record(run)  # before a lock makes a folder of it
+    return on_rank_0(compare)
+
+
+def _compare(run: Path, other: Path, split: str, name: str | None) -> dict[str, Any]:
     record, theirs = read_record(run), read_record(other)
     evaluation = theirs["evaluations"].get(split)
     if evaluation is None:

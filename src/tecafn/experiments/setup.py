@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
@@ -21,8 +21,10 @@ from tecafn.data.statistics import column_statistics
 from tecafn.data.store import SplitView, Store
 from tecafn.data.text import HiddenStates, Tokenize
 from tecafn.experiments.config import RunConfig
+from tecafn.experiments.launched import launched
 from tecafn.experiments.text_cache import cached_states
 from tecafn.layers.text_encoder import STORED_FEATURES, TextEncoder, Tokenizer
+from tecafn.training.together import remember_peers
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -31,23 +33,31 @@ def open_fabric(device: str, precision: str) -> Fabric:
     """Lightning Fabric on ``device``, joined to the processes that torchrun or SLURM started.
 
     Raises:
-        UserError: an unknown device, or one this machine does not have.
+        UserError: an unknown device, or one this machine does not have, or fewer than processes.
     """
     if device not in DEVICES:
         raise UserError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda' was asked for, but torch finds no CUDA device here")
     accelerator = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+    started = launched()
+    if accelerator == "cuda" and started.num_here > torch.cuda.device_count():
+        raise UserError(
+            f"{started.num_here} processes were started on a machine with "
+            f"{torch.cuda.device_count()} CUDA devices; start one for each, or use --device cpu"
+        )
+    alone = started.num_processes == 1
     fabric = Fabric(
         accelerator=accelerator,
-        devices=local,
-        num_nodes=max(1, world // local),
-        strategy="ddp" if world > 1 else "auto",
+        devices=started.num_here,
+        num_nodes=started.num_machines,
+        strategy="auto" if alone else "ddp",
         precision=precision,  # type: ignore[arg-type]
+        # Else Fabric would take any process inside a SLURM allocation for one of many.
+        plugins=[LightningEnvironment()] if alone else [],
     )
     fabric.launch()
+    remember_peers()
     return fabric
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
+from tecafn.core.parallel import rank
 from tecafn.layers.text_encoder import TextEncoder
 
 _BATCH_TOKENS = 4096
@@ -56,46 +57,82 @@ def cached_states(
 ) -> TextStates:
     """What the encoder's frozen layers say of each text, computed now or read from the cache.
 
+    Of several processes, of one run or of several, one computes and the others wait for it.
+
     Args:
         encoder: with ``num_trained_layers`` set; only its frozen part runs.
         tokens: one id array a text.
-        cache_dir: beside the store; where it cannot be written, a temporary folder is used for
-            this process, and that is said.
+        cache_dir: beside the store; where it cannot be written, every process computes for itself
+            into a temporary folder, and that is said.
         device: where to compute.
+
+    Raises:
+        UserError: the states cannot be written.
     """
+    from filelock import FileLock
+
     digest = hashlib.sha256(encoder.frozen_fingerprint().encode())
     for ids in tokens:
         digest.update(len(ids).to_bytes(4, "little") + ids.tobytes())
     folder = cache_dir / digest.hexdigest()[:32]
-    if (folder / "done.json").is_file():
-        try:
-            return TextStates(folder)
-        except (OSError, ValueError, EOFError):
-            print(f"note: {folder} is damaged; text states are computed anew", file=sys.stderr)
-            shutil.rmtree(folder, ignore_errors=True)
+    states = _read(folder)
+    if states is not None:
+        return states
+    lock = FileLock(cache_dir / f".{folder.name}.lock")
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".building-", dir=cache_dir))
-        building.chmod(0o755)  # whoever may read the store may read its cache
+        lock.acquire()
     except OSError as error:
-        print(f"note: {cache_dir} cannot be written ({error.strerror}); text states are computed "
-              "for this run only", file=sys.stderr)  # fmt: skip
-        building = Path(tempfile.mkdtemp(prefix="tecafn-text-"))
-        atexit.register(shutil.rmtree, building, ignore_errors=True)
-        folder = building
+        if rank() == 0:
+            print(f"note: {cache_dir} cannot be written ({error.strerror}); text states are "
+                  "computed for this run only", file=sys.stderr)  # fmt: skip
+        own = Path(tempfile.mkdtemp(prefix="tecafn-text-"))
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        _fill(own, encoder, tokens, device)
+        return TextStates(own)
     try:
-        _compute(encoder, tokens, building, device)
+        states = _read(folder)  # another process may have computed them while this one waited
+        if states is None:
+            _build(folder, encoder, tokens, device)
+            states = TextStates(folder)
+        return states
+    finally:
+        lock.release()
+
+
+def _read(folder: Path) -> TextStates | None:
+    """The states in a folder of the cache; None if there are none or they are damaged."""
+    if not (folder / "done.json").is_file():
+        return None
+    try:
+        return TextStates(folder)
+    except (OSError, ValueError, EOFError):
+        print(f"note: {folder} is damaged; text states are computed anew", file=sys.stderr)
+        return None
+
+
+def _build(
+    folder: Path, encoder: TextEncoder, tokens: Sequence[NDArray[np.int64]], device: torch.device
+) -> None:
+    """Make ``folder`` appear whole; the caller holds its lock."""
+    building = folder.with_name(f".building-{folder.name}")
+    for left_over in (building, folder):  # by a kill, or damaged
+        shutil.rmtree(left_over, ignore_errors=True)
+    _fill(building, encoder, tokens, device)
+    building.rename(folder)
+
+
+def _fill(
+    folder: Path, encoder: TextEncoder, tokens: Sequence[NDArray[np.int64]], device: torch.device
+) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+        _compute(encoder, tokens, folder, device)
     except OSError as error:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise UserError(
-            f"cannot write text states to {building.parent}: {error.strerror or error}"
+            f"cannot write text states to {folder.parent}: {error.strerror or error}"
         ) from None
-    if folder != building:
-        try:
-            os.replace(building, folder)
-        except OSError:  # another process was first; its states are the same
-            shutil.rmtree(building, ignore_errors=True)
-    return TextStates(folder)
 
 
 @torch.inference_mode()
@@ -104,12 +141,14 @@ def _compute(
 ) -> None:
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
+    path = folder / "states.npy"
     states = np.lib.format.open_memmap(
-        folder / "states.npy",
-        mode="w+",
-        dtype=np.float32,
-        shape=(int(offsets[-1]), encoder.hidden_dim),
+        path, mode="w+", dtype=np.float32, shape=(int(offsets[-1]), encoder.hidden_dim)
     )
+    if hasattr(os, "posix_fallocate"):
+        # Takes the space now: a disk found full while a mapped page is written kills the process.
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     frozen = encoder.to(device).eval()
     for rows in _batches_by_length(lengths):
         longest = int(lengths[rows].max())

@@ -53,9 +53,11 @@ def _write_folder(target: Path, fill: Callable[[Path], None]) -> None:
             whatever stood there before still stands.
     """
     temporary = target.parent / f".writing-{target.name}"
+    replaced = target.parent / f".replaced-{target.name}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left_by_a_kill in (temporary, replaced):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
         temporary.mkdir()
         fill(temporary)
         hashes = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
@@ -64,10 +66,15 @@ def _write_folder(target: Path, fill: Callable[[Path], None]) -> None:
             _flush_to_disk(path)
         _flush_to_disk(temporary)
         if target.exists():
-            shutil.rmtree(target)
+            # Not removed in its place: a kill meanwhile would leave half of it, which is no
+            # checkpoint but looks like one.
+            target.rename(replaced)
         temporary.rename(target)
         _flush_to_disk(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:
+        if replaced.exists() and not target.exists():
+            replaced.rename(target)
         shutil.rmtree(temporary, ignore_errors=True)
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UserError(f"cannot write checkpoint {target}: {reason}") from None
@@ -93,10 +100,12 @@ class Checkpoints:
 
     Args:
         folder: made by the first write.
+        keep_every_best: keep the scheme of every epoch that was the best when it ended.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keep_every_best: bool = False) -> None:
         self._folder = folder
+        self._keep_every_best = keep_every_best
 
     def __bool__(self) -> bool:
         """Is there any checkpoint, whole or broken?"""
@@ -107,6 +116,25 @@ class Checkpoints:
         if not self._folder.is_dir():
             return []
         return sorted(path for path in self._folder.iterdir() if path.name.isdigit())
+
+    def _best_steps(self) -> list[int]:
+        """Steps of the best schemes that are kept, oldest first."""
+        return sorted(
+            int(path.name) for path in (self._folder / "best").glob("*") if path.name.isdigit()
+        )
+
+    def best_paths(self) -> list[Path]:
+        """Where the schemes of the epochs that were the best lie, as far as kept, oldest first.
+
+        Raises:
+            UserError: one of them is broken.
+        """
+        paths = [self.best_path(step) for step in self._best_steps()]
+        for path in paths:
+            defect = _defect(path, (_SCHEME,))
+            if defect:
+                raise UserError(f"the weights {path} are broken: {defect}")
+        return paths
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of ``step`` lies."""
@@ -162,8 +190,10 @@ class Checkpoints:
         needed = {self.best_path(step) for step in map(_best_step, kept) if step is not None}
         best_folder = self._folder / "best"
         outdated = [path for path in self._steps() if path not in kept]
-        outdated += self._folder.glob(".writing-*")
+        outdated += [*self._folder.glob(".writing-*"), *self._folder.glob(".replaced-*")]
         if best_folder.is_dir():
+            earlier = {self.best_path(step) for step in self._best_steps() if step <= newest}
+            needed |= earlier if self._keep_every_best else set()
             outdated += [path for path in best_folder.iterdir() if path not in needed]
         for path in outdated:
             shutil.rmtree(path, ignore_errors=True)

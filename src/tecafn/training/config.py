@@ -54,6 +54,8 @@ class TrainingConfig:
             ``64-true``.
         checkpoint_every_steps: also write a checkpoint inside the epoch each time this many
             steps are done; 0 = at the end of every epoch only.
+        keep_improving_epochs: keep the weights of every epoch that improved the monitor, not of the
+            best alone; what ``experiments/peeking.py`` needs.
         num_workers: processes that load batches; 0 = the training process itself.
 
     Raises:
@@ -84,6 +86,7 @@ class TrainingConfig:
     monitor: str = "mae"
     precision: Precision = "32-true"
     checkpoint_every_steps: int = 0
+    keep_improving_epochs: bool = False
     num_workers: int = 0
 
     def __post_init__(self) -> None:

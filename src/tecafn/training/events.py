@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tecafn.core.errors import UserError
 from tecafn.core.parallel import rank
+from tecafn.training.tensorboard import ScalarBoard
 
 
 def _finite_or_null(value: Any) -> Any:
@@ -51,7 +53,7 @@ class EventLog:
         self._path = run_dir / "events.jsonl"
         self._tensorboard_dir = run_dir / "tensorboard" if tensorboard else None
         self._writes = rank() == 0
-        self._board: Any = None
+        self._board: ScalarBoard | None = None
         if not self._writes:
             return
         try:
@@ -68,20 +70,23 @@ class EventLog:
         """
         if not self._writes:
             return
-        try:
+        with self._refusals_as_user_errors():
             self._file.write(json.dumps(_finite_or_null(event), allow_nan=False) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from None
-        if self._tensorboard_dir is not None:
-            self._write_scalars(event)
+            if self._tensorboard_dir is not None:
+                self._write_scalars(event)
 
     def position(self) -> int:
-        """Bytes written so far, all of them safe on disk; 0 on other ranks than 0."""
+        """Bytes written so far, all of them safe on disk; 0 on other ranks than 0.
+
+        Raises:
+            UserError: they cannot be written.
+        """
         if not self._writes:
             return 0
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._path.stat().st_size
+        with self._refusals_as_user_errors():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            return self._path.stat().st_size
 
     def rewind(self, position: int, *, step: int) -> None:
         """Forget what was written after ``position``: the resumed run will write it again.
@@ -89,25 +94,36 @@ class EventLog:
         Args:
             position: what ``position()`` gave when the checkpoint was written.
             step: the checkpoint's step; TensorBoard drops what lies after it.
+
+        Raises:
+            UserError: the file cannot be read or written.
         """
         if not self._writes:
             return
-        written = self._path.read_bytes()
-        # Up to the last whole line: after a power cut the file may be shorter than it should.
-        self._file.truncate(written[:position].rfind(b"\n") + 1)
-        self._open_board(purge_step=step + 1)
+        with self._refusals_as_user_errors():
+            written = self._path.read_bytes()
+            # Up to the last whole line: after a power cut the file may be shorter than it should.
+            self._file.truncate(written[:position].rfind(b"\n") + 1)
+            self._open_board(first_step=step + 1)
         if len(written) < position:
             self.write(
                 {"event": "warning", "message": "events.jsonl had lost lines before the checkpoint"}
             )
 
     def close(self) -> None:
-        """Flush and close both files."""
+        """Flush and close both files.
+
+        Raises:
+            UserError: what was still to be written cannot be written.
+        """
         if not self._writes:
             return
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
+        with self._refusals_as_user_errors():
+            try:
+                self._file.close()
+            finally:
+                if self._board is not None:
+                    self._board.close()
 
     def __enter__(self) -> EventLog:
         return self
@@ -118,17 +134,26 @@ class EventLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
-
-    def _open_board(self, purge_step: int | None = None) -> None:
-        if self._tensorboard_dir is None or self._board is not None:
+        if error is None:
+            self.close()
             return
-        from tensorboardX import SummaryWriter
+        with suppress(UserError):  # on a full disk closing fails again, which says nothing new
+            self.close()
 
-        self._board = SummaryWriter(str(self._tensorboard_dir), purge_step=purge_step)
+    @contextmanager
+    def _refusals_as_user_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"cannot write {self._path}: {error.strerror or error}") from None
+
+    def _open_board(self, first_step: int | None = None) -> None:
+        if self._tensorboard_dir is not None and self._board is None:
+            self._board = ScalarBoard(self._tensorboard_dir, first_step=first_step)
 
     def _write_scalars(self, event: Mapping[str, Any]) -> None:
         self._open_board()
+        assert self._board is not None
         step = event.get("step", 0)
         if event["event"] == "step":
             phase = event["phase"]
@@ -141,6 +166,7 @@ class EventLog:
             scalars = {f"valid/{name}": value for name, value in event["valid"].items()}
         else:
             return
-        for name, value in scalars.items():
-            if isinstance(value, int | float):
-                self._board.add_scalar(name, value, global_step=step)
+        numbers = {name: value for name, value in scalars.items() if isinstance(value, int | float)}
+        self._board.write(numbers, step=step)
+        if event["event"] == "epoch":
+            self._board.flush()

@@ -11,7 +11,7 @@ from tecafn.core.parallel import rank
 
 
 @contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
+def run_lock(run_dir: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold ``RUN/.lock`` while this run writes its directory; created if it is missing.
 
     The operating system drops the lock when its process ends, however it ends, so a killed run
@@ -20,6 +20,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 
     Args:
         run_dir: the run's directory.
+        wait_seconds: how long to wait for another run that holds it.
 
     Raises:
         UserError: another run holds the lock.
@@ -38,7 +39,7 @@ def run_lock(run_dir: Path) -> Iterator[None]:
     lock = FileLock(run_dir / ".lock")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=wait_seconds)
     except Timeout:
         raise UserError(
             f"{run_dir} is being written by another run; wait for it or choose another folder"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tecafn.core.batch import Batch, BatchSource, Padded
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.output import Losses, Progress
-from tecafn.core.parallel import average_gradients, rank, world_size
+from tecafn.core.parallel import average_gradients, world_size
 from tecafn.core.scheme import Phase, Scheme
 from tecafn.training.checkpoint import Checkpoints
 from tecafn.training.config import TrainingConfig
@@ -33,6 +33,7 @@ from tecafn.training.optimizers import (
 )
 from tecafn.training.randomness import generator_states, restore_generators, seed_generators
 from tecafn.training.schedules import Schedule
+from tecafn.training.together import on_rank_0
 
 Validate = Callable[[Scheme, BatchSource], Mapping[str, float]]
 
@@ -215,7 +216,10 @@ class Trainer:
             validate=validate,
             config=self._config,
             fabric=self._fabric,
-            checkpoints=Checkpoints(self._run_dir / "checkpoints"),
+            checkpoints=Checkpoints(
+                self._run_dir / "checkpoints",
+                keep_every_best=self._config.keep_improving_epochs,
+            ),
             seed=self._seed,
             events=self._events,
             progress=self._progress,
@@ -302,12 +306,15 @@ class _Fit:
     # Start and resume
 
     def _begin(self, *, resume: bool) -> None:
-        if self._checkpoints and not resume:
-            raise UserError(
-                f"{self._checkpoints.path(0).parent} holds an earlier run's checkpoints; "
-                "resume that run or choose another folder"
-            )
-        step, skipped = self._choose_checkpoint()
+        def choose() -> tuple[int | None, list[str]]:
+            if self._checkpoints and not resume:
+                raise UserError(
+                    f"{self._checkpoints.path(0).parent} holds an earlier run's checkpoints; "
+                    "resume that run or choose another folder"
+                )
+            return self._checkpoints.newest()
+
+        step, skipped = on_rank_0(choose)
         if step is None:
             seed_generators(self._seed)
             self._events.rewind(0, step=0)
@@ -333,18 +340,6 @@ class _Fit:
                 f"resuming after step {step}, in epoch {self._state.epoch + 1} of "
                 f"{self._config.max_epochs}"
             )
-
-    def _choose_checkpoint(self) -> tuple[int | None, list[str]]:
-        """Rank 0 looks and tells the others, so that all take the same."""
-        found: tuple[int | None, list[str]] = (None, [])
-        problem = ""
-        if rank() == 0:
-            try:
-                found = self._checkpoints.newest()
-            except UserError as error:
-                problem = str(error)
-        self._raise_everywhere(problem)
-        return self._fabric.broadcast(found)
 
     def _load(self, step: int) -> None:
         optimizers, saved = self._checkpoints.read(step, scheme=self._scheme)
@@ -535,38 +530,29 @@ class _Fit:
         state = self._state
         state.seconds = self._earlier_seconds + time.perf_counter() - self._started
         generators = generator_states(self._fabric.device)
-        problem = ""
-        if rank() == 0:
-            try:
-                if best:
-                    self._checkpoints.write_best(state.step, self._scheme)
-                self._checkpoints.write(
-                    state.step,
-                    scheme=self._scheme,
-                    optimizers={
-                        f"{learner.phase.name}/{name}": tensor
-                        for learner in self._learners
-                        for name, tensor in optimizer_tensors(learner.optimizer).items()
-                    },
-                    state={
-                        **asdict(state),
-                        "generators": generators,
-                        "schedules": {
-                            learner.phase.name: learner.schedule.state()
-                            for learner in self._learners
-                        },
-                        "events_position": self._events.position(),
-                    },
-                )
-            except UserError as error:
-                problem = str(error)
-        self._raise_everywhere(problem)
 
-    def _raise_everywhere(self, problem: str) -> None:
-        """Raise rank 0's problem on every rank; without it the others would wait forever."""
-        problem = self._fabric.broadcast(problem)
-        if problem:
-            raise UserError(problem)
+        def write() -> None:
+            if best:
+                self._checkpoints.write_best(state.step, self._scheme)
+            self._checkpoints.write(
+                state.step,
+                scheme=self._scheme,
+                optimizers={
+                    f"{learner.phase.name}/{name}": tensor
+                    for learner in self._learners
+                    for name, tensor in optimizer_tensors(learner.optimizer).items()
+                },
+                state={
+                    **asdict(state),
+                    "generators": generators,
+                    "schedules": {
+                        learner.phase.name: learner.schedule.state() for learner in self._learners
+                    },
+                    "events_position": self._events.position(),
+                },
+            )
+
+        on_rank_0(write)
 
 
 def _take(batches: Iterator[Batch], number: int) -> Iterator[Batch]:
