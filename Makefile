@@ -51,6 +51,10 @@ bench-demo: install ## three seeds on the embedded corpus: TeCaFN, text alone, c
 bench-mosi: install ## real MOSI text and audio, three seeds, valid split (resumable; TECAFN_DATA names the data)
 	$(BIN)/python benchmarks/mosi_text_audio.py
 
+.PHONY: bench-variants
+bench-variants: install ## the paper, its authors' code, both residuals, the bank, three seeds (resumable, hours)
+	$(BIN)/python benchmarks/variants.py
+
 .PHONY: bench-mosi-sequences
 bench-mosi-sequences: install ## 229 real word-aligned MOSI sequences, ten folds by video (resumable)
 	$(BIN)/python benchmarks/mosi_sequences.py

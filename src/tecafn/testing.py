@@ -274,7 +274,7 @@ def check_neighbours_invisible(case: MethodCase) -> None:
 
 
 def check_batch_of_one(case: MethodCase) -> None:
-    """A sample alone has the prediction it has in a batch, and can be trained on."""
+    """A sample alone has the prediction it has in a batch."""
 
     def compare(scheme: Scheme, batch: Batch, limit: float) -> None:
         whole = _predict(scheme, batch)
@@ -284,6 +284,10 @@ def check_batch_of_one(case: MethodCase) -> None:
             _assert_close(alone, whole[row : row + 1], limit, claim)
 
     _in_both_precisions(case, compare)
+
+
+def check_trains_on_one(case: MethodCase) -> None:
+    """Steps on single samples, whatever they lack, leave finite parameters."""
     batch, scheme = case.mixed_batch(), case.build()
     optimizers = _optimizers(scheme)
     for row in range(7):  # every way to lack something, then a complete one
@@ -447,6 +451,10 @@ def check_absent_modalities(case: MethodCase) -> None:
             _assert_close(_predict(scheme, without)[:1], mixed[row : row + 1], limit, claim)
 
     _in_both_precisions(case, compare)
+
+
+def check_trains_without_modalities(case: MethodCase) -> None:
+    """Steps on batches that lack modalities, or their tensors, leave finite predictions."""
     scheme = case.build()
     optimizers = _optimizers(scheme)
     for step, letters in enumerate(("t", "a", "v", "ta", "tv", "av")):
@@ -500,6 +508,8 @@ METHOD_PARTS: Mapping[str, Callable[[MethodCase], None]] = {
     "neighbours invisible": check_neighbours_invisible,
     "batch of one": check_batch_of_one,
     "absent modalities": check_absent_modalities,
+    "trains on a batch of one": check_trains_on_one,
+    "trains without modalities": check_trains_without_modalities,
     "every parameter trained": check_every_parameter_trained,
     "one batch overfits": check_one_batch_overfits,
     "resume bitwise": check_resume_bitwise,
@@ -508,13 +518,42 @@ METHOD_PARTS: Mapping[str, Callable[[MethodCase], None]] = {
 }
 
 
+def check_part(case: MethodCase, part: str) -> None:
+    """Hold a method against one part of the contract.
+
+    A part that the settings declare broken (``Method.breaks``) must fail: a flaw that is copied on
+    purpose stays known, and a declaration that is no longer true is found.
+
+    Args:
+        case: the method and its settings.
+        part: one of ``METHOD_PARTS``.
+
+    Raises:
+        AssertionError: the part is broken, or is kept although it is declared broken.
+    """
+    declared = case.method.breaks(case.config)
+    unknown = sorted(set(declared) - set(METHOD_PARTS))
+    assert not unknown, f"{case.name}: declares parts that do not exist: {', '.join(unknown)}"
+    if part not in declared:
+        METHOD_PARTS[part](case)
+        return
+    try:
+        METHOD_PARTS[part](case)
+    except AssertionError:
+        return
+    raise AssertionError(
+        f"{case.name}: declares {part!r} broken ({declared[part]}), but these settings keep it"
+    )
+
+
 def check_method(name: str, *, config: Any | None = None, task: Task = "regression") -> None:
     """Hold a registered method against the contract every method keeps.
 
     In evaluation mode padding, neighbours and absent modalities' tensors are invisible (at most
     1e-5 in float32, 1e-10 in float64), a batch of one included; every parameter of the settings is
     trained by some phase; one batch overfits; resuming is bitwise equal; a training step is
-    finite whatever is absent; the network exports. Takes seconds on tiny generated data.
+    finite whatever is absent; the network exports. Takes seconds on tiny generated data. What the
+    settings declare broken is held to be broken, see ``check_part``.
 
     Args:
         name: a registered method.
@@ -532,8 +571,8 @@ def check_method(name: str, *, config: Any | None = None, task: Task = "regressi
         ...     METHOD_PARTS["exports"](case)
     """
     with method_case(name, config=config, task=task) as case:
-        for check in METHOD_PARTS.values():
-            check(case)
+        for part in METHOD_PARTS:
+            check_part(case, part)
 
 
 def check_reader(name: str, source: Path, **options: Any) -> None:

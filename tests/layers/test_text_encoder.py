@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoTokenizer,
     BertConfig,
     CamembertConfig,
     DistilBertConfig,
@@ -34,6 +35,7 @@ from tecafn.layers.text_encoder import (
     FAMILY,
     StoredText,
     TextEncoder,
+    Tokenizer,
     build_text_encoder,
     resolve_source,
 )
@@ -223,6 +225,148 @@ def test_the_architecture_alone_has_the_same_names_and_shapes(bert: str, tmp_pat
     empty.load_state_dict(module.state_dict(), strict=True)
     with torch.no_grad():
         assert torch.equal(empty.eval()(tokens()).values, module.eval()(tokens()).values)
+
+
+# ---------------------------------------------------------------------------------------------
+# Pairs of texts
+
+
+TEXTS = ["I did not laugh", "no", "was it good or was it not"]
+CONTEXTS = ["a film about a dog", "very long " * 9, ""]
+
+
+@pytest.fixture(scope="module")
+def pair_bert(make_bert: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A BERT with a tokenizer, and segment embeddings that cannot be overlooked."""
+    folder = make_bert(tmp_path_factory.mktemp("pairs") / "bert")
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        model.embeddings.token_type_embeddings.weight.normal_(std=1.0)
+    model.save_pretrained(str(folder))
+    return str(folder)
+
+
+def padded_ids(rows: list[Any]) -> Padded:
+    """Behind the ids whatever padding may be there, a separator included."""
+    longest = max(len(row) for row in rows)
+    values = torch.full((len(rows), longest), 3)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        values[place, : len(row)] = torch.as_tensor(row)
+        mask[place, : len(row)] = True
+    return Padded(values, mask)
+
+
+@pytest.mark.parametrize("contexts", [CONTEXTS, [*CONTEXTS[:2], None], None], ids=str)
+@pytest.mark.parametrize("trained", [None, 1])
+def test_a_pair_is_read_as_two_segments(
+    pair_bert: str, contexts: list[str | None] | None, trained: int | None
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(pair_bert)
+    first = TEXTS if contexts is None else [context or "" for context in contexts]
+    encoded = tokenizer(
+        first,
+        None if contexts is None else TEXTS,
+        truncation=True if contexts is None else "only_first",
+        max_length=16,
+        padding=True,
+        return_tensors="pt",
+        return_token_type_ids=True,
+    )
+    segments = encoded["token_type_ids"]
+    assert bool((segments == 1).any()) is (contexts is not None)
+    module = encoder(pair_bert, num_trained_layers=trained).eval()
+    text = padded_ids(Tokenizer(pair_bert, max_tokens=16)(TEXTS, contexts))
+    assert torch.equal(text.mask, encoded["attention_mask"].bool())
+    assert module.separator_id == tokenizer.sep_token_id == 3
+    assert torch.equal(module.segment_ids(text, 3), segments)
+    model = AutoModel.from_pretrained(pair_bert).eval()
+    with torch.no_grad():
+        expected = model(**encoded).last_hidden_state
+        got = module(text)
+        again = module(module.frozen_states(text))
+    torch.testing.assert_close(got.values[text.mask], expected[text.mask], rtol=0, atol=1e-5)
+    assert torch.equal(got.values, again.values)
+    if contexts is not None:
+        with torch.no_grad():
+            flat = model(
+                input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]
+            ).last_hidden_state
+        assert float((flat - expected)[text.mask].abs().max()) > 0.1
+
+
+def test_the_separator_travels_with_the_architecture(pair_bert: str, tmp_path: Path) -> None:
+    module = encoder(pair_bert)
+    module.save_architecture(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["sep_token_id"] == 3
+    empty = encoder(str(tmp_path / "saved"), load_weights=False)
+    assert empty.separator_id == 3
+    empty.load_state_dict(module.state_dict(), strict=True)
+    text = padded_ids(Tokenizer(pair_bert)(TEXTS, CONTEXTS))
+    with torch.no_grad():
+        assert torch.equal(empty.eval()(text).values, module.eval()(text).values)
+
+
+@pytest.mark.parametrize("family", ["camembert", "distilbert", "roberta", "xlm-roberta"])
+def test_those_that_know_one_segment_are_given_none(family: str, tmp_path: Path) -> None:
+    assert encoder(save(tmp_path, CONFIGS[family]())).separator_id is None
+
+
+@pytest.mark.parametrize("family", ["bert", "electra", "ernie"])
+def test_those_that_know_two_segments_read_them(family: str, tmp_path: Path) -> None:
+    config = CONFIGS[family]()
+    config.sep_token_id = 40
+    source = save(tmp_path, config)
+    text = tokens()
+    text.values[:, 3] = 40
+    segments = torch.zeros(3, 8, dtype=torch.int64)
+    segments[:, 4:] = 1
+    with torch.no_grad():
+        got = encoder(source).eval()(text).values
+        expected = (
+            AutoModel.from_pretrained(source)
+            .eval()(
+                input_ids=text.values,
+                attention_mask=text.mask.long(),
+                token_type_ids=segments * text.mask,
+            )
+            .last_hidden_state
+        )
+    torch.testing.assert_close(got[text.mask], expected[text.mask], rtol=0, atol=1e-5)
+
+
+def test_more_separators_than_segments_stay_in_the_last(tmp_path: Path) -> None:
+    config = CONFIGS["bert"]()
+    config.sep_token_id = 40
+    module = encoder(save(tmp_path, config))
+    ids = torch.tensor([[2, 40, 7, 40, 8, 40, 9]])
+    text = Padded(ids, torch.ones(1, 7, dtype=torch.bool))
+    assert module.segment_ids(text, 40).tolist() == [[0, 0, 1, 1, 1, 1, 1]]
+
+
+def test_an_encoder_of_one_segment_type_has_no_separator(tmp_path: Path) -> None:
+    source = save(tmp_path, BertConfig(**SIZES, type_vocab_size=1))
+    module = encoder(source)
+    assert module.separator_id is None
+    module(tokens())
+
+
+def test_the_fingerprint_tells_where_segments_begin(pair_bert: str) -> None:
+    module = encoder(pair_bert, num_trained_layers=0)
+    before = module.frozen_fingerprint()
+    module.separator_id = None
+    assert module.frozen_fingerprint() != before
+
+
+def test_kept_padding_holds_the_padding_tokens_states(bert: str) -> None:
+    module = encoder(bert).eval()
+    text = tokens()
+    ids = torch.where(text.mask, text.values, 0)
+    with torch.no_grad():
+        got = module(text, keep_padding=True)
+    expected = reference(bert, Padded(ids, text.mask))
+    torch.testing.assert_close(got.values, expected, rtol=0, atol=1e-5)
+    assert bool((got.values[~text.mask] != 0).any())
 
 
 # ---------------------------------------------------------------------------------------------

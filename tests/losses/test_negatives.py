@@ -426,3 +426,51 @@ def test_the_loss_repeats_for_a_seed_and_epoch_and_changes_with_either() -> None
 
     assert total(0, 0, 0) == total(0, 0, 99)
     assert len({total(0, 0, 0), total(1, 0, 0), total(0, 1, 0)}) == 3
+
+
+# ---------------------------------------------------------------------------------------------
+# As the authors' public code counts
+
+
+@pytest.mark.parametrize("num", [2, 3, 5, None])
+def test_own_among_hardest_leaves_one_fewer_where_a_sample_is_its_own_most_similar(
+    num: int | None,
+) -> None:
+    similarity = similarities(1)
+    similarity[:6] += 5 * torch.eye(12)[:6]  # the first six are most similar to themselves,
+    similarity[6:] -= 5 * torch.eye(12)[6:]  # the others least
+    seen: list[set[int]] = [set() for _ in range(12)]
+    for epoch in range(80):
+        pairing = draw(similarity, num_hard_negatives=num, epoch=epoch, own_among_hardest=True)
+        assert not pairing.matched.any()
+        for row, column in enumerate(pairing.column.tolist()):
+            seen[row].add(column)
+    for row in range(12):
+        ranked = sorted(range(12), key=lambda c: -float(similarity[row, c]))
+        assert seen[row] == set(ranked[:num]) - {row}
+        assert len(seen[row]) == {None: 11, 5: 5, 3: 3, 2: 2}[num] - (row < 6 and num is not None)
+
+
+def test_own_among_hardest_with_one_hard_negative_leaves_a_sample_with_itself() -> None:
+    similarity = similarities(1) + 5 * torch.eye(12)
+    pairing = draw(similarity, num_hard_negatives=1, own_among_hardest=True)
+    assert pairing.matched.all()
+    assert pairing.column.tolist() == list(range(12))
+
+
+def test_own_among_hardest_never_draws_who_is_no_candidate() -> None:
+    candidates = torch.tensor([True, False] * 6)
+    for epoch in range(30):
+        pairing = draw(
+            similarities(2),
+            candidates=candidates,
+            num_hard_negatives=None,
+            epoch=epoch,
+            own_among_hardest=True,
+        )
+        assert bool(candidates[pairing.column].all())
+        assert bool((pairing.column != torch.arange(12)).all())
+    nobody = draw(
+        similarities(0), candidates=torch.zeros(12, dtype=torch.bool), own_among_hardest=True
+    )
+    assert nobody.matched.all()

@@ -18,7 +18,7 @@ from tecafn.core.registry import Method
 from tecafn.core.scheme import Network, Phase, Scheme, parameter_groups
 from tecafn.layers.sequence import masked_mean
 from tecafn.losses.task import task_loss
-from tecafn.testing import METHOD_PARTS, MethodCase, method_case
+from tecafn.testing import METHOD_PARTS, MethodCase, check_part, method_case
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def test_a_sound_method_passes(sound: MethodCase, part: str, task: str) -> None:
         ("the batch is normalised", "batch of one", "toy: a batch of one must predict as"),
         (
             "a batch of one divides by zero",
-            "batch of one",
+            "trains on a batch of one",
             "toy: term 'task' is nan",
         ),
         (
@@ -186,6 +186,35 @@ def test_a_flaw_is_named(sound: MethodCase, flaw: str, part: str, message: str) 
     case = toy(sound, config=ToyConfig(flaw=flaw))
     with pytest.raises(AssertionError, match=message):
         METHOD_PARTS[part](case)
+
+
+def declared(sound: MethodCase, flaw: str, *parts: str) -> MethodCase:
+    """The toy with a flaw, and what its settings say they break."""
+    case = toy(sound, config=ToyConfig(flaw=flaw))
+    breaks = dict.fromkeys(parts, "copied on purpose")
+    return dataclasses.replace(
+        case, method=dataclasses.replace(case.method, breaks=lambda config: breaks)
+    )
+
+
+def test_a_declared_flaw_is_let_through_and_only_there(sound: MethodCase) -> None:
+    check_part(declared(sound, "padding is pooled", "padding invisible"), "padding invisible")
+    other = declared(sound, "padding is pooled", "neighbours invisible")
+    with pytest.raises(AssertionError, match="toy: padding must be invisible"):
+        check_part(other, "padding invisible")
+
+
+def test_a_declaration_that_is_not_true_is_found(sound: MethodCase) -> None:
+    with pytest.raises(
+        AssertionError,
+        match=r"toy: declares 'padding invisible' broken \(copied on purpose\), but these settings",
+    ):
+        check_part(declared(sound, "", "padding invisible"), "padding invisible")
+
+
+def test_a_declared_part_must_exist(sound: MethodCase) -> None:
+    with pytest.raises(AssertionError, match="toy: declares parts that do not exist: padding"):
+        check_part(declared(sound, "", "padding"), "phases")
 
 
 def test_the_batch_really_has_what_the_contract_speaks_of(sound: MethodCase) -> None:

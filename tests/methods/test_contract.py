@@ -13,7 +13,8 @@ from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
 from tecafn.core.info import Task
 from tecafn.core.registry import METHODS
-from tecafn.testing import METHOD_PARTS, MethodCase, check_method, method_case
+from tecafn.methods.tecafn import DIFFERENCES, Difference, TeCaFNConfig
+from tecafn.testing import METHOD_PARTS, MethodCase, check_method, check_part, method_case
 
 
 def variations() -> Iterator[tuple[str, str, Task, dict[str, Any]]]:
@@ -31,6 +32,9 @@ def variations() -> Iterator[tuple[str, str, Task, dict[str, Any]]]:
     yield "tecafn-audio-classification", "tecafn", "classification", {"core": Modality.AUDIO}
     yield "tecafn-linear", "tecafn", "regression", {"output": "linear"}
     yield "tecafn-random-partners", "tecafn", "regression", {"num_hard_negatives": "all"}
+    yield "tecafn-bank", "tecafn", "regression", {"bank_size": 16, "bank_frames": 5}
+    yield "tecafn-authors", "tecafn", "regression", {"variant": "authors"}
+    yield "tecafn-authors-classification", "tecafn", "classification", {"variant": "authors"}
 
 
 VARIATIONS = list(variations())
@@ -45,8 +49,48 @@ def case(request: pytest.FixtureRequest) -> Iterator[MethodCase]:
 
 
 @pytest.mark.parametrize("part", METHOD_PARTS)
-def test_contract_is_kept(case: MethodCase, part: str) -> None:
-    METHOD_PARTS[part](case)
+def test_contract_is_kept_but_for_what_is_declared(case: MethodCase, part: str) -> None:
+    check_part(case, part)
+
+
+ABOUT_PREDICTIONS = (
+    "padding invisible",
+    "neighbours invisible",
+    "batch of one",
+    "absent modalities",
+    "every parameter trained",
+)
+
+
+@pytest.mark.parametrize("difference", DIFFERENCES)
+def test_each_difference_alone_breaks_what_it_declares_and_nothing_else(
+    difference: Difference,
+) -> None:
+    with method_case("tecafn", config=TeCaFNConfig(differences=(difference,))) as case:
+        for part in ABOUT_PREDICTIONS:
+            check_part(case, part)
+
+
+BROKEN_BY_THE_AUTHORS = {
+    "padding invisible": "padding must be invisible: predictions differ by",
+    "neighbours invisible": "neighbours in the batch must be invisible: predictions differ by",
+    "batch of one": "a batch of one must predict as any other batch does: predictions differ by",
+    "absent modalities": "must be as one that does not exist: predictions differ by",
+}
+
+
+def test_the_authors_variant_breaks_these_parts_and_says_so() -> None:
+    config = TeCaFNConfig(variant="authors")
+    assert set(METHODS["tecafn"].breaks(config)) == set(BROKEN_BY_THE_AUTHORS)
+    with method_case("tecafn", config=config) as case:
+        for part, message in BROKEN_BY_THE_AUTHORS.items():
+            with pytest.raises(AssertionError, match=message):
+                METHOD_PARTS[part](case)
+
+
+def test_the_papers_variant_and_the_yardstick_break_nothing() -> None:
+    for name in METHODS:
+        assert METHODS[name].breaks(METHODS[name].config()) == {}
 
 
 def test_some_method_is_registered() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,21 @@ from tecafn.core.batch import Batch, Padded
 from tecafn.core.output import Progress
 from tecafn.core.parallel import average_gradients
 from tecafn.core.registry import METHODS
+from tecafn.methods.tecafn import TeCaFNConfig
 from tecafn.testing import MethodCase, method_case
 
 import tecafn.methods  # noqa: F401  isort: skip  registers every method
 
 SHARES = {"even": (6, 6), "uneven": (9, 3), "empty": (12, 0), "four": (4, 5, 0, 3)}
 PROGRESS = Progress(seed=5, epoch=2)
+# Every method as it is, and what changes who sees whom.
+CASES: dict[str, tuple[str, Any]] = {name: (name, None) for name in METHODS} | {
+    "tecafn-bank": ("tecafn", TeCaFNConfig(bank_size=5, bank_frames=5, swap_probability=1.0)),
+    "tecafn-some-differences": (
+        "tecafn",
+        TeCaFNConfig(differences=("mutual_information", "own_among_hardest", "padded_text")),
+    ),
+}
 
 
 def in_double(batch: Batch) -> Batch:
@@ -40,10 +50,21 @@ def trimmed(batch: Batch) -> Batch:
     return dataclasses.replace(batch, sequences=sequences)
 
 
-def step(case: MethodCase, batch: Batch) -> dict[str, torch.Tensor]:
-    """The gradient of one step without dropout, averaged over processes, and the loss terms."""
+def step(case: MethodCase, share: slice) -> dict[str, torch.Tensor]:
+    """The gradient of a second step without dropout, averaged over processes, the loss terms and
+    what is remembered.
+
+    The first step is taken without an optimizer, so that banks have something to remember.
+    """
     scheme = case.build(dropout=False).double()
     answer: dict[str, torch.Tensor] = {}
+    rows = torch.arange(12)[share]
+    earlier, batch = (
+        trimmed(in_double(case.mixed_batch(seed=seed).select(rows))) for seed in (1, 0)
+    )
+    for phase in scheme.phases():
+        scheme.after_step(earlier, phase.loss(earlier, PROGRESS), PROGRESS)
+    answer |= {f"buffer {name}": value.clone() for name, value in scheme.named_buffers()}
     for phase in scheme.phases():
         scheme.zero_grad(set_to_none=True)
         losses = phase.loss(batch, PROGRESS)
@@ -67,22 +88,21 @@ def one_of_many(rank: int, folder: str) -> None:
     Four processes are started once, because starting them is what takes the time.
     """
     torch.set_num_threads(1)
-    for name in METHODS:
+    for title_of_case, (name, config) in CASES.items():
         # Made before the processes meet: transformers saves in the first of them only.
-        with method_case(name) as case:
+        with method_case(name, config=config) as case:
             for title, shares in SHARES.items():
                 if rank >= len(shares):
                     continue
-                meeting = f"file://{folder}/{name}-{title}"
+                meeting = f"file://{folder}/{title_of_case}-{title}"
                 dist.init_process_group(
                     "gloo", init_method=meeting, rank=rank, world_size=len(shares)
                 )
                 first = sum(shares[:rank])
-                rows = torch.arange(first, first + shares[rank])
-                answer = step(case, trimmed(in_double(case.mixed_batch().select(rows))))
+                answer = step(case, slice(first, first + shares[rank]))
                 dist.destroy_process_group()
                 if rank == 0:
-                    torch.save(answer, Path(folder) / f"{name}-{title}.pt")
+                    torch.save(answer, Path(folder) / f"{title_of_case}-{title}.pt")
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +113,19 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("title", SHARES)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", CASES)
 def test_processes_together_give_the_one_process_gradient(
     name: str, title: str, answers: Path
 ) -> None:
     together = torch.load(answers / f"{name}-{title}.pt", weights_only=True)
-    with method_case(name) as case:
-        alone = step(case, in_double(case.mixed_batch()))
+    with method_case(CASES[name][0], config=CASES[name][1]) as case:
+        alone = step(case, slice(None))
     assert set(together) == set(alone)
     for what, value in alone.items():
         torch.testing.assert_close(together[what], value, rtol=1e-9, atol=1e-11, msg=what)
+
+
+def test_the_bank_has_something_to_be_compared(answers: Path) -> None:
+    for title in SHARES:
+        together = torch.load(answers / f"tecafn-bank-{title}.pt", weights_only=True)
+        assert bool((together["buffer banks.audio.index"] >= 100).all())

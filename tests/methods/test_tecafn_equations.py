@@ -357,7 +357,9 @@ class Slow:
             # Float32 in every precision; what they are is tested with the layers.
             codes = numbers(sinusoidal_positions(len(values), self.config.dim))
             values = [plus(frame, code) for frame, code in zip(values, codes, strict=True)]
-            values = transformer(values, None, mask, encoder.transformer, self.config.residual)
+            values = transformer(
+                values, None, mask, encoder.transformer, self.config.settled_residual
+            )
             values = lstm(values, mask, encoder.lstm)
         return convolve(values, mask, encoder.convolution), mask
 
@@ -372,7 +374,7 @@ class Slow:
     ) -> Frames:
         """Eq. 8-12."""
         module: Any = self.scheme.network.attention[modality]
-        return transformer(core[0], other[0], other[1], module, self.config.residual)
+        return transformer(core[0], other[0], other[1], module, self.config.settled_residual)
 
     def combine(self, core: tuple[Frames, Mask], fused: dict[Modality, Frames]) -> Vector:
         """z_s of the modalities in ``fused``."""
@@ -392,7 +394,7 @@ class Slow:
     def score(self, z: Vector) -> float:
         """Eq. 17 as settled."""
         answer = head(z, self.scheme.network)[0]
-        return 3 * math.tanh(answer) if self.config.output == "tanh" else answer
+        return 3 * math.tanh(answer) if self.config.settled_output == "tanh" else answer
 
     def has(self, batch: Batch, row: int, modality: Modality) -> bool:
         return modality in batch.sequences and bool(batch.present[modality][row])

@@ -41,20 +41,24 @@ class MultiHeadAttention(nn.Module):
         return heads.transpose(1, 2)  # (B, L, D) -> (B, H, L, D/H)
 
     def forward(self, query: Tensor, source: Tensor, source_mask: Tensor) -> Tensor:
-        """(B, Lq, D) attends to (B, Ls, D) where ``source_mask`` (B, Ls) is True.
+        """(B, Lq, D) attends to (B, Ls, D) where ``source_mask`` is True.
 
-        A row whose source has no real frame attends to all of it instead of dividing by zero; what
-        comes out is meaningless there and callers drop it by ``present``.
+        The mask is (B, Ls), or (B, H, Ls) where heads see different frames. A row whose source has
+        no real frame attends to all of it instead of dividing by zero; what comes out is
+        meaningless there and callers drop it by ``present``.
         """
         key, value = self.key_value(source).chunk(2, dim=-1)
-        allowed = source_mask | ~source_mask.any(1, keepdim=True)
+        allowed = source_mask | ~source_mask.any(-1, keepdim=True)
+        allowed = allowed.unsqueeze(-2)  # every query of a head sees the same frames
+        if allowed.ndim == 3:
+            allowed = allowed.unsqueeze(1)  # (B, 1, Ls) -> (B, 1, 1, Ls)
         heads = (self._heads(self.query(query)), self._heads(key), self._heads(value))
         dropped = self.dropout if self.training else 0.0
         if dropped and query.device.type == "cpu":
             attended = _attention_with_dropout(*heads, allowed, dropped)
         else:
             attended = functional.scaled_dot_product_attention(
-                *heads, attn_mask=allowed[:, None, None, :], dropout_p=dropped
+                *heads, attn_mask=allowed, dropout_p=dropped
             )
         merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return merged
@@ -70,12 +74,12 @@ def _attention_with_dropout(
     Args:
         query: (B, H, Lq, D/H).
         key, value: (B, H, Ls, D/H).
-        allowed: (B, Ls) bool, at least one True in each row.
+        allowed: (B, 1, 1, Ls) or (B, H, 1, Ls) bool, at least one True in each row.
         probability: of dropping an attention weight.
     """
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, H, Lq, Ls)
     bias = torch.zeros_like(allowed, dtype=scores.dtype).masked_fill_(~allowed, float("-inf"))
-    weights = (scores + bias[:, None, None, :]).softmax(dim=-1)
+    weights = (scores + bias).softmax(dim=-1)
     return dropout(weights, probability) @ value
 
 
@@ -125,7 +129,7 @@ class TransformerLayer(nn.Module):
         Args:
             stream: the query side.
             source: (B, Ls, D) of the other modality, or None for self-attention.
-            source_mask: (B, Ls), or (B, L) for self-attention.
+            source_mask: (B, Ls), or (B, L) for self-attention, or one a head: (B, H, Ls).
         """
         normed = self.attention_norm(stream)
         if self.source_norm is None:
@@ -140,7 +144,10 @@ class TransformerLayer(nn.Module):
 
 
 class Transformer(nn.Module):
-    """L layers; see ``TransformerLayer`` for the arguments."""
+    """L layers; see ``TransformerLayer`` for the arguments.
+
+    ``closing_norm=True`` ends with a LayerNorm, as MulT (Tsai et al. 2019) does.
+    """
 
     def __init__(
         self,
@@ -153,6 +160,7 @@ class Transformer(nn.Module):
         residual_dropout: float = 0.0,
         residual: Residual = "printed",
         cross: bool = False,
+        closing_norm: bool = False,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -167,9 +175,10 @@ class Transformer(nn.Module):
             )
             for _ in range(num_layers)
         )
+        self.closing_norm = nn.LayerNorm(dim) if closing_norm else None
 
     def forward(self, stream: Tensor, source: Tensor | None, source_mask: Tensor) -> Tensor:
         """(B, L, D) through all layers."""
         for layer in self.layers:
             stream = layer(stream, source, source_mask)
-        return stream
+        return stream if self.closing_norm is None else self.closing_norm(stream)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn import functional
 
 from tecafn.core.batch import Padded
 from tecafn.core.info import DataInfo, FeatureStatistics
 from tecafn.layers.attention import Residual, Transformer
+from tecafn.layers.authors import count_padding, scale_and_place
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.sequence import (
     MaskedConv1d,
@@ -17,7 +19,7 @@ from tecafn.layers.sequence import (
     sinusoidal_positions,
     zero_padding,
 )
-from tecafn.layers.text_encoder import build_text_encoder
+from tecafn.layers.text_encoder import TextEncoder, build_text_encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,26 @@ class Dropouts:
     attention: float = 0.0
     relu: float = 0.0
     residual: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AsTheAuthors:
+    """Where a frame encoder departs from the paper as the authors' public code does.
+
+    Args:
+        no_lstm: the transformer's states go on as they are.
+        early_convolution: the convolution has kernel 1 and stands before the transformer, where it
+            is the linear layer that is there anyway; none follows.
+        scaled_inputs: frames times the square root of d before positions are added.
+        unmasked: self-attention sees padding, which holds a raw frame of zeros.
+        closing_norm: the transformer ends with a LayerNorm.
+    """
+
+    no_lstm: bool = False
+    early_convolution: bool = False
+    scaled_inputs: bool = False
+    unmasked: bool = False
+    closing_norm: bool = False
 
 
 class FrameEncoder(nn.Module):
@@ -45,6 +67,7 @@ class FrameEncoder(nn.Module):
         kernel_size: of the convolution, odd.
         residual: see ``TransformerLayer``.
         dropouts: probabilities.
+        authors: departures from the paper; none by default.
     """
 
     def __init__(
@@ -59,8 +82,11 @@ class FrameEncoder(nn.Module):
         kernel_size: int,
         residual: Residual,
         dropouts: Dropouts,
+        authors: AsTheAuthors | None = None,
     ) -> None:
         super().__init__()
+        authors = authors or AsTheAuthors()
+        self.scaled_inputs, self.unmasked = authors.scaled_inputs, authors.unmasked
         known = statistics or FeatureStatistics([0.0] * width, [1.0] * width)
         self.standardise = Standardise(known.mean, known.std)
         self.project = nn.Linear(width, dim)
@@ -73,19 +99,34 @@ class FrameEncoder(nn.Module):
             relu_dropout=dropouts.relu,
             residual_dropout=dropouts.residual,
             residual=residual,
+            closing_norm=authors.closing_norm,
         )
-        self.lstm = MaskedLSTM(dim, hidden_dim)
-        self.convolution = MaskedConv1d(hidden_dim, dim, kernel_size=kernel_size)
+        if authors.early_convolution:
+            hidden_dim = dim  # nothing after the LSTM would bring its width to d
+        self.lstm = None if authors.no_lstm else MaskedLSTM(dim, hidden_dim)
+        self.convolution = (
+            None
+            if authors.early_convolution
+            else MaskedConv1d(dim if authors.no_lstm else hidden_dim, dim, kernel_size=kernel_size)
+        )
 
     def forward(self, frames: Padded) -> Padded:
         """(B, L, width) to (B, L, d)."""
         values = self.project(self.standardise(zero_padding(frames.values, frames.mask)))
-        length, dim = values.shape[1:]
-        positions = sinusoidal_positions(length, dim, device=values.device).to(values.dtype)
-        values = self.embedding_dropout(values + positions)  # eq. 1
-        values = self.transformer(values, None, frames.mask)  # eq. 2-3
-        values = self.lstm(values, frames.mask)  # eq. 4
-        return Padded(self.convolution(values, frames.mask), frames.mask)  # eq. 5
+        if self.scaled_inputs:
+            values = scale_and_place(values)
+        else:
+            length, dim = values.shape[1:]
+            positions = sinusoidal_positions(length, dim, device=values.device)
+            values = values + positions.to(values.dtype)
+        values = self.embedding_dropout(values)  # eq. 1
+        seen = count_padding(frames) if self.unmasked else frames
+        values = self.transformer(values, None, seen.mask)  # eq. 2-3
+        if self.lstm is not None:
+            values = self.lstm(values, frames.mask)  # eq. 4
+        if self.convolution is not None:
+            values = self.convolution(values, frames.mask)  # eq. 5
+        return Padded(values, frames.mask)
 
 
 class TextSequenceEncoder(nn.Module):
@@ -95,14 +136,28 @@ class TextSequenceEncoder(nn.Module):
         info: names the text encoder.
         dim: common width d.
         kernel_size: of the convolution, odd.
+        padded_to: as the authors' public code has it: shorter texts are padded to so many tokens,
+            and padding keeps the encoder's states, which then stand in X_t.
     """
 
-    def __init__(self, info: DataInfo, *, dim: int, kernel_size: int) -> None:
+    def __init__(
+        self, info: DataInfo, *, dim: int, kernel_size: int, padded_to: int | None = None
+    ) -> None:
         super().__init__()
+        self.padded_to = padded_to
         self.text_encoder = build_text_encoder(info)
         self.convolution = MaskedConv1d(self.text_encoder.hidden_dim, dim, kernel_size=kernel_size)
 
     def forward(self, text: Padded) -> Padded:
         """Token ids (B, L), or cached states (B, L, H), to (B, L, d)."""
-        states = self.text_encoder(text)
-        return Padded(self.convolution(states.values, states.mask), states.mask)
+        if self.padded_to is None:
+            states = self.text_encoder(text)
+            return Padded(self.convolution(states.values, states.mask), states.mask)
+        missing = max(0, self.padded_to - text.mask.shape[1])
+        behind = (0, missing) if text.values.ndim == 2 else (0, 0, 0, missing)
+        text = Padded(functional.pad(text.values, behind), functional.pad(text.mask, (0, missing)))
+        encoder = self.text_encoder
+        states = (
+            encoder(text, keep_padding=True) if isinstance(encoder, TextEncoder) else encoder(text)
+        )
+        return Padded(self.convolution(states.values, count_padding(states).mask), text.mask)

@@ -14,6 +14,37 @@ from tecafn.layers.dropout import Dropout
 OutputKind = Literal["tanh", "linear"]
 
 
+class Answer(nn.Module):
+    """The last linear layer of a method: a score on the label's scale, or logits.
+
+    Args:
+        in_dim: width of what is fused.
+        info: task, label range and number of classes.
+        output: ``linear``; ``tanh`` or ``sigmoid`` bound a score to the label range (TFN's
+            ``sigmoid * 6 - 3`` for labels in [-3, 3]). Logits are always linear.
+    """
+
+    def __init__(
+        self, in_dim: int, info: DataInfo, *, output: Literal["linear", "tanh", "sigmoid"]
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_dim, info.output_dim)
+        self.is_regression = info.task == "regression"
+        self.output = output if self.is_regression else "linear"
+        self.lowest, self.half_width = info.label_range[0], info.half_width
+
+    def forward(self, fused: Tensor) -> Tensor:
+        """(B, in_dim) to (B,) scores or (B, C) logits."""
+        # Autocasting would round the answer: bfloat16 steps by 1/64 near 3, which ties samples.
+        with torch.autocast(fused.device.type, enabled=False):
+            answer: Tensor = self.linear(fused.to(self.linear.weight.dtype))
+        if self.output == "tanh":
+            answer = self.lowest + self.half_width * (1 + torch.tanh(answer))
+        elif self.output == "sigmoid":
+            answer = self.lowest + 2 * self.half_width * torch.sigmoid(answer)
+        return answer.squeeze(-1) if self.is_regression else answer
+
+
 class PredictionHead(nn.Module):
     """MLP with tanh 128-256-128 and dropout, then a score or logits (TeCaFN, eq. 17).
 
@@ -42,10 +73,20 @@ class PredictionHead(nn.Module):
 
     def forward(self, fused: Tensor) -> Tensor:
         """(B, in_dim) to (B,) scores or (B, C) logits."""
+        return self.answer(self.hidden(fused))
+
+    def hidden(self, fused: Tensor) -> Tensor:
+        """(B, in_dim) to (B, 128), what the last layer takes."""
         # Autocasting would round the answer: bfloat16 steps by 1/64 near 3, which ties samples.
         with torch.autocast(fused.device.type, enabled=False):
             wide = fused if fused.dtype == torch.float64 else fused.float()
-            answer: Tensor = self.layers(wide)
+            states: Tensor = self.layers[:-1](wide)
+        return states
+
+    def answer(self, hidden: Tensor) -> Tensor:
+        """(B, 128) to (B,) scores or (B, C) logits."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            answer: Tensor = self.layers[-1](hidden)
         if self.scaled:
             answer = self.centre + self.half_width * torch.tanh(answer)
         return answer.squeeze(-1) if self.is_regression else answer

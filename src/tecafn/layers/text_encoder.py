@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -22,6 +23,8 @@ MINILM = "minilm"
 # Embeddings, then a stack of layers that take the states and a mask and nothing else. Others look
 # alike but add relative positions or norms of their own, which running the layers would leave out.
 FAMILY = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
+# Those that tell the second segment of a pair by an embedding; the others have one segment.
+SEGMENTED = ("bert", "electra", "ernie")
 
 
 def resolve_source(source: str) -> str:
@@ -81,6 +84,22 @@ def _load_weights(source: str, name: str) -> Any:
     return model
 
 
+def _separator_id(config: Any, source: str, name: str) -> int | None:
+    """The id of [SEP]: the model's configuration names it, or else its tokenizer does.
+
+    None, and so no second segment, for a model with neither.
+    """
+    from transformers import AutoTokenizer
+
+    known: int | None = getattr(config, "sep_token_id", None)
+    if known is None:
+        try:
+            known = _load(AutoTokenizer, source, name).sep_token_id
+        except UserError:
+            return None
+    return known
+
+
 def _quiet_transformers() -> None:
     from transformers.utils import logging
 
@@ -135,6 +154,10 @@ class TextEncoder(nn.Module):
     evaluation mode always (no dropout), so that what they compute can be computed once and
     cached. ``forward`` takes either token ids or those cached states.
 
+    Of ``[CLS] context [SEP] text [SEP]`` what follows the first [SEP] is the second segment, where
+    the encoder knows segments (RoBERTa and its kin have one). Batches need not carry segments: the
+    ids tell them.
+
     Args:
         spec: which encoder and how much of it is trained.
 
@@ -164,6 +187,11 @@ class TextEncoder(nn.Module):
         model = model.float()
         stack = model.transformer if config.model_type == "distilbert" else model.encoder
         self.config = model.config
+        self.separator_id: int | None = None
+        if config.model_type in SEGMENTED and config.type_vocab_size > 1:
+            self.separator_id = _separator_id(config, source, spec.source)
+            # Written with the architecture, so that a saved model needs no tokenizer to know it.
+            self.config.sep_token_id = self.separator_id
         self.embeddings = model.embeddings
         self.layers = cast(nn.ModuleList, stack.layer)
         self.hidden_dim = int(hidden_dim)
@@ -201,23 +229,46 @@ class TextEncoder(nn.Module):
             values = states[0] if isinstance(states, tuple) else states
         return values
 
+    def segment_ids(self, tokens: Padded, separator_id: int) -> Tensor:
+        """(B, L) int64: how many separators stand before a token, up to the last segment's number.
+
+        Padding is of segment 0, as tokenizers have it.
+        """
+        separators = ((tokens.values == separator_id) & tokens.mask).long()
+        before = separators.cumsum(1) - separators
+        return before.clamp(max=self.config.type_vocab_size - 1) * tokens.mask
+
     def frozen_states(self, tokens: Padded) -> Padded:
         """Token ids (B, L) to the states (B, L, D) that the first trained layer takes."""
-        values = self.embeddings(input_ids=tokens.values)
+        segments = {}
+        if self.separator_id is not None:
+            segments["token_type_ids"] = self.segment_ids(tokens, self.separator_id)
+        values = self.embeddings(input_ids=tokens.values, **segments)
         frozen = self.layers[: self.num_frozen_layers]
         return Padded(self._run(values, tokens.mask, frozen), tokens.mask)
 
-    def forward(self, text: Padded) -> Padded:
-        """Token ids (B, L), or cached states (B, L, D), to last hidden states (B, L, D)."""
+    def forward(self, text: Padded, *, keep_padding: bool = False) -> Padded:
+        """Token ids (B, L), or cached states (B, L, D), to last hidden states (B, L, D).
+
+        Args:
+            text: ids or states.
+            keep_padding: leave the states of padding as they come, not zero. Padding then holds
+                the padding token, or zero states after frozen layers (a cache has none for it).
+        """
         if not text.values.is_floating_point():
+            if keep_padding:
+                padding = torch.full_like(text.values, self.config.pad_token_id or 0)
+                text = Padded(torch.where(text.mask, text.values, padding), text.mask)
             text = self.frozen_states(text)
+            if keep_padding and self.is_partly_frozen:
+                text = Padded(zero_padding(text.values, text.mask), text.mask)
         trained = self.layers[self.num_frozen_layers :]
         states = self._run(text.values, text.mask, trained)
-        return Padded(zero_padding(states, text.mask), text.mask)
+        return Padded(states if keep_padding else zero_padding(states, text.mask), text.mask)
 
     def frozen_fingerprint(self) -> str:
         """SHA-256 over the frozen weights: the key under which their states are cached."""
-        digest = hashlib.sha256(str(self.num_frozen_layers).encode())
+        digest = hashlib.sha256(f"{self.num_frozen_layers} {self.separator_id}".encode())
         for module in self._frozen_modules():
             for name, value in sorted(module.state_dict().items()):
                 digest.update(name.encode())

@@ -34,6 +34,7 @@ def sample_hard_negatives(
     seed: int,
     epoch: int,
     stream: int,
+    own_among_hardest: bool = False,
 ) -> Pairing:
     """Pick, for each core sample, the most confusable partner from another sample.
 
@@ -46,6 +47,8 @@ def sample_hard_negatives(
         swap_probability: p, the chance that a sample is fused with another's frames.
         num_hard_negatives: how many of the most similar to draw from; None = all.
         seed, epoch, stream: which draw; a stream is a modality.
+        own_among_hardest: as the authors' public code has it: a sample counts among its own most
+            similar ones before it is excluded, so that where it is one of them ``num - 1`` remain.
 
     Returns:
         Pairing: ``column`` (B,) int64 and ``matched`` (B,) bool, False where swapped.
@@ -63,7 +66,8 @@ def sample_hard_negatives(
         tensor([False, False, False])
 
     Source: TeCaFN, Huang et al. 2024, Sect. 3.2.2-3.2.3, Algorithm 1, Table 2. The authors' code
-    counts a sample among its own most similar ones first; we exclude it before choosing.
+    counts a sample among its own most similar ones first; we exclude it before choosing, unless
+    ``own_among_hardest`` asks for theirs.
     """
     if num_hard_negatives is not None and num_hard_negatives < 1:
         raise ValueError(f"num_hard_negatives must be >= 1 or None, got {num_hard_negatives}")
@@ -73,10 +77,15 @@ def sample_hard_negatives(
     columns = torch.arange(num_columns, device=similarity.device)
     own = positive.unsqueeze(1) == columns  # (B, N); unlike one_hot, also for a share without rows
     allowed = candidates & ~own  # (B, N)
+    counted = allowed | own if own_among_hardest else allowed
     limit = num_columns if num_hard_negatives is None else min(num_hard_negatives, num_columns)
-    ranked = similarity.detach().float().masked_fill(~allowed, float("-inf"))
+    ranked = similarity.detach().float().masked_fill(~counted, float("-inf"))
     hardest = ranked.topk(limit, dim=1).indices  # (B, K), most similar first
-    available = allowed.sum(1).clamp(max=limit)
+    available = counted.sum(1).clamp(max=limit)
+    if own_among_hardest:
+        is_own = hardest == positive.unsqueeze(1)
+        hardest = hardest.gather(1, is_own.byte().argsort(dim=1, stable=True))  # own to the end
+        available = available - is_own.any(1).long()
 
     swap = sample_uniform(index, seed=seed, epoch=epoch, stream=2 * stream) < swap_probability
     share = sample_uniform(index, seed=seed, epoch=epoch, stream=2 * stream + 1)

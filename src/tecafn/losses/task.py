@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -9,12 +11,15 @@ from torch.nn import functional
 from tecafn.core.parallel import mean_over_rows
 
 
-def task_loss(prediction: Tensor, labels: Tensor | None) -> Tensor:
+def task_loss(
+    prediction: Tensor, labels: Tensor | None, *, scores: Literal["l1", "mse"] = "l1"
+) -> Tensor:
     """Mean absolute error of scores (TeCaFN, eq. 18), or cross-entropy of classes.
 
     Args:
         prediction: (B,) scores or (B, C) logits.
         labels: (B,) float scores or int64 classes.
+        scores: ``mse`` for the methods whose papers square the errors of scores.
 
     Returns:
         The mean over the global batch.
@@ -29,7 +34,8 @@ def task_loss(prediction: Tensor, labels: Tensor | None) -> Tensor:
     if labels is None:
         raise ValueError("a training batch needs a label in every row, got rows without one")
     if labels.is_floating_point():
-        rows = (prediction - labels).abs()
+        error = prediction - labels
+        rows = error.abs() if scores == "l1" else error.square()
     else:
         rows = functional.cross_entropy(prediction, labels, reduction="none")
     return mean_over_rows(rows, torch.ones_like(labels, dtype=torch.bool))

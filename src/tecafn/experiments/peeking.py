@@ -1,0 +1,125 @@
+"""CHOOSES ON THE TEST SPLIT. The protocol of the authors' public code, kept to explain its figures.
+
+There, after every epoch that improves the validation error the test error is looked at too, and the
+epoch reported is the one with the lowest **test** error among those. A figure so found is too good:
+it is the best of several looks. It is never an evaluation here; ``tecafn train`` does not see the
+test split, and this is done afterwards, on request, with weights that training kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from tecafn.core.errors import UserError
+from tecafn.core.parallel import world_size
+from tecafn.core.registry import METHODS
+from tecafn.core.weights import load_module
+from tecafn.data.loader import BatchLoader
+from tecafn.data.store import Store
+from tecafn.evaluation.evaluator import predict_source
+from tecafn.experiments.record import now, read_record, write_record
+from tecafn.experiments.run import assess_view, check_widths
+from tecafn.experiments.setup import open_fabric, usable_modalities
+from tecafn.serving.predictor import EXPORT_FOLDER, TEXT_ENCODER_FOLDER, Predictor, load
+from tecafn.training.checkpoint import Checkpoints
+from tecafn.training.run_lock import run_lock
+
+PROTOCOL = "authors-test-peeking"
+WARNING = (
+    "chosen on the test split itself, among the epochs that improved validation: too good by the "
+    "luck of several looks, and comparable with nothing but figures found the same way"
+)
+
+
+def peek_at_test(run: Path, *, data: Path, device: str = "auto") -> dict[str, Any]:
+    """Evaluate every kept epoch of a finished run on test and take the lowest test MAE.
+
+    Args:
+        run: trained with ``training.keep_improving_epochs = true``.
+        data: the store; its test split has labels.
+        device: auto, cpu or cuda.
+
+    Returns:
+        What ``record["protocols"]["authors_test_peeking"]`` now holds: the chosen epoch's metrics,
+        every epoch's test MAE, and ``warning``. ``record["evaluations"]`` is left as it was.
+
+    Raises:
+        UserError: the run kept one epoch alone, has other data, or the split has no labels.
+    """
+    record = read_record(run)
+    if not record["config"]["training"].get("keep_improving_epochs"):
+        raise UserError(
+            f"{run} kept the best epoch alone; protocol {PROTOCOL} needs a run trained with "
+            "--set training.keep_improving_epochs=true"
+        )
+    if record["data"]["task"] != "regression":
+        raise UserError(f"protocol {PROTOCOL} is by MAE; {run} is a {record['data']['task']}")
+    store = Store.open(data)
+    view = store.split("test")
+    if not view.labelled.all():
+        raise UserError(f"protocol {PROTOCOL} needs labels in the test split of {data}")
+    fabric = open_fabric(device, "32-true")
+    if world_size() > 1:
+        raise UserError(f"protocol {PROTOCOL} runs in one process, got {world_size()}")
+    exported = load(run)
+    check_widths(exported, store)
+    source = BatchLoader(
+        view,
+        modalities=usable_modalities(exported.definition.info),
+        batch_size=64,
+        seed=0,
+        shuffle=False,
+        text=exported.tokenizer,
+    )
+    epochs = _epochs_by_step(run)
+    assessed: list[dict[str, Any]] = []
+    for path in Checkpoints(run / "checkpoints").best_paths():
+        weights = path / "scheme.safetensors"
+        precision = record["config"]["training"]["precision"]
+        predictor = _with_weights_of(weights, exported, run, precision=precision)
+        predictor.to(fabric.device)
+        predictions = predict_source(
+            predictor.network_prediction, source, device=fabric.device, task=view.task
+        )
+        assessed.append({"epoch": epochs[int(path.name)], **assess_view(view, predictions)})
+    chosen = min(assessed, key=lambda assessment: float(assessment["metrics"]["mae"]))
+    outcome = {
+        "warning": WARNING,
+        "split": "test",
+        "chosen_on": "test",
+        "data_hash": store.content_hash,
+        "created": now(),
+        "looks": [{"epoch": a["epoch"], "test_mae": a["metrics"]["mae"]} for a in assessed],
+        **chosen,
+    }
+    with run_lock(run):
+        record = read_record(run)
+        key = PROTOCOL.replace("-", "_")
+        record["protocols"] = {**record.get("protocols", {}), key: outcome}
+        write_record(run, record)
+    return outcome
+
+
+def _with_weights_of(path: Path, exported: Predictor, run: Path, *, precision: str) -> Predictor:
+    """The run's network as it was at the end of another epoch."""
+    definition = exported.definition
+    spec = definition.info.text_encoder
+    if exported.tokenizer is not None:
+        folder = run / EXPORT_FOLDER / TEXT_ENCODER_FOLDER
+        spec = dataclasses.replace(spec, source=str(folder), load_weights=False)
+    info = dataclasses.replace(definition.info, text_encoder=spec)
+    scheme = METHODS[definition.method].build(definition.config, info)
+    if precision == "64-true":  # as it was trained, and so saved
+        scheme = scheme.double()
+    load_module(scheme, path)
+    return Predictor(definition, scheme.network.float(), exported.tokenizer)
+
+
+def _epochs_by_step(run: Path) -> dict[int, int]:
+    """Which epoch ended with which optimizer step."""
+    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    return {e["step"]: e["epoch"] for e in events if e["event"] == "epoch"}

@@ -1,0 +1,230 @@
+"""One modality to one vector, and what stands in its place where a sample lacks it.
+
+What the earlier fusion papers share: the networks of TFN, LMF, MISA, Self-MM and their kin differ
+in how vectors are fused, and take the vectors from an LSTM's last state, a mean over time, or the
+text encoder's [CLS].
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.info import DataInfo, FeatureStatistics
+from tecafn.core.parallel import world_size
+from tecafn.layers.sequence import Standardise, masked_mean, zero_padding
+from tecafn.layers.text_encoder import STORED_FEATURES, build_text_encoder
+
+Pooling = Literal["first", "mean"]
+
+
+def usable(info: DataInfo) -> tuple[Modality, ...]:
+    """The modalities in use that the data set has, in the order text, audio, vision."""
+    return tuple(
+        m
+        for m in Modality
+        if m in info.modalities
+        and (
+            m in info.widths or (m == Modality.TEXT and info.text_encoder.source != STORED_FEATURES)
+        )
+    )
+
+
+class ModalityFrames(nn.Module):
+    """A batch's sequences as every fusion takes them: clean, standardised, text encoded.
+
+    Text: the encoder's last hidden states. Audio and vision: standardised by the training split's
+    statistics, zero where masked. The text encoder is ``text_encoder``, so that its parameters
+    have their own learning rate.
+
+    Args:
+        info: widths, statistics and the text encoder.
+
+    ``dims`` has the width of each usable modality.
+    """
+
+    def __init__(self, info: DataInfo) -> None:
+        super().__init__()
+        self.dims: dict[Modality, int] = {}
+        self.standardise = nn.ModuleDict()
+        for modality in usable(info):
+            if modality == Modality.TEXT:
+                self.text_encoder = build_text_encoder(info)
+                self.dims[modality] = self.text_encoder.hidden_dim
+            else:
+                width = info.widths[modality]
+                known = info.statistics.get(modality)
+                known = known or FeatureStatistics([0.0] * width, [1.0] * width)
+                self.standardise[modality] = Standardise(known.mean, known.std)
+                self.dims[modality] = width
+
+    def forward(self, batch: Batch) -> dict[Modality, Padded]:
+        """(B, L, width) of each usable modality the batch has tensors for."""
+        frames: dict[Modality, Padded] = {}
+        for modality in self.dims:
+            if modality not in batch.sequences:
+                continue
+            sequence = batch.sequences[modality]
+            if modality == Modality.TEXT:
+                frames[modality] = self.text_encoder(sequence)
+            else:
+                values = zero_padding(sequence.values, sequence.mask)
+                values = zero_padding(self.standardise[modality](values), sequence.mask)
+                frames[modality] = Padded(values, sequence.mask)
+        return frames
+
+
+def pool(sequence: Padded, pooling: Pooling) -> Tensor:
+    """(B, L, D) to (B, D): the ``first`` real frame, [CLS] of a text, or the ``mean``.
+
+    Zero where a row has no real frame.
+
+    Example:
+        >>> frames = Padded(torch.tensor([[[1.0], [3.0]]]), torch.tensor([[True, True]]))
+        >>> pool(frames, "first").item(), pool(frames, "mean").item()
+        (1.0, 2.0)
+    """
+    if pooling == "mean":
+        return masked_mean(sequence.values, sequence.mask)
+    first = sequence.mask.byte().argmax(1)  # index of the first True
+    rows = torch.arange(len(first), device=first.device)
+    return zero_padding(sequence.values, sequence.mask)[rows, first]
+
+
+class SequenceLSTM(nn.Module):
+    """LSTM layers over the real frames alone, wherever they stand.
+
+    Args:
+        in_dim: width of a frame.
+        hidden_dim: width of a direction's state.
+        num_layers: stacked.
+        bidirectional: also from the last frame to the first.
+    """
+
+    def __init__(
+        self, in_dim: int, hidden_dim: int, *, num_layers: int = 1, bidirectional: bool = False
+    ) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(
+            in_dim, hidden_dim, num_layers, batch_first=True, bidirectional=bidirectional
+        )
+        self.out_dim = hidden_dim * (2 if bidirectional else 1)
+
+    def forward(self, sequence: Padded) -> tuple[Padded, Tensor]:
+        """All states (B, L, out_dim), and the last layer's final state (B, out_dim).
+
+        Of a bidirectional LSTM the final state is that of each direction at its own end, forward
+        first. A row without real frames is zero in both.
+        """
+        values, mask = zero_padding(sequence.values, sequence.mask), sequence.mask
+        if len(values) == 0:
+            return (
+                Padded(values.new_zeros(*mask.shape, self.out_dim), mask),
+                values.new_zeros(0, self.out_dim),
+            )
+        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
+        front = values.gather(1, order.unsqueeze(-1).expand_as(values))
+        lengths = mask.sum(1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(front, lengths, batch_first=True, enforce_sorted=False)
+        packed_states, (final, _) = self.lstm(packed)
+        states, _ = pad_packed_sequence(
+            packed_states, batch_first=True, total_length=values.shape[1]
+        )
+        restored = torch.zeros_like(states).scatter(
+            1, order.unsqueeze(-1).expand_as(states), states
+        )
+        ends = [final[-2], final[-1]] if self.lstm.bidirectional else [final[-1]]
+        last = torch.cat(ends, dim=1) * mask.any(1, keepdim=True)
+        return Padded(zero_padding(restored, mask), mask), last
+
+
+class Slots(nn.Module):
+    """A learned vector for each modality, in the place of a sample's that it lacks.
+
+    Args:
+        dims: width of each modality's vector; also of those the data set does not have.
+    """
+
+    def __init__(self, dims: dict[Modality, int]) -> None:
+        super().__init__()
+        self.vectors = nn.ParameterDict({m: torch.zeros(dim) for m, dim in dims.items()})
+
+    def forward(self, vectors: dict[Modality, Tensor], batch: Batch) -> dict[Modality, Tensor]:
+        """(B, D) for every modality with a slot.
+
+        Args:
+            vectors: (B, D) of the modalities the batch has.
+            batch: says which samples have which.
+        """
+        filled = {}
+        for name, slot in self.vectors.items():
+            modality = Modality(name)
+            if modality in vectors:
+                there = batch.present[modality].unsqueeze(1)
+                filled[modality] = torch.where(there, vectors[modality], slot)
+            else:
+                filled[modality] = slot.expand(batch.size, -1)
+        return filled
+
+
+class GlobalBatchNorm(nn.Module):
+    """Batch normalisation of vectors by the mean and variance of the global batch.
+
+    Only rows that have the modality count. With fewer than two of them there is no variance, and
+    the running statistics are used.
+
+    Args:
+        dim: width.
+        momentum: of the running statistics, which evaluation uses.
+        eps: added to the variance.
+        affine: learned scale and shift.
+
+    Source: Ioffe and Szegedy 2015.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self, dim: int, *, momentum: float = 0.1, eps: float = 1e-5, affine: bool = True
+    ) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(dim)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(dim)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(dim))
+        self.register_buffer("running_var", torch.ones(dim))
+
+    def forward(self, vectors: Tensor, present: Tensor) -> Tensor:
+        """(B, D) to the same shape; ``present`` (B,) bool."""
+        mean, variance = self.running_mean, self.running_var
+        if self.training:
+            count = _sum_over_ranks(present.sum().to(vectors.dtype))
+            if count >= 2:
+                kept = torch.where(present.unsqueeze(1), vectors, vectors.new_zeros(()))
+                mean = _sum_over_ranks(kept.sum(0)) / count
+                centred = torch.where(present.unsqueeze(1), vectors - mean, vectors.new_zeros(()))
+                variance = _sum_over_ranks(centred.square().sum(0)) / count
+                with torch.no_grad():
+                    unbiased = variance * count / (count - 1)
+                    self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+                    self.running_var.lerp_(unbiased.to(self.running_var.dtype), self.momentum)
+        normed: Tensor = (vectors - mean) * (variance + self.eps).rsqrt()
+        if self.weight is None or self.bias is None:
+            return normed
+        return normed * self.weight + self.bias
+
+
+def _sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum over processes, with gradients."""
+    if world_size() == 1:
+        return values
+    from torch.distributed.nn.functional import all_reduce
+
+    total: Tensor = all_reduce(values, op=dist.ReduceOp.SUM)
+    return total
