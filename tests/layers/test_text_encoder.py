@@ -262,7 +262,7 @@ def padded_ids(rows: list[Any]) -> Padded:
 def test_a_pair_is_read_as_two_segments(
     pair_bert: str, contexts: list[str | None] | None, trained: int | None
 ) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(pair_bert)
+    tokenizer = AutoTokenizer.from_pretrained(pair_bert, truncation_side="left")
     first = TEXTS if contexts is None else [context or "" for context in contexts]
     encoded = tokenizer(
         first,
@@ -293,6 +293,26 @@ def test_a_pair_is_read_as_two_segments(
                 input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"]
             ).last_hidden_state
         assert float((flat - expected)[text.mask].abs().max()) > 0.1
+
+
+def test_of_a_long_pair_the_beginning_of_the_context_goes_first(pair_bert: str) -> None:
+    words = AutoTokenizer.from_pretrained(pair_bert)
+    room = 16 - 3
+    for text in ("no", "it was good " * 3, "it was good or was it not " * 5):
+        for context in ("a film", "a long film about a dog " * 5, ""):
+            [ids] = Tokenizer(pair_bert, max_tokens=16)([text], [context or None])
+            if not context:  # then it is no pair
+                continue
+            said = words(text, add_special_tokens=False)["input_ids"][: room - 1]
+            before = words(context, add_special_tokens=False)["input_ids"]
+            before = before[max(0, len(before) - (room - len(said))) :]
+            assert ids.tolist() == [2, *before, 3, *said, 3]
+
+
+def test_a_text_that_fills_the_whole_pair_is_cut_with_and_without_context(pair_bert: str) -> None:
+    long = "it was good or was it not " * 5
+    rows = Tokenizer(pair_bert, max_tokens=16)([long, long], ["a film about a dog", None])
+    assert [len(row) for row in rows] == [16, 15]
 
 
 def test_the_separator_travels_with_the_architecture(pair_bert: str, tmp_path: Path) -> None:

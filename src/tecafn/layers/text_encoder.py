@@ -112,7 +112,8 @@ class Tokenizer:
 
     Args:
         source: as ``TextEncoderSpec.source``.
-        max_tokens: longer texts are cut; of a pair the context is cut first.
+        max_tokens: longer texts are cut behind; of a pair the context is cut first, its beginning
+            before what was said last.
     """
 
     def __init__(self, source: str, *, max_tokens: int = 128) -> None:
@@ -129,13 +130,29 @@ class Tokenizer:
         if contexts is None or not any(contexts):
             encoded = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)
         else:
-            encoded = self._tokenizer(
-                [context or "" for context in contexts],
-                list(texts),
-                truncation="only_first",
-                max_length=self._max_tokens,
-            )
+            encoded = self._encode_pairs([context or "" for context in contexts], self._cut(texts))
         return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+
+    def _encode_pairs(self, contexts: Sequence[str], texts: Sequence[str]) -> Any:
+        side = self._tokenizer.truncation_side
+        self._tokenizer.truncation_side = "left"
+        try:
+            return self._tokenizer(
+                list(contexts), list(texts), truncation="only_first", max_length=self._max_tokens
+            )
+        finally:
+            self._tokenizer.truncation_side = side
+
+    def _cut(self, texts: Sequence[str]) -> list[str]:
+        """Texts that leave room for one token of context, which truncation may not remove."""
+        room = self._max_tokens - self._tokenizer.num_special_tokens_to_add(pair=True) - 1
+        encoded = self._tokenizer(
+            list(texts), add_special_tokens=False, return_offsets_mapping=True
+        )
+        return [
+            text if len(offsets) <= room else text[: offsets[room - 1][1]]
+            for text, offsets in zip(texts, encoded["offset_mapping"], strict=True)
+        ]
 
     @property
     def separator_id(self) -> int:
