@@ -55,6 +55,11 @@ bench-mosi: install ## real MOSI text and audio, three seeds, valid split (resum
 bench-variants: install ## the paper, its authors' code, both residuals, the bank, three seeds (resumable, hours)
 	$(BIN)/python benchmarks/variants.py
 
+SEEDS ?= 0
+.PHONY: bench-text
+bench-text: install ## MOSEI's and UR-FUNNY's real text, valid splits (resumable; SEEDS=0,1,2 for three)
+	$(BIN)/python benchmarks/real_text.py --seeds $(SEEDS)
+
 .PHONY: bench-mosi-sequences
 bench-mosi-sequences: install ## 229 real word-aligned MOSI sequences, ten folds by video (resumable)
 	$(BIN)/python benchmarks/mosi_sequences.py

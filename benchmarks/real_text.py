@@ -1,4 +1,4 @@
-"""Real CMU-MOSEI and UR-FUNNY, their text alone, on the validation splits (test labels are withheld).
+"""Real CMU-MOSEI and UR-FUNNY, text alone, on the validation splits (test labels are withheld).
 
     python benchmarks/real_text.py [--seeds 0] [--only mosei,ur-funny]
 
@@ -92,8 +92,8 @@ def _block(
     return "\n\n".join(
         [
             f"## {title}",
-            f"`configs/{row.config}`, {overrides}; figures are of the {len(runs.labels)} validation "
-            f"samples, **which also chose the checkpoints**. Seeds {', '.join(map(str, seeds))}.",
+            f"`configs/{row.config}`, {overrides}; figures are of the {len(runs.labels)} "
+            f"validation samples, **which also chose the checkpoints**. Seeds {', '.join(map(str, seeds))}.",
             table,
             f"`tecafn predict --split test` wrote {count} rows.",
         ]
