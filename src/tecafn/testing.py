@@ -66,7 +66,8 @@ class MethodCase:
         """Random samples; ``lacking`` maps a row to the letters (t, a, v) of what it lacks.
 
         Lengths differ, audio and vision masks have holes, and whatever is masked holds garbage
-        that nobody may look at.
+        that nobody may look at. For a method that needs word-aligned frames, audio and vision of a
+        sample have one length and its tokens, some of them, name frames.
         """
         generator = torch.Generator().manual_seed(seed)
 
@@ -77,10 +78,13 @@ class MethodCase:
         for row, letters in (lacking or {}).items():
             for modality in Modality:
                 present[modality][row] = modality[0] not in letters
+        is_aligned = "aligned" in self.method.needs
         sequences: dict[Modality, Padded] = {}
+        lengths = integers(0, 1, size)
         for modality in Modality:
             longest = 7
-            lengths = integers(3, longest + 1, size)
+            if not (is_aligned and modality == Modality.VISION):  # vision is as long as audio
+                lengths = integers(3, longest + 1, size)
             mask = torch.arange(longest) < lengths.unsqueeze(1)
             if modality != Modality.TEXT:
                 # A hole is a frame that held NaN; the first frame stays so that none is empty.
@@ -109,11 +113,25 @@ class MethodCase:
             labels=labels,
             index=torch.arange(size) + 100 * seed,
             ids=tuple(f"video_{100 * seed + row}" for row in range(size)),
+            frame_of_token=_frame_of_token(sequences, lengths, generator) if is_aligned else None,
         )
 
     def mixed_batch(self, *, seed: int = 0) -> Batch:
         """Six complete rows and one for every way to lack one or two modalities."""
         return self.batch(12, seed=seed, lacking=dict(enumerate(("t", "a", "v", "ta", "tv", "av"))))
+
+
+def _frame_of_token(
+    sequences: Mapping[Modality, Padded], num_frames: Tensor, generator: torch.Generator
+) -> Tensor:
+    """(B, Lt): frames in order for the tokens between [CLS] and [SEP], a few tokens without one."""
+    text = sequences[Modality.TEXT].mask
+    share = torch.rand(text.shape, generator=generator).sort(dim=1).values
+    frame = (share * num_frames.unsqueeze(1)).long()
+    places = torch.arange(text.shape[1])
+    spoken = (places > 0) & (places < text.sum(1, keepdim=True) - 1)
+    spoken &= torch.rand(text.shape, generator=generator) < 0.8
+    return torch.where(spoken, frame, -1)
 
 
 @contextlib.contextmanager
@@ -212,12 +230,13 @@ def _drop(batch: Batch, modalities: str) -> Batch:
         batch,
         sequences={m: batch.sequences[m] for m in kept},
         present={m: batch.present[m] for m in kept},
+        frame_of_token=batch.frame_of_token if Modality.TEXT in kept else None,
     )
 
 
 def _stretch(batch: Batch) -> Batch:
     """Every sequence followed by a different number of masked frames of garbage."""
-    sequences = {}
+    sequences, frame_of_token = {}, batch.frame_of_token
     for extra, (modality, padded) in enumerate(batch.sequences.items(), start=2):
         more = padded.values.flip(1)[:, :extra]
         more = 31 - more if modality == Modality.TEXT else 50.0 + 7.0 * more
@@ -226,7 +245,10 @@ def _stretch(batch: Batch) -> Batch:
         sequences[modality] = Padded(
             torch.cat([padded.values, more], 1), torch.cat([padded.mask, mask], 1)
         )
-    return dataclasses.replace(batch, sequences=sequences)
+        if modality == Modality.TEXT and frame_of_token is not None:
+            nowhere = torch.full((batch.size, extra), -1)
+            frame_of_token = torch.cat([frame_of_token, nowhere], 1)
+    return dataclasses.replace(batch, sequences=sequences, frame_of_token=frame_of_token)
 
 
 def _assert_close(got: Tensor, expected: Tensor, limit: float, claim: str) -> None:

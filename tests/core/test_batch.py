@@ -48,6 +48,22 @@ def test_present_must_name_the_modalities_of_the_sequences() -> None:
         batch(sequences={})
 
 
+@pytest.mark.parametrize(
+    ("frames", "got"),
+    [
+        (torch.zeros(3, 5, dtype=torch.int64), r"int64 \(3, 5\)"),
+        (torch.zeros(3, 4), r"float32 \(3, 4\)"),
+    ],
+)
+def test_frames_of_tokens_that_do_not_fit_the_text_name_both_shapes(
+    frames: torch.Tensor, got: str
+) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^frame_of_token must be int64 \(3, 4\), one a text token, got {got}$"
+    ):
+        batch(frame_of_token=frames)
+
+
 def test_select_takes_rows_in_order_with_repeats() -> None:
     whole = batch()
     part = whole.select(torch.tensor([2, 0, 2]))
@@ -76,6 +92,11 @@ def test_to_moves_everything_and_keeps_the_rest() -> None:
     tensors += [*moved.present.values(), *moved.unimodal_labels.values(), moved.labels]
     assert {tensor.device.type for tensor in tensors if tensor is not None} == {"meta"}
     assert moved.ids == batch().ids
+
+
+def test_has_is_false_where_the_batch_has_no_tensor() -> None:
+    assert batch().has(AUDIO).tolist() == [True, False, True]
+    assert batch().has(VISION).tolist() == [False] * 3
 
 
 def test_modalities_are_their_names() -> None:

@@ -152,15 +152,6 @@ def test_classes_are_trained_evaluated_and_predicted(
     assert evaluation["metrics"]["accuracy"] == pytest.approx(np.mean(hits))
 
 
-@pytest.mark.usefixtures("without_report")
-def test_metric_that_the_task_lacks_cannot_choose_the_epoch(
-    train_tiny: TrainTiny, make_store: MakeStore, tmp_path: Path
-) -> None:
-    store = make_store(tmp_path / "classes", task="classification")
-    with pytest.raises(UserError, match="no metric 'mae' to monitor"):
-        train_tiny("run", data=store)
-
-
 # What it never reads
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +99,52 @@ def test_method_that_cannot_do_the_task_is_one_line(
     monkeypatch.setitem(METHODS._items, "tecafn", only)
     with pytest.raises(UserError, match="does regression, the data set is a classification"):
         build_scheme(config, describe_data(store, store.split("train"), config))
+
+
+@pytest.mark.parametrize(
+    ("task", "monitor"),
+    [("classification", "mae"), ("regression", "accuracy"), ("regression", "loss")],
+)
+def test_monitor_that_the_task_does_not_have_is_refused_before_training(
+    make_store: Callable[..., Path], tiny_toml: Path, tmp_path: Path, task: str, monitor: str
+) -> None:
+    store = Store.open(make_store(tmp_path / "store", task=task))
+    config = load_config(tiny_toml, [f"training.monitor={monitor}"])
+    with pytest.raises(UserError, match=f"monitor '{monitor}' is not measured on a {task}: "):
+        build_scheme(config, describe_data(store, store.split("train"), config))
+
+
+NEEDS = (
+    r"^method 'tecafn' needs word-aligned frames \(needs: aligned\); \S+store {lacks}: "
+    r"import an aligned source \(csd with words, misa, mag; mmsa aligned_50 with "
+    r"text_encoder=features\)$"
+)
+
+
+def needy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TeCaFN as if it needed word-aligned frames."""
+    method = dataclasses.replace(METHODS["tecafn"], needs=("aligned",))
+    monkeypatch.setitem(METHODS._items, "tecafn", method)
+
+
+def test_method_that_needs_alignment_refuses_a_data_set_without(
+    make_store: Callable[..., Path],
+    tiny_toml: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = Store.open(make_store(tmp_path / "store"))
+    train, config = store.split("train"), load_config(tiny_toml)
+    describe_data(store, train, config)
+    needy(monkeypatch)
+    with pytest.raises(UserError, match=NEEDS.format(lacks="is not aligned")):
+        describe_data(store, train, config)
+    aligned = dataclasses.replace(store.description, aligned=True)
+    monkeypatch.setattr(store, "description", aligned)
+    with pytest.raises(UserError, match=NEEDS.format(lacks="does not say which words .* are")):
+        describe_data(store, train, config)
+    with_features = dataclasses.replace(config, text_encoder="features")
+    describe_data(store, train, with_features)
 
 
 @pytest.mark.usefixtures("no_fsync")

@@ -134,6 +134,19 @@ def test_cached_states_of_a_partly_frozen_encoder_equal_the_full_forward(
     torch.testing.assert_close(whole.values[text.mask], expected[text.mask], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("trained", [None, 0, 1])
+def test_forward_is_its_two_halves(bert: str, trained: int | None) -> None:
+    whole, text = encoder(bert, num_trained_layers=trained).eval(), tokens()
+    first = whole.first_states(text)
+    assert whole.num_trained_layers == (len(whole.layers) if trained is None else trained)
+    torch.testing.assert_close(first.values, whole.frozen_states(text).values)
+    expected = whole(text)
+    for begun in (first, whole.first_states(first)):  # states are passed through
+        both = whole.trained_states(begun)
+        torch.testing.assert_close(both.values, expected.values)
+        assert torch.equal(both.mask, text.mask)
+
+
 def test_cached_states_are_the_same_in_training_mode(bert: str) -> None:
     module = encoder(bert, num_trained_layers=1).train()
     text = tokens()
@@ -369,6 +382,13 @@ def test_an_encoder_of_one_segment_type_has_no_separator(tmp_path: Path) -> None
     module = encoder(source)
     assert module.separator_id is None
     module(tokens())
+
+
+def test_the_fingerprint_tells_what_the_same_weights_mean(bert: str) -> None:
+    module = encoder(bert, num_trained_layers=1)
+    before = module.frozen_fingerprint()
+    module.config.hidden_act = "relu"
+    assert module.frozen_fingerprint() != before
 
 
 def test_the_fingerprint_tells_where_segments_begin(pair_bert: str) -> None:

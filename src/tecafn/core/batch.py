@@ -71,6 +71,13 @@ class Batch:
         index: (B,) int64, the row in its split; per-sample draws and banks key on it.
         ids: B public ids, ``<video>_<clip>``.
         unimodal_labels: (B,) per modality where the data set annotates them (CH-SIMS).
+        frame_of_token: (B, Lt) int64, for each text token the audio and vision frame it was spoken
+            in; -1 for [CLS], [SEP], padding and a token without a frame. None where the data set is
+            not word-aligned.
+
+    Raises:
+        ValueError: ``present`` and ``sequences`` name different modalities, or ``frame_of_token``
+            is not int64 of the text's first two dimensions.
 
     Example:
         >>> frames = Padded(torch.zeros(1, 2, 5), torch.ones(1, 2, dtype=torch.bool))
@@ -87,6 +94,7 @@ class Batch:
     index: Tensor
     ids: Sequence[str]
     unimodal_labels: Mapping[Modality, Tensor] = field(default_factory=dict)
+    frame_of_token: Tensor | None = None
 
     def __post_init__(self) -> None:
         if set(self.sequences) != set(self.present):
@@ -94,6 +102,14 @@ class Batch:
                 f"present must name the modalities of sequences {sorted(self.sequences)}, "
                 f"got {sorted(self.present)}"
             )
+        frame, text = self.frame_of_token, self.sequences.get(Modality.TEXT)
+        if frame is not None and text is not None:
+            expected = tuple(text.mask.shape)
+            if frame.dtype != torch.int64 or tuple(frame.shape) != expected:
+                raise ValueError(
+                    f"frame_of_token must be int64 {expected}, one a text token, got "
+                    f"{str(frame.dtype).removeprefix('torch.')} {tuple(frame.shape)}"
+                )
 
     @property
     def size(self) -> int:
@@ -105,6 +121,12 @@ class Batch:
         """Where the rows lie."""
         return self.index.device
 
+    def has(self, modality: Modality) -> Tensor:
+        """(B,) bool: which samples have this modality; none where the batch has no tensor of it."""
+        if modality in self.present:
+            return self.present[modality]
+        return torch.zeros_like(self.index, dtype=torch.bool)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return Batch(
@@ -114,6 +136,7 @@ class Batch:
             index=self.index.to(device),
             ids=self.ids,
             unimodal_labels={m: label.to(device) for m, label in self.unimodal_labels.items()},
+            frame_of_token=None if self.frame_of_token is None else self.frame_of_token.to(device),
         )
 
     def select(self, rows: Tensor) -> Batch:
@@ -125,6 +148,7 @@ class Batch:
             index=self.index[rows],
             ids=tuple(self.ids[int(row)] for row in rows),
             unimodal_labels={m: label[rows] for m, label in self.unimodal_labels.items()},
+            frame_of_token=None if self.frame_of_token is None else self.frame_of_token[rows],
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tecafn.core.batch import Batch, Modality, Padded
@@ -100,6 +101,8 @@ class BatchLoader:
         num_workers: processes that build batches ahead; the batches are the same for any number.
         require_labels: refuse a view with unlabelled rows.
         chunk_batches: see ``plan_batches``.
+        frame_of_token: N arrays as long as the texts, from ``data.text.frames_of_texts``; None
+            where the data set is not word-aligned.
 
     A frame with NaN or infinity is masked where it stands, its values zero. A sample without a
     good frame of a modality is absent there: ``present`` False and every frame masked.
@@ -121,6 +124,7 @@ class BatchLoader:
         num_workers: int = 0,
         require_labels: bool = False,
         chunk_batches: int = 20,
+        frame_of_token: Sequence[NDArray[np.int64]] | None = None,
     ) -> None:
         num_unlabelled = int((~view.labelled).sum())
         if require_labels and num_unlabelled:
@@ -128,7 +132,8 @@ class BatchLoader:
                 f"split {view.name!r} must have labels, {num_unlabelled} of {len(view)} samples "
                 "have none"
             )
-        self._builder = _BatchBuilder(view, {m: _frame_source(view, m, text) for m in modalities})
+        sources = {m: _frame_source(view, m, text) for m in modalities}
+        self._builder = _BatchBuilder(view, sources, frame_of_token)
         self._batch_size = batch_size
         self._seed = seed
         self._shuffle = shuffle
@@ -215,10 +220,20 @@ class _PlannedBatches(Dataset[Batch]):
 class _BatchBuilder:
     """Rows -> Batch."""
 
-    def __init__(self, view: SplitView, sources: Mapping[Modality, FrameSource]) -> None:
+    def __init__(
+        self,
+        view: SplitView,
+        sources: Mapping[Modality, FrameSource],
+        frame_of_token: Sequence[NDArray[np.int64]] | None,
+    ) -> None:
         self._view = view
         self.sources = sources
         self._unimodal = {m: view.unimodal_labels(m) for m in Modality}
+        if frame_of_token is not None:
+            counts = [len(frames) for frames in frame_of_token]
+            if counts != sources[Modality.TEXT].lengths.tolist():
+                raise ValueError("frame_of_token must have one frame for each token of each text")
+        self._frame_of_token = frame_of_token
 
     def build(self, rows: Rows, whole: Rows) -> Batch:
         """The batch of ``rows``, a share of the global batch ``whole``.
@@ -242,7 +257,18 @@ class _BatchBuilder:
                 for m, values in self._unimodal.items()
                 if not np.isnan(values[whole]).any()
             },
+            frame_of_token=self._token_frames(rows, padded),
         )
+
+    def _token_frames(self, rows: Rows, padded: Mapping[Modality, Padded]) -> Tensor | None:
+        """(B, Lt) int64, -1 behind a text."""
+        if self._frame_of_token is None:
+            return None
+        frames = torch.full(padded[Modality.TEXT].mask.shape, -1, dtype=torch.int64)
+        for position, row in enumerate(rows):
+            own = self._frame_of_token[row]
+            frames[position, : len(own)] = torch.from_numpy(own)
+        return frames
 
 
 def _pad(source: FrameSource, rows: Rows) -> Padded:

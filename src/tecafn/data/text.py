@@ -1,8 +1,13 @@
-"""What a batch carries for the text: token ids, cached hidden states, or stored vectors."""
+"""What a batch carries for the text: token ids, cached hidden states, or stored vectors.
+
+Of a word-aligned data set also where each token was spoken: ``frames_of_texts``.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +19,13 @@ from tecafn.data.store import SplitView
 Tokenize = Callable[[Sequence[str], Sequence[str | None]], Sequence[NDArray[np.int64]]]
 """Maps N texts and their contexts (None where there is none) to N arrays (L,) of token ids,
 special tokens included."""
+
+TokenSpans = Callable[[Sequence[str], Sequence[str | None]], Sequence[NDArray[np.int64]]]
+"""Maps the same to N arrays (L, 2): from which character of the text to which a token reaches;
+(-1, -1) for special tokens and those of a context."""
+
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")  # an apostrophe may be a typesetter's
+_PAUSE = "sp"
 
 
 @runtime_checkable
@@ -82,3 +94,75 @@ class StoredVectors:
 
 
 FrameSource = TokenIds | CachedHidden | StoredVectors
+
+
+def frames_of_texts(view: SplitView, spans: TokenSpans | None) -> list[NDArray[np.int64]] | None:
+    """For each token of each text the frame it was spoken in, in a word-aligned data set.
+
+    Args:
+        view: the rows; ``words`` has one a frame, pauses included.
+        spans: what ``Tokenizer.spans`` gives; None where text comes as stored vectors, which are
+            aligned themselves.
+
+    Returns:
+        N arrays (L,) int64 with -1 for a token without a frame, as long as the text; None if no
+        row has words.
+    """
+    if spans is None:
+        return [np.arange(length, dtype=np.int64) for length in view.lengths(Modality.TEXT)]
+    words = view.column("words")
+    if not any(words):
+        return None
+    reaches = spans(view.texts, view.column("context"))
+    return [
+        align_tokens(text, reach, said or ()) if text.strip() else np.empty(0, np.int64)
+        for text, reach, said in zip(view.texts, reaches, words, strict=True)
+    ]
+
+
+def align_tokens(text: str, spans: NDArray[np.int64], words: Sequence[str]) -> NDArray[np.int64]:
+    """Which of the spoken words each token of a text belongs to.
+
+    The text's words and the spoken ones are matched in order, whatever their case and punctuation;
+    a word that only one side has matches nothing.
+
+    Args:
+        text: as it was tokenised.
+        spans: (L, 2) characters of each token, (-1, -1) for special ones.
+        words: W spoken words; pauses are "sp".
+
+    Returns:
+        (L,) int64 in [0, W), or -1.
+
+    Example:
+        >>> spans = np.array([[-1, -1], [0, 3], [3, 5], [5, 6], [7, 11], [-1, -1]])
+        >>> align_tokens("Didn't work", spans, ["sp", "DIDN'T", "uh", "WORK"]).tolist()
+        [-1, 1, 1, 1, 3, -1]
+    """
+    frames = np.full(len(spans), -1, np.int64)
+    written = list(_WORD.finditer(text))
+    spoken = [
+        (number, _folded(match[0]))
+        for number, word in enumerate(words)
+        if word != _PAUSE
+        for match in _WORD.finditer(word)
+    ]
+    matcher = SequenceMatcher(
+        None, [_folded(match[0]) for match in written], [word for _, word in spoken], autojunk=False
+    )
+    place = np.full(len(text) + 1, -1, np.int64)  # of each character
+    for block in matcher.get_matching_blocks():
+        for step in range(block.size):
+            start, end = written[block.a + step].span()
+            place[start:end] = spoken[block.b + step][0]
+    for token, (start, end) in enumerate(spans.tolist()):
+        if start >= 0:
+            # Some tokenizers count the space before a word as the token's; it has no frame.
+            known = place[start:end][place[start:end] >= 0]
+            frames[token] = known[0] if len(known) else -1
+    return frames
+
+
+def _folded(word: str) -> str:
+    """Without case and apostrophes."""
+    return word.casefold().replace("'", "").replace("\u2019", "")

@@ -40,10 +40,12 @@ from tecafn.experiments.record import (
 )
 from tecafn.experiments.setup import (
     build_scheme,
+    check_needs,
     describe_data,
     open_fabric,
     prepare_batches,
     say_what_is_absent,
+    token_frames,
     usable_modalities,
 )
 from tecafn.serving.predictor import (
@@ -298,14 +300,18 @@ def _open_for(
     predictor, store = load(run), Store.open(data)
     view = store.split(split)
     check_widths(predictor, store)
+    definition = predictor.definition
+    encoder = definition.info.text_encoder.source
+    check_needs(definition.method, store, view, text_encoder=encoder)
     predictor.to(fabric.device)
     source = BatchLoader(
         view,
-        modalities=usable_modalities(predictor.definition.info),
+        modalities=usable_modalities(definition.info),
         batch_size=64,
         seed=0,
         shuffle=False,
         text=predictor.tokenizer,
+        frame_of_token=token_frames(store, view, definition.info, predictor.tokenizer),
     )
     return predictor, store, view, source
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from numpy.typing import NDArray
 
 from tecafn.core.batch import Modality
-from tecafn.core.errors import UserError
+from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import DataInfo
 from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
@@ -19,14 +20,16 @@ from tecafn.core.scheme import Scheme
 from tecafn.data.loader import BatchLoader
 from tecafn.data.statistics import column_statistics
 from tecafn.data.store import SplitView, Store
-from tecafn.data.text import HiddenStates, Tokenize
+from tecafn.data.text import HiddenStates, Tokenize, frames_of_texts
 from tecafn.experiments.config import RunConfig
 from tecafn.experiments.launched import launched
 from tecafn.experiments.text_cache import cached_states
 from tecafn.layers.text_encoder import STORED_FEATURES, TextEncoder, Tokenizer
+from tecafn.training.config import MONITORS
 from tecafn.training.together import remember_peers
 
 DEVICES = ("auto", "cpu", "cuda")
+_OF_CLASSES = ("accuracy", "f1")
 
 
 def open_fabric(device: str, precision: str) -> Fabric:
@@ -65,8 +68,10 @@ def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo
     """What a network must know: widths, scale, and the statistics of ``train``'s real frames.
 
     Raises:
-        UserError: none of the modalities in use is in the store.
+        UserError: none of the modalities in use is in the store, or the store lacks what the method
+            needs.
     """
+    check_needs(config.method, store, train, text_encoder=config.text_encoder)
     stored = store.description.widths
     reads_features = config.text_encoder == STORED_FEATURES
     widths = {
@@ -93,6 +98,49 @@ def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo
     )
 
 
+def check_needs(name: str, store: Store, view: SplitView, *, text_encoder: str) -> None:
+    """Refuse data without what the method needs beyond widths.
+
+    Args:
+        name: a registered method.
+        store: what is known of the data set.
+        view: one of its splits.
+        text_encoder: stored text vectors are aligned by their places, texts by their words.
+
+    Raises:
+        UserError: the method needs word-aligned frames and there are none.
+    """
+    needs = METHODS[name].needs
+    assert set(needs) <= {"aligned"}, f"nobody checks what {name} needs: {needs}"
+    if not needs:
+        return
+    lacks = None
+    if not store.description.aligned:
+        lacks = "is not aligned"
+    elif text_encoder != STORED_FEATURES and not any(view.column("words")):
+        lacks = "does not say which words its frames are"
+    if lacks:
+        raise UserError(
+            f"method {name!r} needs word-aligned frames (needs: aligned); {store.path} {lacks}: "
+            "import an aligned source (csd with words, misa, mag; mmsa aligned_50 with "
+            "text_encoder=features)"
+        )
+
+
+def token_frames(
+    store: Store, view: SplitView, info: DataInfo, tokenizer: Tokenizer | None
+) -> list[NDArray[np.int64]] | None:
+    """For each token of the view's texts its frame of audio and vision.
+
+    Returns:
+        N arrays; None where the data set is not word-aligned, or text or frames are not in use.
+    """
+    used = usable_modalities(info)
+    if not store.description.aligned or Modality.TEXT not in used or len(used) == 1:
+        return None
+    return frames_of_texts(view, None if tokenizer is None else tokenizer.spans)
+
+
 def build_scheme(config: RunConfig, info: DataInfo) -> Scheme:
     """The untrained scheme; the same for the same seed.
 
@@ -104,6 +152,13 @@ def build_scheme(config: RunConfig, info: DataInfo) -> Scheme:
         raise UserError(
             f"method {config.method!r} does {' and '.join(method.tasks)}, "
             f"the data set is a {info.task}"
+        )
+    of_scores = tuple(name for name in MONITORS if name not in (*_OF_CLASSES, "loss"))
+    known = _OF_CLASSES if info.task == "classification" else of_scores
+    if config.training.monitor not in known:
+        raise UserError(
+            f"training.monitor {config.training.monitor!r} is not measured on a {info.task}: "
+            f"{nearest_known(config.training.monitor, known)}"
         )
     torch.manual_seed(config.seed)
     try:
@@ -121,7 +176,7 @@ class Batches:
         info: which modalities the data set has.
         tokenizer: None where text comes as stored vectors.
         encoder: the network's, or None.
-        cache_dir: where the states of frozen layers are kept.
+        store: whose views are loaded; the states of frozen layers are cached beside it.
         device: where they are computed.
     """
 
@@ -129,7 +184,7 @@ class Batches:
     info: DataInfo
     tokenizer: Tokenizer | None
     encoder: TextEncoder | None
-    cache_dir: Path
+    store: Store
     device: torch.device
 
     def loader(
@@ -152,6 +207,7 @@ class Batches:
             text=self._text(whole or view),
             num_workers=self.config.training.num_workers,
             require_labels=labelled,
+            frame_of_token=token_frames(self.store, view, self.info, self.tokenizer),
         )
 
     def _text(self, view: SplitView) -> Tokenize | HiddenStates | None:
@@ -160,7 +216,8 @@ class Batches:
         if self.encoder is None or not self.encoder.is_partly_frozen:
             return self.tokenizer
         tokens = self.tokenizer(view.texts, view.column("context"))
-        return cached_states(self.encoder, tokens, cache_dir=self.cache_dir, device=self.device)
+        cache = self.store.path / "cache"
+        return cached_states(self.encoder, tokens, cache_dir=cache, device=self.device)
 
 
 def say_what_is_absent(config: RunConfig, info: DataInfo) -> None:
@@ -204,4 +261,4 @@ def prepare_batches(
     tokenizer = (
         Tokenizer(config.text_encoder, max_tokens=config.max_text_tokens) if encoder else None
     )
-    return Batches(config, info, tokenizer, encoder, store.path / "cache", device)
+    return Batches(config, info, tokenizer, encoder, store, device)

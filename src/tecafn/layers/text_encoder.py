@@ -25,6 +25,11 @@ MINILM = "minilm"
 FAMILY = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
 # Those that tell the second segment of a pair by an embedding; the others have one segment.
 SEGMENTED = ("bert", "electra", "ernie")
+# Of a configuration, what gives the same weights another meaning.
+_DECIDES_STATES = (
+    "model_type", "num_attention_heads", "n_heads", "hidden_act", "activation", "layer_norm_eps",
+    "pad_token_id",
+)  # fmt: skip
 
 
 def resolve_source(source: str) -> str:
@@ -127,18 +132,55 @@ class Tokenizer:
         self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
     ) -> list[NDArray[np.int64]]:
         """One int64 array of token ids for each text."""
-        if contexts is None or not any(contexts):
-            encoded = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens)
-        else:
-            encoded = self._encode_pairs([context or "" for context in contexts], self._cut(texts))
+        encoded = self._encode(texts, contexts)
         return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
 
-    def _encode_pairs(self, contexts: Sequence[str], texts: Sequence[str]) -> Any:
+    def spans(
+        self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
+    ) -> list[NDArray[np.int64]]:
+        """Which characters of its text each token stands for.
+
+        Returns:
+            One (L, 2) int64 array of starts and ends for each text, in step with the token ids;
+            (-1, -1) for special tokens and those of a context.
+
+        Raises:
+            UserError: the tokenizer has no fast implementation, which alone knows them.
+        """
+        if not self._tokenizer.is_fast:
+            raise UserError(
+                "word-aligned text needs a fast tokenizer, which knows the characters of each "
+                f"token; {type(self._tokenizer).__name__} does not"
+            )
+        encoded = self._encode(texts, contexts, return_offsets_mapping=True)
+        own_segment = 1 if contexts is not None and any(contexts) else 0
+        spans = []
+        for row, offsets in enumerate(encoded["offset_mapping"]):
+            reach = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
+            segments = encoded.sequence_ids(row)  # None for special tokens
+            reach[np.array([segment != own_segment for segment in segments], np.bool_)] = -1
+            spans.append(reach)
+        return spans
+
+    def _encode(
+        self, texts: Sequence[str], contexts: Sequence[str | None] | None, **options: bool
+    ) -> Any:
+        if contexts is not None and any(contexts):
+            first = [context or "" for context in contexts]
+            # A text is cut behind, so that characters keep their places.
+            return self._encode_pairs(first, self._cut(texts), **options)
+        return self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens, **options)
+
+    def _encode_pairs(self, contexts: Sequence[str], texts: Sequence[str], **options: bool) -> Any:
         side = self._tokenizer.truncation_side
         self._tokenizer.truncation_side = "left"
         try:
             return self._tokenizer(
-                list(contexts), list(texts), truncation="only_first", max_length=self._max_tokens
+                list(contexts),
+                list(texts),
+                truncation="only_first",
+                max_length=self._max_tokens,
+                **options,
             )
         finally:
             self._tokenizer.truncation_side = side
@@ -272,20 +314,47 @@ class TextEncoder(nn.Module):
             keep_padding: leave the states of padding as they come, not zero. Padding then holds
                 the padding token, or zero states after frozen layers (a cache has none for it).
         """
-        if not text.values.is_floating_point():
-            if keep_padding:
-                padding = torch.full_like(text.values, self.config.pad_token_id or 0)
-                text = Padded(torch.where(text.mask, text.values, padding), text.mask)
+        if not text.values.is_floating_point() and keep_padding:
+            padding = torch.full_like(text.values, self.config.pad_token_id or 0)
+            text = Padded(torch.where(text.mask, text.values, padding), text.mask)
             text = self.frozen_states(text)
-            if keep_padding and self.is_partly_frozen:
+            if self.is_partly_frozen:
                 text = Padded(zero_padding(text.values, text.mask), text.mask)
-        trained = self.layers[self.num_frozen_layers :]
-        states = self._run(text.values, text.mask, trained)
+        states = self._trained(self.first_states(text))
         return Padded(states if keep_padding else zero_padding(states, text.mask), text.mask)
 
+    def first_states(self, text: Padded) -> Padded:
+        """Where training begins: the states (B, L, D) that the first trained layer takes.
+
+        Those after the embeddings where everything is trained, or else after the frozen layers.
+
+        Args:
+            text: token ids (B, L), or cached states (B, L, D), which are these already.
+        """
+        return text if text.values.is_floating_point() else self.frozen_states(text)
+
+    def trained_states(self, states: Padded) -> Padded:
+        """What the trained layers make of ``first_states``: (B, L, D), zero where masked.
+
+        With ``first_states`` the two halves of ``forward``, for a method that changes the states
+        in between.
+        """
+        return Padded(zero_padding(self._trained(states), states.mask), states.mask)
+
+    def _trained(self, states: Padded) -> Tensor:
+        return self._run(states.values, states.mask, self.layers[self.num_frozen_layers :])
+
+    @property
+    def num_trained_layers(self) -> int:
+        """Layers behind ``first_states``."""
+        return len(self.layers) - self.num_frozen_layers
+
     def frozen_fingerprint(self) -> str:
-        """SHA-256 over the frozen weights: the key under which their states are cached."""
-        digest = hashlib.sha256(f"{self.num_frozen_layers} {self.separator_id}".encode())
+        """SHA-256 over what decides the frozen states: the key under which they are cached."""
+        shape = {name: getattr(self.config, name, None) for name in _DECIDES_STATES}
+        digest = hashlib.sha256(
+            f"{self.num_frozen_layers} {self.separator_id} {sorted(shape.items())}".encode()
+        )
         for module in self._frozen_modules():
             for name, value in sorted(module.state_dict().items()):
                 digest.update(name.encode())
@@ -304,10 +373,19 @@ class StoredText(nn.Module):
         super().__init__()
         self.hidden_dim = width
         self.is_partly_frozen = False
+        self.num_trained_layers = 0
 
     def forward(self, text: Padded) -> Padded:
         """(B, L, D) with padding zeroed."""
         return Padded(zero_padding(text.values, text.mask), text.mask)
+
+    def first_states(self, text: Padded) -> Padded:
+        """The stored vectors."""
+        return self.forward(text)
+
+    def trained_states(self, states: Padded) -> Padded:
+        """No layer is trained: the states as they are, padding zeroed."""
+        return self.forward(states)
 
 
 def build_text_encoder(info: DataInfo) -> TextEncoder | StoredText:

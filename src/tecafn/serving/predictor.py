@@ -189,8 +189,28 @@ class Predictor(
         answers = []
         for start in range(0, size, _BATCH_SIZE):
             chunk = {m: rows[start : start + _BATCH_SIZE] for m, rows in given.items()}
-            answers.append(self.predict_batch(_make_batch(chunk)))
+            answers.append(self.predict_batch(self._aligned(_make_batch(chunk))))
         return np.concatenate(answers) if answers else np.empty(0)
+
+    def _aligned(self, batch: Batch) -> Batch:
+        """With the frame of each token, where the method needs it.
+
+        Raises:
+            UserError: a text comes with frames; which word is in which nobody said.
+        """
+        if "aligned" not in METHODS[self.definition.method].needs:
+            return batch
+        text = batch.sequences.get(Modality.TEXT)
+        if text is None or len(batch.sequences) == 1:
+            return batch
+        if self.tokenizer is not None:
+            raise UserError(
+                f"method {self.definition.method!r} needs to know in which frame each word was "
+                "spoken: predict a word-aligned data set (tecafn predict RUN --data DIR), or give "
+                "text without frames"
+            )
+        places = torch.arange(text.mask.shape[1]).expand(text.mask.shape)
+        return dataclasses.replace(batch, frame_of_token=torch.where(text.mask, places, -1))
 
     def network_prediction(self, batch: Batch) -> torch.Tensor:
         """(B,) scores or (B, C) logits of a batch on the network's device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -98,15 +99,13 @@ class _PreparedSource:
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         for batch in self._source.batches(epoch):
-            yield Batch(
+            yield dataclasses.replace(
+                batch,
                 sequences={
                     m: Padded(self._convert(padded.values), padded.mask)
                     for m, padded in batch.sequences.items()
                 },
-                present=batch.present,
                 labels=None if batch.labels is None else self._convert(batch.labels),
-                index=batch.index,
-                ids=batch.ids,
                 unimodal_labels={
                     m: self._convert(label) for m, label in batch.unimodal_labels.items()
                 },
