@@ -99,7 +99,12 @@ def test_attention_while_training_is_the_same_but_for_the_dropped_weights(
     module = MultiHeadAttention(6, num_heads=2, dropout=0.5).double()
     query, source, mask = material(0)
     expected = module.eval()(query, source, mask)
-    monkeypatch.setattr("tecafn.layers.attention.dropout", lambda values, probability: values)
+
+    def all_kept(shape: torch.Size, probability: float) -> tuple[Tensor, float]:
+        del probability
+        return torch.ones(shape, dtype=torch.uint8), 1.0
+
+    monkeypatch.setattr("tecafn.layers.attention.draw_kept", all_kept)
     torch.testing.assert_close(module.train()(query, source, mask), expected)
 
 

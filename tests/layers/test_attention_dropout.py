@@ -1,0 +1,108 @@
+"""Attention with dropout on a CPU: the plain formula under the same draws, gradients included."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+from tecafn.layers.attention import MultiHeadAttention, _attention_with_dropout
+from tecafn.layers.dropout import dropout
+
+PROBABILITY = 0.3
+
+
+def heads(seed: int, dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], Tensor]:
+    """Query (2, 3, 4, 2), key and value (2, 3, 5, 2) as views, and a mask with holes."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = ((2, 4, 3, 2), (2, 5, 3, 2), (2, 5, 3, 2))
+    inputs = [
+        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).transpose(1, 2)
+        for shape in shapes
+    ]
+    allowed = torch.tensor([[True, False, True, True, False], [False, True, True, False, True]])
+    return [x.detach().requires_grad_() for x in inputs], allowed[:, None, None, :]
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+    """Softmax, dropout of its weights, weighted sum, one operation after another."""
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    weights = scores.masked_fill(~allowed, float("-inf")).softmax(-1)
+    return dropout(weights, PROBABILITY) @ value
+
+
+@pytest.mark.parametrize("part", [1, 100, 10_000])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_answer_and_gradients_are_those_of_the_plain_formula(
+    seed: int, part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_A_PART", part)
+    inputs, allowed = heads(seed)
+    found = []
+    for attend in (
+        lambda *x: _attention_with_dropout(*x, allowed, PROBABILITY),
+        lambda *x: plain(*x, allowed),
+    ):
+        torch.manual_seed(seed)
+        answer = attend(*inputs)
+        weight = torch.randn(answer.shape, generator=torch.Generator().manual_seed(9)).double()
+        found.append((answer, *torch.autograd.grad(answer, inputs, weight)))
+    for ours, expected in zip(*found, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("part", [1, 10_000])
+def test_gradients_and_their_gradients_are_those_of_finite_differences(
+    part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_A_PART", part)
+    inputs, allowed = heads(3)
+
+    def attend(*x: Tensor) -> Tensor:
+        torch.manual_seed(4)  # the same draws in every call
+        return _attention_with_dropout(*x, allowed, PROBABILITY)
+
+    assert gradcheck(attend, inputs)
+    assert gradgradcheck(attend, inputs)
+
+
+def test_under_autocast_it_stays_bfloat16_and_near_the_float32_answer() -> None:
+    inputs, allowed = heads(5, torch.bfloat16)
+    torch.manual_seed(6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer = _attention_with_dropout(*inputs, allowed, PROBABILITY)
+    gradients = torch.autograd.grad(answer.float().square().sum(), inputs)
+    assert {answer.dtype, *(g.dtype for g in gradients)} == {torch.bfloat16}
+    wide = [x.detach().float().requires_grad_() for x in inputs]
+    torch.manual_seed(6)
+    expected = plain(*wide, allowed)
+    of_wide = torch.autograd.grad(expected.square().sum(), wide)
+    torch.testing.assert_close(answer.float(), expected, rtol=0.02, atol=0.02)
+    for ours, theirs in zip(gradients, of_wide, strict=True):
+        torch.testing.assert_close(ours.float(), theirs, rtol=0.05, atol=0.05)
+
+
+def test_a_training_step_keeps_about_a_byte_a_weight() -> None:
+    rows, length, num_heads = 4, 200, 3
+    module = MultiHeadAttention(6, num_heads=num_heads, dropout=0.1)
+    frames = torch.randn(rows, length, 6)
+    kept: dict[int, int] = {}
+
+    def remember(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        module(frames, frames, torch.ones(rows, length, dtype=torch.bool))
+    num_weights = rows * num_heads * length**2
+    assert num_weights <= sum(kept.values()) < 1.5 * num_weights
+
+
+def test_a_share_without_rows_has_an_answer_without_rows() -> None:
+    inputs, allowed = heads(0)
+    nothing = [x.detach()[:0].requires_grad_() for x in inputs]
+    answer = _attention_with_dropout(*nothing, allowed[:0], PROBABILITY)
+    assert answer.shape == (0, 3, 4, 2)
+    answer.sum().backward()
+    assert all(x.grad is not None for x in nothing)
