@@ -2,8 +2,8 @@
 
 Example:
     >>> import tecafn
-    >>> [method["name"] for method in tecafn.list_methods()]
-    ['concat', 'tecafn']
+    >>> [m["name"] for m in tecafn.list_methods() if "2024" in m["paper"]]
+    ['crnet', 'hcil', 'tecafn', 'tmbl']
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from torch import nn
 from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.info import DataInfo
 from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import GlobalBatchNorm, SequenceLSTM, Slots, pool
+from tecafn.layers.unimodal import GlobalBatchNorm, ModalityFrames, SequenceLSTM, Slots, pool
 
+TEXT, AUDIO, VISION = Modality
 MASK = torch.tensor(
     [
         [True, True, True, True],
@@ -70,6 +71,25 @@ def test_slots_fill_what_a_sample_or_the_whole_batch_lacks() -> None:
     filled = slots({Modality.TEXT: torch.ones(2, 2)}, batch)
     assert filled[Modality.TEXT].tolist() == [[1.0, 1.0], [7.0, 7.0]]
     assert filled[Modality.AUDIO].tolist() == [[8.0, 8.0], [8.0, 8.0]]
+
+
+def test_presence_is_of_what_the_sample_has_and_the_network_reads() -> None:
+    info = DataInfo(widths={AUDIO: 2, VISION: 3}, modalities=(AUDIO, VISION))
+    everyone = torch.ones(2, 4, dtype=torch.bool)
+    ids = Padded(torch.ones(2, 4, dtype=torch.int64), everyone)
+    batch = Batch(
+        sequences={TEXT: ids, AUDIO: Padded(torch.zeros(2, 4, 2), everyone)},
+        present={TEXT: torch.tensor([True, True]), AUDIO: torch.tensor([True, False])},
+        labels=None,
+        index=torch.arange(2),
+        ids=("a", "b"),
+    )
+    presence = ModalityFrames(info).presence(batch)
+    assert {m: there.tolist() for m, there in presence.items()} == {
+        TEXT: [False, False],  # not in use
+        AUDIO: [True, False],
+        VISION: [False, False],  # no tensor
+    }
 
 
 def test_batch_norm_is_torchs_on_the_rows_that_count() -> None:

@@ -11,10 +11,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from tecafn.core.batch import Batch, Padded
+from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.output import Progress
 from tecafn.core.parallel import average_gradients
 from tecafn.core.registry import METHODS
+from tecafn.methods.mmim import MMIMConfig
 from tecafn.methods.tecafn import TeCaFNConfig
 from tecafn.testing import MethodCase, method_case
 
@@ -29,6 +30,7 @@ CASES: dict[str, tuple[str, Any]] = {name: (name, None) for name in METHODS} | {
         "tecafn",
         TeCaFNConfig(differences=("mutual_information", "own_among_hardest", "padded_text")),
     ),
+    "mmim-full-memory": ("mmim", MMIMConfig(memory_size=5)),
 }
 
 
@@ -43,27 +45,37 @@ def in_double(batch: Batch) -> Batch:
 
 def trimmed(batch: Batch) -> Batch:
     """Padded to this share's longest, as each process's loader would."""
-    sequences = {}
+    sequences, frame_of_token = {}, batch.frame_of_token
     for modality, padded in batch.sequences.items():
         length = max(1, int(padded.mask.any(0).nonzero().max()) + 1) if batch.size else 1
         sequences[modality] = Padded(padded.values[:, :length], padded.mask[:, :length])
-    return dataclasses.replace(batch, sequences=sequences)
+        if modality == Modality.TEXT and frame_of_token is not None:
+            frame_of_token = frame_of_token[:, :length]
+    return dataclasses.replace(batch, sequences=sequences, frame_of_token=frame_of_token)
 
 
 def step(case: MethodCase, share: slice) -> dict[str, torch.Tensor]:
-    """The gradient of a second step without dropout, averaged over processes, the loss terms and
+    """The gradient of a third step without dropout, averaged over processes, the loss terms and
     what is remembered.
 
-    The first step is taken without an optimizer, so that banks have something to remember.
+    The first two steps are taken without an optimizer, on the same rows and on others, so that
+    banks, labels and copies have something to remember; between them the parameters are moved, so
+    that copies differ from what they copy.
     """
     scheme = case.build(dropout=False).double()
     answer: dict[str, torch.Tensor] = {}
     rows = torch.arange(12)[share]
-    earlier, batch = (
+    others, batch = (
         trimmed(in_double(case.mixed_batch(seed=seed).select(rows))) for seed in (1, 0)
     )
-    for phase in scheme.phases():
-        scheme.after_step(earlier, phase.loss(earlier, PROGRESS), PROGRESS)
+    for epoch, earlier in enumerate((batch, others)):
+        progress = dataclasses.replace(PROGRESS, epoch=epoch)
+        for phase in scheme.phases():
+            scheme.after_step(earlier, phase.loss(earlier, progress), progress)
+        with torch.no_grad():
+            for parameter in scheme.parameters():
+                if parameter.requires_grad:
+                    parameter.mul_(1.01)
     answer |= {f"buffer {name}": value.clone() for name, value in scheme.named_buffers()}
     for phase in scheme.phases():
         scheme.zero_grad(set_to_none=True)

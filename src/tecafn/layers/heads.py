@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from tecafn.core.batch import Modality
 from tecafn.core.info import DataInfo
 from tecafn.layers.dropout import Dropout
 
@@ -90,3 +92,38 @@ class PredictionHead(nn.Module):
         if self.scaled:
             answer = self.centre + self.half_width * torch.tanh(answer)
         return answer.squeeze(-1) if self.is_regression else answer
+
+
+class TaskHead(nn.Module):
+    """One modality's task: its features and its score.
+
+    Args:
+        in_dim: width of the modality's vector.
+        hidden_dim: width of the features.
+        info: task and label range.
+        dropout: of the vector.
+    """
+
+    def __init__(self, in_dim: int, hidden_dim: int, info: DataInfo, *, dropout: float) -> None:
+        super().__init__()
+        self.features = nn.Sequential(Dropout(dropout), nn.Linear(in_dim, hidden_dim), nn.ReLU())
+        self.hidden = nn.Sequential(nn.Linear(hidden_dim, hidden_dim), nn.ReLU())
+        self.answer = Answer(hidden_dim, info, output="linear")
+
+    def forward(self, vector: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, in_dim) to features (B, hidden_dim) and scores (B,)."""
+        features: Tensor = self.features(vector)
+        return features, self.answer(self.hidden(features))
+
+
+def task_heads(
+    in_dims: Mapping[Modality, int],
+    hidden_dims: Mapping[Modality, int],
+    info: DataInfo,
+    *,
+    dropout: float,
+) -> nn.ModuleDict:
+    """A ``TaskHead`` for each modality of ``in_dims``."""
+    return nn.ModuleDict(
+        {m: TaskHead(dim, hidden_dims[m], info, dropout=dropout) for m, dim in in_dims.items()}
+    )

@@ -78,6 +78,11 @@ class ModalityFrames(nn.Module):
                 frames[modality] = Padded(values, sequence.mask)
         return frames
 
+    def presence(self, batch: Batch) -> dict[Modality, Tensor]:
+        """(B,) bool for all three: has the sample this modality, and is it read here?"""
+        nowhere = torch.zeros_like(batch.index, dtype=torch.bool)
+        return {m: batch.has(m) if m in self.dims else nowhere for m in Modality}
+
 
 def pool(sequence: Padded, pooling: Pooling) -> Tensor:
     """(B, L, D) to (B, D): the ``first`` real frame, [CLS] of a text, or the ``mean``.
@@ -141,6 +146,29 @@ class SequenceLSTM(nn.Module):
         ends = [final[-2], final[-1]] if self.lstm.bidirectional else [final[-1]]
         last = torch.cat(ends, dim=1) * mask.any(1, keepdim=True)
         return Padded(zero_padding(restored, mask), mask), last
+
+
+class UtteranceLSTM(nn.Module):
+    """Audio or vision to one vector: two bidirectional LSTMs, a LayerNorm between them.
+
+    Args:
+        width: of a frame, and of the LSTMs' states.
+
+    Source: MISA, Hazarika et al. 2020, Sect. 3.2; its LSTMs are as wide as the frames.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = SequenceLSTM(width, width, bidirectional=True)
+        self.norm = nn.LayerNorm(2 * width)
+        self.second = SequenceLSTM(2 * width, width, bidirectional=True)
+        self.out_dim = 4 * width
+
+    def forward(self, frames: Padded) -> Tensor:
+        """(B, L, width) to (B, 4 width): the last states of both."""
+        states, last = self.first(frames)
+        _, final = self.second(Padded(self.norm(states.values), states.mask))
+        return torch.cat([last, final], dim=1)
 
 
 class Slots(nn.Module):

@@ -33,9 +33,21 @@ def task_loss(
     """
     if labels is None:
         raise ValueError("a training batch needs a label in every row, got rows without one")
+    rows = task_rows(prediction, labels, scores=scores)
+    return mean_over_rows(rows, torch.ones_like(labels, dtype=torch.bool))
+
+
+def task_rows(prediction: Tensor, labels: Tensor, *, scores: Literal["l1", "mse"] = "l1") -> Tensor:
+    """(B,) error of each row, for a term that not every row takes part in.
+
+    Args:
+        prediction, labels, scores: as ``task_loss`` takes them.
+
+    Example:
+        >>> task_rows(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])).tolist()
+        [1.0, 2.0]
+    """
     if labels.is_floating_point():
         error = prediction - labels
-        rows = error.abs() if scores == "l1" else error.square()
-    else:
-        rows = functional.cross_entropy(prediction, labels, reduction="none")
-    return mean_over_rows(rows, torch.ones_like(labels, dtype=torch.bool))
+        return error.abs() if scores == "l1" else error.square()
+    return functional.cross_entropy(prediction, labels, reduction="none")

@@ -705,8 +705,8 @@ METHODS.register(
     Method(
         config=TeCaFNConfig,
         build=TeCaFNScheme,
-        paper="Huang et al., Text-centered cross-sample fusion network for multimodal sentiment "
-        "analysis, Multimedia Systems 2024",
+        paper="Huang et al., Text-centered cross-sample fusion network for multimodal "
+        "sentiment analysis, Multimedia Systems 2024",
         summary="text-centered attention to hard negatives of other samples, two contrasts",
         breaks=TeCaFNConfig.breaks,
     ),

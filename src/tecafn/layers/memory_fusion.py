@@ -1,0 +1,191 @@
+"""MFN's recurrence: an LSTM a modality over joint frames, and a memory of how their states move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.layers.alignment import tokens_to_frames
+from tecafn.layers.dropout import Dropout
+
+
+def joint_frames(frames: Mapping[Modality, Padded], batch: Batch) -> dict[Modality, Padded]:
+    """Every modality's sequence on the frames that a word-aligned data set shares.
+
+    A text frame is the mean of the token vectors that were spoken in it; a frame in which nothing
+    was said is masked. Text that comes without audio and vision, and without frames, has its tokens
+    for frames.
+
+    Args:
+        frames: (B, L, D) of each modality, tokens for text.
+        batch: says in which frame each token was spoken.
+
+    Returns:
+        (B, T, D) of each modality, T the longest.
+
+    Raises:
+        ValueError: text comes with audio or vision, and nobody says where the tokens were spoken.
+    """
+    text, spoken = frames.get(Modality.TEXT), batch.frame_of_token
+    lengths = [padded.mask.shape[1] for m, padded in frames.items() if m != Modality.TEXT]
+    joint = dict(frames)
+    if text is not None and spoken is None and lengths:
+        raise ValueError(
+            "text with audio or vision needs frame_of_token, which a batch of a word-aligned data "
+            "set has; got None"
+        )
+    if text is not None and spoken is not None:
+        last = torch.where(text.mask, spoken, -1)
+        lengths.append(int(last.max()) + 1 if last.numel() else 0)
+        joint[Modality.TEXT] = tokens_to_frames(text, spoken, max(1, *lengths))
+    length = max(padded.mask.shape[1] for padded in joint.values())
+    return {m: _stretch(padded, length) for m, padded in joint.items()}
+
+
+def _stretch(padded: Padded, length: int) -> Padded:
+    missing = length - padded.mask.shape[1]
+    return Padded(
+        functional.pad(padded.values, (0, 0, 0, missing)),
+        functional.pad(padded.mask, (0, missing)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryFusionSettings:
+    """Widths and dropouts of ``MemoryFusion``.
+
+    Args:
+        text_hidden_dim, audio_hidden_dim, vision_hidden_dim: of the three LSTMs.
+        memory_dim: of the memory.
+        attention_dim, candidate_dim, retain_dim, update_dim: hidden layer of each small network.
+        attention_dropout, candidate_dropout, retain_dropout, update_dropout: in that layer.
+    """
+
+    text_hidden_dim: int
+    audio_hidden_dim: int
+    vision_hidden_dim: int
+    memory_dim: int
+    attention_dim: int
+    candidate_dim: int
+    retain_dim: int
+    update_dim: int
+    attention_dropout: float
+    candidate_dropout: float
+    retain_dropout: float
+    update_dropout: float
+
+    def hidden_dim_of(self, modality: Modality) -> int:
+        """Width of the modality's LSTM."""
+        return {
+            Modality.TEXT: self.text_hidden_dim,
+            Modality.AUDIO: self.audio_hidden_dim,
+            Modality.VISION: self.vision_hidden_dim,
+        }[modality]
+
+
+def _two_layers(in_dim: int, hidden_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_dim, hidden_dim), nn.ReLU(), Dropout(dropout), nn.Linear(hidden_dim, out_dim)
+    )
+
+
+class MemoryFusion(nn.Module):
+    """System of LSTMs, delta-memory attention and multi-view gated memory.
+
+    At frame t every modality's LSTM takes its frame. The cell states before and after it, of all
+    modalities side by side, are weighted by a softmax of a small network of themselves; from the
+    weighted states come a candidate (tanh) and, together with the memory, two gates (sigmoid): what
+    is retained of the memory and what is added of the candidate.
+
+    A modality without a good frame at t keeps its state; a frame that all modalities lack changes
+    nothing, so neither padding nor holes are seen.
+
+    Args:
+        dims: width of each modality's frames.
+        settings: widths and dropouts.
+
+    Source: MFN, Zadeh et al. 2018, "Memory Fusion Network for Multi-view Sequential Learning",
+    Sect. 3.1-3.3; the softmax runs over the entries of the joined states, as there. Ours: keeping
+    the state where a frame is missing; the paper's sequences are complete.
+    """
+
+    def __init__(self, dims: Mapping[Modality, int], settings: MemoryFusionSettings) -> None:
+        super().__init__()
+        self.hidden_dims = {m: settings.hidden_dim_of(m) for m in dims}
+        self.cells = nn.ModuleDict(
+            {m: nn.LSTMCell(dim, self.hidden_dims[m]) for m, dim in dims.items()}
+        )
+        states_dim = 2 * sum(self.hidden_dims.values())
+        self.memory_dim = settings.memory_dim
+        gate_dim = states_dim + settings.memory_dim
+        self.attention = _two_layers(
+            states_dim, settings.attention_dim, states_dim, settings.attention_dropout
+        )
+        self.candidate = _two_layers(
+            states_dim, settings.candidate_dim, settings.memory_dim, settings.candidate_dropout
+        )
+        self.retain = _two_layers(
+            gate_dim, settings.retain_dim, settings.memory_dim, settings.retain_dropout
+        )
+        self.update = _two_layers(
+            gate_dim, settings.update_dim, settings.memory_dim, settings.update_dropout
+        )
+
+    @property
+    def out_dim(self) -> int:
+        """Width of all last hidden states and the memory."""
+        return sum(self.hidden_dims.values()) + self.memory_dim
+
+    def _run_cell(self, modality: Modality, frames: Padded) -> tuple[Tensor, Tensor]:
+        """The last hidden state (B, H), and the cell states before and after each frame.
+
+        Returns:
+            (B, H) and (B, T + 1, H).
+        """
+        cell = self.cells[modality]
+        hidden = frames.values.new_zeros(len(frames.values), self.hidden_dims[modality])
+        state, states = hidden, [hidden]
+        for step in range(frames.mask.shape[1]):
+            real = frames.mask[:, step].unsqueeze(1)
+            new_hidden, new_state = cell(frames.values[:, step], (hidden, state))
+            hidden = torch.where(real, new_hidden, hidden)
+            state = torch.where(real, new_state, state)
+            states.append(state)
+        return hidden, torch.stack(states, dim=1)
+
+    def forward(self, frames: Mapping[Modality, Padded]) -> tuple[dict[Modality, Tensor], Tensor]:
+        """Each modality's last hidden state (B, H_m), and the memory (B, memory_dim).
+
+        Args:
+            frames: (B, T, D_m) of the modalities the batch has, zero where masked, at least one;
+                the LSTM of another stays at zero.
+        """
+        known = next(iter(frames.values()))
+        rows, length = known.mask.shape
+        hidden: dict[Modality, Tensor] = {}
+        before, after = [], []
+        some = torch.zeros_like(known.mask)
+        for modality, hidden_dim in self.hidden_dims.items():
+            if modality in frames:
+                hidden[modality], states = self._run_cell(modality, frames[modality])
+                some = some | frames[modality].mask
+            else:
+                hidden[modality] = known.values.new_zeros(rows, hidden_dim)
+                states = known.values.new_zeros(rows, length + 1, hidden_dim)
+            before.append(states[:, :-1])
+            after.append(states[:, 1:])
+        joined = torch.cat([*before, *after], dim=2)  # (B, T, 2 * sum of H)
+        attended = joined * self.attention(joined).softmax(dim=2)
+        candidates = torch.tanh(self.candidate(attended))
+        memory = known.values.new_zeros(rows, self.memory_dim)
+        for step in range(length):
+            seen = torch.cat([attended[:, step], memory], dim=1)
+            new = torch.sigmoid(self.retain(seen)) * memory
+            new = new + torch.sigmoid(self.update(seen)) * candidates[:, step]
+            memory = torch.where(some[:, step].unsqueeze(1), new, memory)
+        return hidden, memory

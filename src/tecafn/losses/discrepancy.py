@@ -1,0 +1,123 @@
+"""How alike, or how unlike, two sets of representations are: moments, correlations, divergences.
+
+Every one of them is over the global batch and over the rows that have what is compared.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tecafn.core.parallel import gather_rows, mean_over_rows
+
+
+def gathered(values: Tensor, present: Tensor) -> Tensor:
+    """(N, D): the rows of all processes that are ``present``, with gradients to their owners.
+
+    A term made of these alike on every process needs no scaling: the backward pass sums over
+    processes what their gradients' mean then divides.
+    """
+    return gather_rows(values)[gather_rows(present)]
+
+
+def central_moment_discrepancy(
+    first: Tensor,
+    second: Tensor,
+    *,
+    first_present: Tensor,
+    second_present: Tensor,
+    num_moments: int = 5,
+) -> Tensor:
+    """CMD: distance of means plus distances of the 2nd to K-th central moments.
+
+    Args:
+        first, second: (B, D), columns in [0, 1], so that the interval's length, which the paper
+            divides by, is 1.
+        first_present, second_present: (B,) bool, rows that have each.
+        num_moments: K >= 1.
+
+    Returns:
+        Scalar >= 0; zero where one of the two has no row.
+
+    Raises:
+        ValueError: ``num_moments`` < 1.
+
+    Example:
+        >>> both = torch.ones(2, dtype=torch.bool)
+        >>> one, two = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.5], [0.5]])
+        >>> value = central_moment_discrepancy(
+        ...     one, two, first_present=both, second_present=both, num_moments=2)
+        >>> value.item()  # equal means, variances 1/4 and 0
+        0.25
+
+    Source: Zellinger et al. 2017, "Central moment discrepancy (CMD) for domain-invariant
+    representation learning", eq. 2; MISA, Hazarika et al. 2020, eq. 9, with K = 5.
+    """
+    if num_moments < 1:
+        raise ValueError(f"num_moments must be >= 1, got {num_moments}")
+    one, two = gathered(first, first_present), gathered(second, second_present)
+    if not len(one) or not len(two):
+        return one.sum() * 0 + two.sum() * 0
+    means = one.mean(0), two.mean(0)
+    distance: Tensor = torch.linalg.vector_norm(means[0] - means[1])
+    centred = one - means[0], two - means[1]
+    for power in range(2, num_moments + 1):
+        moments = centred[0].pow(power).mean(0), centred[1].pow(power).mean(0)
+        distance = distance + torch.linalg.vector_norm(moments[0] - moments[1])
+    return distance
+
+
+def difference(first: Tensor, second: Tensor, *, present: Tensor) -> Tensor:
+    """How correlated two representations are, column by column: zero where they are orthogonal.
+
+    Args:
+        first, second: (B, D) and (B, E).
+        present: (B,) bool, rows that have both.
+
+    Returns:
+        The mean over D x E of the squares of ``X^T Y``; the columns of X and Y have zero mean and
+        then their rows length one. Zero with fewer than two rows.
+
+    Example:
+        >>> x, y = torch.tensor([[1.0], [-1.0]]), torch.tensor([[2.0], [-2.0]])
+        >>> round(difference(x, y, present=torch.ones(2, dtype=torch.bool)).item(), 4)
+        4.0
+
+    Source: MISA, Hazarika et al. 2020, eq. 10; Bousmalis et al. 2016. The print has the squared
+    Frobenius norm, the sum; the public code, whose weight 0.3 we take, has the mean, and so do we.
+    """
+    one, two = gathered(first, present), gathered(second, present)
+    if len(one) < 2:
+        return one.sum() * 0 + two.sum() * 0
+    return (_rows_of_length_one(one).T @ _rows_of_length_one(two)).square().mean()
+
+
+def _rows_of_length_one(values: Tensor) -> Tensor:
+    centred = values - values.mean(0)
+    length: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    return centred / (length + 1e-6)
+
+
+def softmax_divergence(first: Tensor, second: Tensor, *, present: Tensor) -> Tensor:
+    """KL divergence between what two vectors say as distributions, both ways.
+
+    Args:
+        first, second: (B, D), each row the logits of a distribution over D.
+        present: (B,) bool, rows that have both.
+
+    Returns:
+        The mean over rows of ``(KL(p | q) + KL(q | p)) / 2``; zero if no row has both.
+
+    Example:
+        >>> one = torch.zeros(1, 2)
+        >>> softmax_divergence(one, one + 3.0, present=torch.tensor([True])).item()
+        0.0
+
+    Source: TMBL, Huang et al. 2024, names a KL divergence as its similarity loss; both ways, and
+    so symmetric, is ours.
+    """
+    p, q = functional.log_softmax(first, dim=-1), functional.log_softmax(second, dim=-1)
+    # KL(p | q) + KL(q | p) in one sum.
+    rows = ((p.exp() - q.exp()) * (p - q)).sum(-1) / 2
+    return mean_over_rows(rows, present)

@@ -1,0 +1,142 @@
+"""BIMHA: bimodal information-augmented multi-head attention, after the abstract.
+
+Wu et al., "Video sentiment analysis with bimodal information-augmented multi-head attention",
+Knowledge-Based Systems 2022.
+
+Each pair of modalities is one feature, the outer product of their vectors; the three features
+attend to each other, so that each pair's share in the answer is learned, keep a residual, and are
+joined for the answer.
+
+Only the abstract could be read. Ours, therefore: the vectors (the text's [CLS], last LSTM states of
+audio and vision, all projected to one width with tanh), a linear layer and ReLU after each outer
+product, one attention layer, a LayerNorm after the residual, the two-layer head, the absolute error
+as the loss, every width, and a learned vector for an absent modality. None of its printed numbers
+is claimed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tecafn.core.batch import Batch, Modality
+from tecafn.core.info import DataInfo
+from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.registry import METHODS, Method
+from tecafn.core.scheme import Network, Scheme
+from tecafn.layers.attention import MultiHeadAttention
+from tecafn.layers.dropout import Dropout
+from tecafn.layers.heads import Answer
+from tecafn.layers.unimodal import ModalityFrames, SequenceLSTM, Slots, pool
+from tecafn.losses.task import task_loss
+
+PAIRS = (
+    (Modality.AUDIO, Modality.VISION),
+    (Modality.AUDIO, Modality.TEXT),
+    (Modality.VISION, Modality.TEXT),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BIMHAConfig:
+    """Settings, all ours.
+
+    Args:
+        unimodal_dim: width of each modality's vector; an outer product has its square.
+        recurrent_dim: width of the LSTMs.
+        pair_dim: width of each bimodal feature.
+        num_heads: divides ``pair_dim``.
+        hidden_dim: of the head.
+        unimodal_dropout: on the vectors.
+        attention_dropout: on the attention weights.
+        head_dropout: on the joined features.
+    """
+
+    unimodal_dim: int = 16
+    recurrent_dim: int = 32
+    pair_dim: int = 64
+    num_heads: int = 4
+    hidden_dim: int = 64
+    unimodal_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    head_dropout: float = 0.1
+
+
+class BIMHA(Network):
+    """Three vectors, three outer products, attention among them, prediction."""
+
+    def __init__(self, config: BIMHAConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.frames = ModalityFrames(info)
+        self.recurrent, self.project = nn.ModuleDict(), nn.ModuleDict()
+        for modality, width in self.frames.dims.items():
+            if modality != Modality.TEXT:
+                self.recurrent[modality] = SequenceLSTM(width, config.recurrent_dim)
+                width = config.recurrent_dim
+            self.project[modality] = nn.Sequential(
+                nn.Linear(width, config.unimodal_dim), nn.Tanh(), Dropout(config.unimodal_dropout)
+            )
+        self.slots = Slots(dict.fromkeys(Modality, config.unimodal_dim))
+        self.pairs = nn.ModuleList(
+            nn.Sequential(nn.Linear(config.unimodal_dim**2, config.pair_dim), nn.ReLU())
+            for _ in PAIRS
+        )
+        self.attention = MultiHeadAttention(
+            config.pair_dim, num_heads=config.num_heads, dropout=config.attention_dropout
+        )
+        self.norm = nn.LayerNorm(config.pair_dim)
+        self.hidden = nn.Sequential(
+            Dropout(config.head_dropout),
+            nn.Linear(len(PAIRS) * config.pair_dim, config.hidden_dim),
+            nn.ReLU(),
+        )
+        self.answer = Answer(config.hidden_dim, info, output="linear")
+
+    def forward(self, batch: Batch) -> Output:
+        """Scores or logits; features ``bimodal`` (B, 3, pair_dim) and ``fused``, the same shape."""
+        vectors = {}
+        for modality, frames in self.frames(batch).items():
+            if modality == Modality.TEXT:
+                vector = pool(frames, "first")
+            else:
+                _, vector = self.recurrent[modality](frames)
+            vectors[modality] = self.project[modality](vector)
+        filled = self.slots(vectors, batch)
+        bimodal = torch.stack(
+            [
+                layer((filled[one].unsqueeze(2) * filled[other].unsqueeze(1)).flatten(1))
+                for (one, other), layer in zip(PAIRS, self.pairs, strict=True)
+            ],
+            dim=1,
+        )  # (B, 3, pair_dim)
+        everyone = torch.ones(bimodal.shape[:2], dtype=torch.bool, device=bimodal.device)
+        fused = self.norm(bimodal + self.attention(bimodal, bimodal, everyone))
+        answer = self.answer(self.hidden(fused.flatten(1)))
+        return Output(answer, {"bimodal": bimodal, "fused": fused})
+
+
+class BIMHAScheme(Scheme):
+    """The task's loss and nothing else."""
+
+    def __init__(self, config: BIMHAConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.network = BIMHA(config, info)
+
+    def loss(self, batch: Batch, progress: Progress) -> Losses:
+        """One term, ``task``."""
+        output: Output = self.network(batch)
+        return Losses({"task": task_loss(output.prediction, batch.labels)}, {"task": 1.0}, output)
+
+
+METHODS.register(
+    "bimha",
+    Method(
+        config=BIMHAConfig,
+        build=BIMHAScheme,
+        paper="Wu et al., Video sentiment analysis with bimodal information-augmented "
+        "multi-head attention, Knowledge-Based Systems 2022",
+        summary="outer products of each two modalities, weighed by attention (after the abstract)",
+    ),
+)

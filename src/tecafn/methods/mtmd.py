@@ -1,0 +1,283 @@
+"""MTMD: momentum distillation between modalities, after the abstract.
+
+Lin and Hu, "Multi-task momentum distillation for multimodal sentiment analysis", IEEE Transactions
+on Affective Computing 2023.
+
+The text's and the multimodal network, which do best, teach those of audio and vision their scores
+and their classes; audio and vision also learn from momentum copies of themselves, which move by an
+adaptive factor. The labels of single modalities are generated as for Self-MM, see
+``losses.generated_labels``.
+
+Only the abstract could be read. Ours, therefore: the network, which is Self-MM's (the text's [CLS],
+last LSTM states, two layers on what is joined); classes are the scores rounded to whole numbers,
+each task has a linear layer for them, trained with the cross-entropy of the sample's own label;
+teachers get no gradient and count alike; what is copied is the encoder and the task's head of audio
+and of vision; the adaptive factor, which moves a copy further, the smaller the student's error is
+beside the copy's; every width and weight; a learned vector for an absent modality. None of its
+printed numbers is claimed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.info import DataInfo
+from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.parallel import mean_over_rows
+from tecafn.core.registry import METHODS, Method
+from tecafn.core.scheme import Network, Scheme
+from tecafn.layers.dropout import Dropout
+from tecafn.layers.heads import Answer, task_heads
+from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.utterance import UtteranceEncoders
+from tecafn.losses.distillation import (
+    MomentumCopy,
+    adaptive_rate,
+    class_distillation,
+    score_distillation,
+)
+from tecafn.losses.generated_labels import UnimodalTasks
+from tecafn.losses.task import task_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class MTMDConfig:
+    """Settings; all of them ours.
+
+    Args:
+        audio_lstm_dim, vision_lstm_dim: widths of the LSTMs.
+        audio_dim, vision_dim: widths of the vectors made of their last states.
+        fused_dim: width of the fused features.
+        task_dim: width of each task's features.
+        first_weight: see ``losses.generated_labels.UnimodalTasks``.
+        class_weight: of the cross-entropies.
+        distillation_weight: of what audio and vision learn from text and the multimodal network.
+        momentum_weight: of what they learn from their own copies.
+        temperature: of the classes.
+        momentum: of the copies where student and copy err alike; in [0.5, 1).
+        fusion_dropout: of the joined vectors.
+        task_dropout: of each task's vector.
+    """
+
+    audio_lstm_dim: int = 16
+    vision_lstm_dim: int = 32
+    audio_dim: int = 16
+    vision_dim: int = 32
+    fused_dim: int = 128
+    task_dim: int = 32
+    first_weight: float = 1.0
+    class_weight: float = 0.1
+    distillation_weight: float = 0.1
+    momentum_weight: float = 0.1
+    temperature: float = 2.0
+    momentum: float = 0.99
+    fusion_dropout: float = 0.1
+    task_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.momentum < 1.0:
+            raise ValueError(f"momentum must be in [0.5, 1), got {self.momentum}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be > 0, got {self.temperature}")
+
+
+class MTMD(Network):
+    """One vector a modality, joined; two ReLU layers and a linear one."""
+
+    def __init__(self, config: MTMDConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.frames = ModalityFrames(info)
+        self.encoders = UtteranceEncoders(
+            self.frames.dims,
+            lstm_dims={
+                Modality.AUDIO: config.audio_lstm_dim,
+                Modality.VISION: config.vision_lstm_dim,
+            },
+            dims={Modality.AUDIO: config.audio_dim, Modality.VISION: config.vision_dim},
+        )
+        self.slots = Slots(self.encoders.dims)
+        self.fuse = nn.Sequential(
+            Dropout(config.fusion_dropout),
+            nn.Linear(sum(self.encoders.dims.values()), config.fused_dim),
+            nn.ReLU(),
+        )
+        self.hidden = nn.Sequential(nn.Linear(config.fused_dim, config.fused_dim), nn.ReLU())
+        self.answer = Answer(config.fused_dim, info, output="linear")
+
+    def forward(self, batch: Batch) -> Output:
+        """(B,) scores; features ``vector_<modality>`` and ``fused`` (B, fused_dim)."""
+        return self.answer_frames(self.frames(batch), batch)
+
+    def answer_frames(self, frames: Mapping[Modality, Padded], batch: Batch) -> Output:
+        """The same from frames that have been made already."""
+        filled = self.slots(self.encoders(frames), batch)
+        fused = self.fuse(torch.cat([filled[m] for m in self.encoders.dims], dim=1))
+        features = {f"vector_{m}": vector for m, vector in filled.items()} | {"fused": fused}
+        return Output(self.answer(self.hidden(fused)), features)
+
+
+class MTMDScheme(Scheme):
+    """Tasks, classes, what the better teach the weaker, and what each learns from its copy."""
+
+    def __init__(self, config: MTMDConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.config = config
+        self.network: MTMD = MTMD(config, info)
+        dims = self.network.encoders.dims
+        task_dims = dict.fromkeys(dims, config.task_dim)
+        in_dims = dims
+        self.tasks = UnimodalTasks(
+            task_heads(in_dims, task_dims, info, dropout=config.task_dropout),
+            dims={m: task_dims[m] for m in in_dims},
+            fused_dim=config.fused_dim,
+            info=info,
+            first_weight=config.first_weight,
+        )
+        self.lowest = info.label_range[0]
+        self.num_classes = round(2 * info.half_width) + 1
+        self.classify = nn.ModuleDict(
+            {m: nn.Linear(config.task_dim, self.num_classes) for m in dims}
+        )
+        self.classify["fused"] = nn.Linear(config.fused_dim, self.num_classes)
+        self.students = tuple(m for m in dims if m != Modality.TEXT)
+        self.copies = nn.ModuleDict({m: MomentumCopy(self._followed(m)) for m in self.students})
+
+    def _followed(self, modality: Modality) -> nn.ModuleList:
+        """What a momentum copy follows: encoder, task head and class layer."""
+        return nn.ModuleList(
+            [
+                self.network.encoders.encoders[modality],
+                self.tasks.heads[modality],
+                self.classify[modality],
+            ]
+        )
+
+    def loss(self, batch: Batch, progress: Progress) -> Losses:
+        """Terms ``task``, one named after each modality in use, ``class``, and where audio or
+        vision is in use ``distillation`` and ``momentum``.
+        """
+        frames = self.network.frames(batch)
+        output = self.tasks.answer(self.network.answer_frames(frames, batch))
+        terms = {"task": task_loss(output.prediction, batch.labels)}
+        terms |= self.tasks.terms(output, batch)
+        weights = dict.fromkeys(terms, 1.0) | {"class": self.config.class_weight}
+        logits = {"fused": self.classify["fused"](output.features["fused"])}
+        logits |= {m: self.classify[m](output.features[f"task_{m}"]) for m in self.tasks.heads}
+        terms["class"] = self._classes(logits, batch)
+        if self.students:
+            output = self._ask_copies(output, frames)
+            terms["distillation"] = self._from_the_better(output, logits, batch)
+            terms["momentum"] = self._from_copies(output, logits, batch)
+            weights["distillation"] = self.config.distillation_weight
+            weights["momentum"] = self.config.momentum_weight
+        return Losses(terms, weights, output)
+
+    def _classes(self, logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Mean cross-entropy of the tasks with the sample's label, rounded."""
+        assert batch.labels is not None, "the task's loss has refused such a batch"
+        whole = (batch.labels - self.lowest).round().long().clamp(0, self.num_classes - 1)
+        entropies = []
+        for name, answer in logits.items():
+            rows = functional.cross_entropy(answer, whole, reduction="none")
+            known = torch.ones_like(whole, dtype=torch.bool)
+            entropies.append(
+                mean_over_rows(rows, known if name == "fused" else batch.has(Modality(name)))
+            )
+        return torch.stack(entropies).mean()
+
+    @torch.no_grad()
+    def _ask_copies(self, output: Output, frames: Mapping[Modality, Padded]) -> Output:
+        """The output with ``copied_score_<modality>`` and ``copied_classes_<modality>``."""
+        more: dict[str, Tensor] = {}
+        for modality in self.students:
+            if modality in frames:
+                follower = self.copies[modality]
+                assert isinstance(follower, MomentumCopy)
+                encoder, head, classify = follower.module
+                features, score = head(encoder(frames[modality]))
+                more[f"copied_score_{modality}"] = score
+                more[f"copied_classes_{modality}"] = classify(features)
+        return dataclasses.replace(output, features={**output.features, **more})
+
+    def _from_the_better(
+        self, output: Output, logits: Mapping[str, Tensor], batch: Batch
+    ) -> Tensor:
+        """Audio and vision from text and from the multimodal network, scores and classes."""
+        taught = []
+        for student in self.students:
+            there = batch.has(student)
+            teachers = [("fused", output.prediction, there)]
+            if Modality.TEXT in self.network.frames.dims:
+                score = output.features[f"score_{Modality.TEXT}"]
+                teachers.append((Modality.TEXT, score, there & batch.has(Modality.TEXT)))
+            for name, score, defined in teachers:
+                own = output.features[f"score_{student}"]
+                taught.append(score_distillation(own, score, defined=defined))
+                taught.append(
+                    class_distillation(
+                        logits[student],
+                        logits[name],
+                        defined=defined,
+                        temperature=self.config.temperature,
+                    )
+                )
+        return torch.stack(taught).mean()
+
+    def _from_copies(self, output: Output, logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Audio and vision from their momentum copies, scores and classes."""
+        taught = [output.prediction.sum() * 0]  # of a batch without either
+        for student in self.students:
+            if student not in batch.sequences:
+                continue
+            there = batch.has(student)
+            score = output.features[f"score_{student}"]
+            copied = output.features[f"copied_score_{student}"]
+            taught.append(score_distillation(score, copied, defined=there))
+            taught.append(
+                class_distillation(
+                    logits[student],
+                    output.features[f"copied_classes_{student}"],
+                    defined=there,
+                    temperature=self.config.temperature,
+                )
+            )
+        return torch.stack(taught).sum() / (2 * len(self.students))
+
+    def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
+        """Generate labels, then move the copies of what the batch had."""
+        output = losses.output
+        assert batch.labels is not None, "the task's loss has refused such a batch"
+        self.tasks.update(output, batch, epoch=progress.epoch)
+        for modality in self.students:
+            if modality not in batch.sequences:
+                continue
+            rate = adaptive_rate(
+                output.features[f"score_{modality}"],
+                output.features[f"copied_score_{modality}"],
+                batch.labels,
+                defined=batch.has(modality),
+                momentum=self.config.momentum,
+            )
+            follower = self.copies[modality]
+            assert isinstance(follower, MomentumCopy)
+            follower.move(self._followed(modality), rate=rate)
+
+
+METHODS.register(
+    "mtmd",
+    Method(
+        config=MTMDConfig,
+        build=MTMDScheme,
+        paper="Lin and Hu, Multi-Task Momentum Distillation for Multimodal Sentiment "
+        "Analysis, IEEE Transactions on Affective Computing 2023",
+        tasks=("regression",),
+        summary="text and fusion teach audio and vision, with momentum copies; after the abstract",
+    ),
+)

@@ -1,0 +1,247 @@
+"""MulT: multimodal transformer for unaligned sequences.
+
+Tsai et al., "Multimodal Transformer for Unaligned Multimodal Language Sequences", ACL 2019. Every
+modality's sequence is reinforced by each of the others through a directed cross-modal transformer;
+what a modality got is joined and passed through a transformer of its own; the last step of each
+predicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.info import DataInfo
+from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.registry import METHODS, Method
+from tecafn.core.scheme import Network, Scheme
+from tecafn.layers.attention import Transformer
+from tecafn.layers.dropout import Dropout
+from tecafn.layers.heads import Answer
+from tecafn.layers.sequence import MaskedConv1d, sinusoidal_positions, zero_padding
+from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.losses.task import task_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class MulTConfig:
+    """Settings; the defaults are those of the authors' public code.
+
+    Args:
+        dim: common width d of the sequences; ``num_heads`` divides it.
+        num_heads: attention heads.
+        num_layers: layers of each directed cross-modal transformer.
+        num_memory_layers: layers of the self-attention transformer behind them.
+        text_kernel_size, audio_kernel_size, vision_kernel_size: of the convolution to d, odd.
+        input_dropout: of the text's token vectors.
+        embedding_dropout: of what enters a transformer.
+        text_attention_dropout: on attention weights where text is the target, and in all the
+            self-attention transformers.
+        audio_attention_dropout, vision_attention_dropout: where these are the targets.
+        relu_dropout, residual_dropout: inside the transformers.
+        output_dropout: inside the residual block before the answer.
+    """
+
+    dim: int = 30
+    num_heads: int = 5
+    num_layers: int = 5
+    num_memory_layers: int = 5
+    text_kernel_size: int = 1
+    audio_kernel_size: int = 1
+    vision_kernel_size: int = 1
+    input_dropout: float = 0.25
+    embedding_dropout: float = 0.25
+    text_attention_dropout: float = 0.1
+    audio_attention_dropout: float = 0.0
+    vision_attention_dropout: float = 0.0
+    relu_dropout: float = 0.1
+    residual_dropout: float = 0.1
+    output_dropout: float = 0.0
+
+    def kernel_size_of(self, modality: Modality) -> int:
+        """Of the modality's convolution."""
+        return {
+            Modality.TEXT: self.text_kernel_size,
+            Modality.AUDIO: self.audio_kernel_size,
+            Modality.VISION: self.vision_kernel_size,
+        }[modality]
+
+    def attention_dropout_of(self, target: Modality) -> float:
+        """Of the cross-modal transformers to this modality."""
+        return {
+            Modality.TEXT: self.text_attention_dropout,
+            Modality.AUDIO: self.audio_attention_dropout,
+            Modality.VISION: self.vision_attention_dropout,
+        }[target]
+
+
+def place(values: Tensor) -> Tensor:
+    """Frames times the square root of their width, plus position codes.
+
+    Args:
+        values: (B, L, D).
+
+    Source: MulT, Tsai et al. 2019, Sect. 3.1; the factor, from Vaswani et al. 2017, is its code's.
+    """
+    length, dim = values.shape[1:]
+    positions = sinusoidal_positions(length, dim, device=values.device)
+    return sqrt(dim) * values + positions.to(values.dtype)
+
+
+def last_real(sequence: Padded) -> Tensor:
+    """(B, L, D) to (B, D): the last real frame, wherever it stands; zero where there is none.
+
+    Example:
+        >>> frames = Padded(torch.tensor([[[1.0], [3.0], [9.0]]]),
+        ...                 torch.tensor([[True, True, False]]))
+        >>> last_real(frames).item()
+        3.0
+    """
+    length = sequence.mask.shape[1]
+    last = length - 1 - sequence.mask.flip(1).byte().argmax(1)  # index of the last True
+    rows = torch.arange(len(last), device=last.device)
+    return zero_padding(sequence.values, sequence.mask)[rows, last]
+
+
+class MulT(Network):
+    """Convolutions, directed cross-modal transformers, self-attention, the last steps.
+
+    A sequence that lacks a source takes a learned vector in each frame of that stream; a sequence
+    that a sample lacks has a learned vector in the place of its last step.
+
+    Ours: the authors' code lets no query see later frames, which the paper does not ask for and
+    which unaligned sequences, with different rates, give no meaning to; here attention sees every
+    real frame. The paper's code reads the last position, padding included; here it is the last
+    real frame.
+    """
+
+    def __init__(self, config: MulTConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.frames = ModalityFrames(info)
+        self.modalities = tuple(self.frames.dims)
+        self.convolutions = nn.ModuleDict(
+            {
+                m: MaskedConv1d(width, config.dim, kernel_size=config.kernel_size_of(m))
+                for m, width in self.frames.dims.items()
+            }
+        )
+        self.input_dropout = Dropout(config.input_dropout)
+        self.embedding_dropout = Dropout(config.embedding_dropout)
+        self.crossings = nn.ModuleDict()
+        self.absent_sources = nn.ParameterDict()
+        for target in self.modalities:
+            for source in self.sources(target):
+                self.crossings[f"{source}_to_{target}"] = Transformer(
+                    config.dim,
+                    num_layers=config.num_layers,
+                    num_heads=config.num_heads,
+                    attention_dropout=config.attention_dropout_of(target),
+                    relu_dropout=config.relu_dropout,
+                    residual_dropout=config.residual_dropout,
+                    residual="pre_norm",
+                    cross=True,
+                    closing_norm=True,
+                )
+                self.absent_sources[f"{source}_to_{target}"] = torch.zeros(config.dim)
+        # Of a data set with one modality the sequence itself goes on.
+        joined_dim = max(1, len(self.modalities) - 1) * config.dim
+        self.memories = nn.ModuleDict(
+            {
+                m: Transformer(
+                    joined_dim,
+                    num_layers=config.num_memory_layers,
+                    num_heads=config.num_heads,
+                    attention_dropout=config.text_attention_dropout,
+                    relu_dropout=config.relu_dropout,
+                    residual_dropout=config.residual_dropout,
+                    residual="pre_norm",
+                    closing_norm=True,
+                )
+                for m in self.modalities
+            }
+        )
+        self.slots = Slots(dict.fromkeys(self.modalities, joined_dim))
+        fused_dim = joined_dim * len(self.modalities)
+        self.block = nn.Sequential(
+            nn.Linear(fused_dim, fused_dim),
+            nn.ReLU(),
+            Dropout(config.output_dropout),
+            nn.Linear(fused_dim, fused_dim),
+        )
+        self.answer = Answer(fused_dim, info, output="linear")
+
+    def sources(self, target: Modality) -> tuple[Modality, ...]:
+        """The other modalities in use, in the order text, audio, vision."""
+        return tuple(m for m in self.modalities if m != target)
+
+    def project(self, batch: Batch) -> dict[Modality, Padded]:
+        """(B, L, d) of every modality the batch has."""
+        projected = {}
+        for modality, frames in self.frames(batch).items():
+            values = frames.values
+            if modality == Modality.TEXT:
+                values = self.input_dropout(values)
+            values = self.convolutions[modality](values, frames.mask)
+            projected[modality] = Padded(zero_padding(values, frames.mask), frames.mask)
+        return projected
+
+    def reinforce(
+        self, target: Modality, projected: Mapping[Modality, Padded], batch: Batch
+    ) -> Tensor:
+        """What the target's frames take from the other modalities: (B, L, joined width)."""
+        own = projected[target]
+        streams = []
+        for source in self.sources(target):
+            name = f"{source}_to_{target}"
+            slot = self.absent_sources[name].expand_as(own.values)
+            if source in projected:
+                other = projected[source]
+                queries = self.embedding_dropout(place(own.values))
+                keys = self.embedding_dropout(place(other.values))
+                stream = self.crossings[name](queries, keys, other.mask)
+                slot = torch.where(batch.present[source][:, None, None], stream, slot)
+            streams.append(slot)
+        return torch.cat(streams, dim=2) if streams else own.values
+
+    def forward(self, batch: Batch) -> Output:
+        """(B,) scores or (B, C) logits."""
+        projected = self.project(batch)
+        last = {}
+        for target, own in projected.items():
+            joined = self.embedding_dropout(place(self.reinforce(target, projected, batch)))
+            remembered = self.memories[target](joined, None, own.mask)
+            last[target] = last_real(Padded(remembered, own.mask))
+        filled = self.slots(last, batch)
+        fused = torch.cat([filled[m] for m in self.modalities], dim=1)
+        fused = fused + self.block(fused)
+        return Output(self.answer(fused), {"fused": fused})
+
+
+class MulTScheme(Scheme):
+    """The task's loss and nothing else."""
+
+    def __init__(self, config: MulTConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.network = MulT(config, info)
+
+    def loss(self, batch: Batch, progress: Progress) -> Losses:
+        """One term, ``task``: mean absolute error, or cross-entropy."""
+        output: Output = self.network(batch)
+        return Losses({"task": task_loss(output.prediction, batch.labels)}, {"task": 1.0}, output)
+
+
+METHODS.register(
+    "mult",
+    Method(
+        config=MulTConfig,
+        build=MulTScheme,
+        paper="Tsai et al., Multimodal Transformer for Unaligned Multimodal Language "
+        "Sequences, ACL 2019",
+        summary="six directed cross-modal transformers over unaligned sequences",
+    ),
+)

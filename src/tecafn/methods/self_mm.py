@@ -1,0 +1,136 @@
+"""Self-MM: a task for every modality, on labels made while training.
+
+Yu et al., "Learning modality-specific representations with self-supervised multi-task learning for
+multimodal sentiment analysis", AAAI 2021.
+
+The text's [CLS] and the last LSTM states of audio and vision are joined for the multimodal answer.
+Training adds a task for each modality; its labels are generated from the sample's label and from
+where the modality's features lie, see ``losses.generated_labels``. The three heads belong to
+training alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tecafn.core.batch import Batch, Modality
+from tecafn.core.info import DataInfo
+from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.registry import METHODS, Method
+from tecafn.core.scheme import Network, Scheme
+from tecafn.layers.dropout import Dropout
+from tecafn.layers.heads import Answer, task_heads
+from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.utterance import UtteranceEncoders
+from tecafn.losses.generated_labels import UnimodalTasks
+from tecafn.losses.task import task_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfMMConfig:
+    """Settings; the widths are ours, of the order of the paper's.
+
+    Args:
+        audio_lstm_dim, vision_lstm_dim: widths of the LSTMs.
+        audio_dim, vision_dim: widths of the vectors made of their last states.
+        fused_dim: width of the fused features.
+        text_task_dim, audio_task_dim, vision_task_dim: widths of each task's features.
+        first_weight: see ``losses.generated_labels.UnimodalTasks``; 0 is the paper's.
+        fusion_dropout: of the joined vectors.
+        task_dropout: of each task's vector.
+    """
+
+    audio_lstm_dim: int = 16
+    vision_lstm_dim: int = 32
+    audio_dim: int = 16
+    vision_dim: int = 32
+    fused_dim: int = 128
+    text_task_dim: int = 64
+    audio_task_dim: int = 16
+    vision_task_dim: int = 32
+    first_weight: float = 1.0
+    fusion_dropout: float = 0.1
+    task_dropout: float = 0.1
+
+    def task_dims(self) -> dict[Modality, int]:
+        """Width of each task's features."""
+        widths = (self.text_task_dim, self.audio_task_dim, self.vision_task_dim)
+        return dict(zip(Modality, widths, strict=True))
+
+
+class SelfMM(Network):
+    """One vector a modality, joined; two ReLU layers and a linear one.
+
+    Ours: a learned vector in the place of an absent modality's.
+    """
+
+    def __init__(self, config: SelfMMConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.frames = ModalityFrames(info)
+        self.encoders = UtteranceEncoders(
+            self.frames.dims,
+            lstm_dims={
+                Modality.AUDIO: config.audio_lstm_dim,
+                Modality.VISION: config.vision_lstm_dim,
+            },
+            dims={Modality.AUDIO: config.audio_dim, Modality.VISION: config.vision_dim},
+        )
+        self.slots = Slots(self.encoders.dims)
+        self.fuse = nn.Sequential(
+            Dropout(config.fusion_dropout),
+            nn.Linear(sum(self.encoders.dims.values()), config.fused_dim),
+            nn.ReLU(),
+        )
+        self.hidden = nn.Sequential(nn.Linear(config.fused_dim, config.fused_dim), nn.ReLU())
+        self.answer = Answer(config.fused_dim, info, output="linear")
+
+    def forward(self, batch: Batch) -> Output:
+        """(B,) scores; features ``vector_<modality>`` and ``fused`` (B, fused_dim)."""
+        filled = self.slots(self.encoders(self.frames(batch)), batch)
+        fused = self.fuse(torch.cat([filled[m] for m in self.encoders.dims], dim=1))
+        features = {f"vector_{m}": vector for m, vector in filled.items()} | {"fused": fused}
+        return Output(self.answer(self.hidden(fused)), features)
+
+
+class SelfMMScheme(Scheme):
+    """The multimodal task's absolute error and each modality's weighted one."""
+
+    def __init__(self, config: SelfMMConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.network: SelfMM = SelfMM(config, info)
+        task_dims = config.task_dims()
+        in_dims = self.network.encoders.dims
+        self.tasks = UnimodalTasks(
+            task_heads(in_dims, task_dims, info, dropout=config.task_dropout),
+            dims={m: task_dims[m] for m in in_dims},
+            fused_dim=config.fused_dim,
+            info=info,
+            first_weight=config.first_weight,
+        )
+
+    def loss(self, batch: Batch, progress: Progress) -> Losses:
+        """Terms ``task`` and one named after each modality in use, all of weight 1."""
+        output = self.tasks.answer(self.network(batch))
+        terms = {"task": task_loss(output.prediction, batch.labels)}
+        terms |= self.tasks.terms(output, batch)
+        return Losses(terms, dict.fromkeys(terms, 1.0), output)
+
+    def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
+        """Generate labels from what this step's features were."""
+        self.tasks.update(losses.output, batch, epoch=progress.epoch)
+
+
+METHODS.register(
+    "self_mm",
+    Method(
+        config=SelfMMConfig,
+        build=SelfMMScheme,
+        paper="Yu et al., Learning Modality-Specific Representations with Self-Supervised "
+        "Multi-Task Learning for Multimodal Sentiment Analysis, AAAI 2021",
+        tasks=("regression",),
+        summary="a task for each modality, on labels generated while training",
+    ),
+)

@@ -1,0 +1,260 @@
+"""TETFN: text-enhanced transformers between audio and vision, and a task for every modality.
+
+Wang et al., "TETFN: a text enhanced transformer fusion network for multimodal sentiment analysis",
+Pattern Recognition 2023.
+
+Where audio and vision attend to each other, the one that is looked at first attends to the text
+itself. Text attends to both in the usual way. Each modality's labels are generated as for Self-MM,
+see ``losses.generated_labels``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.info import DataInfo
+from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.registry import METHODS, Method
+from tecafn.core.scheme import Network, Scheme
+from tecafn.layers.attention import Transformer
+from tecafn.layers.dropout import Dropout
+from tecafn.layers.heads import Answer, task_heads
+from tecafn.layers.sequence import MaskedConv1d, sinusoidal_positions, zero_padding
+from tecafn.layers.unimodal import ModalityFrames, SequenceLSTM
+from tecafn.losses.generated_labels import UnimodalTasks
+from tecafn.losses.task import task_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class TETFNConfig:
+    """Settings; all widths and depths are ours, of the order of MulT's and Self-MM's.
+
+    Args:
+        dim: common width d of the sequences; ``num_heads`` divides it.
+        num_heads: attention heads.
+        num_layers: layers of each attention from one modality to another.
+        num_memory_layers: layers of the self-attention behind them.
+        audio_lstm_dim, vision_lstm_dim: widths of the LSTMs before the convolutions to d.
+        kernel_size: of the convolutions, odd.
+        task_dim: width of each task's features.
+        first_weight: see ``losses.generated_labels.UnimodalTasks``; 0 is the paper's.
+        embedding_dropout, attention_dropout, relu_dropout, residual_dropout: in the transformers.
+        output_dropout: inside the residual block before the answer.
+        task_dropout: of each task's vector.
+    """
+
+    dim: int = 30
+    num_heads: int = 5
+    num_layers: int = 2
+    num_memory_layers: int = 2
+    audio_lstm_dim: int = 16
+    vision_lstm_dim: int = 32
+    kernel_size: int = 3
+    task_dim: int = 32
+    first_weight: float = 1.0
+    embedding_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    relu_dropout: float = 0.1
+    residual_dropout: float = 0.1
+    output_dropout: float = 0.1
+    task_dropout: float = 0.1
+
+    def attention(self, *, cross: bool) -> Transformer:
+        """Layers of d to another modality, or to itself."""
+        return self.layers(self.dim, self.num_layers, cross=cross)
+
+    def layers(self, dim: int, num_layers: int, *, cross: bool) -> Transformer:
+        """A transformer as all here are, pre-norm with a closing LayerNorm."""
+        return Transformer(
+            dim,
+            num_layers=num_layers,
+            num_heads=self.num_heads,
+            attention_dropout=self.attention_dropout,
+            relu_dropout=self.relu_dropout,
+            residual_dropout=self.residual_dropout,
+            residual="pre_norm",
+            cross=cross,
+            closing_norm=True,
+        )
+
+
+def maximum(sequence: Padded) -> Tensor:
+    """Each column's maximum over the real frames, (B, L, D) to (B, D).
+
+    Zero where a row has no real frame.
+
+    Example:
+        >>> frames = Padded(torch.tensor([[[-1.0], [-3.0], [9.0]]]),
+        ...                 torch.tensor([[True, True, False]]))
+        >>> maximum(frames).item()
+        -1.0
+    """
+    lowest = torch.finfo(sequence.values.dtype).min
+    values = sequence.values.masked_fill(~sequence.mask.unsqueeze(-1), lowest)
+    there = sequence.mask.any(1, keepdim=True)
+    return values.amax(1).masked_fill(~there, 0.0)
+
+
+class TextEnhanced(nn.Module):
+    """What a target takes from a source that has first looked at the text.
+
+    Lower attention: the source asks, the text answers. Upper: the target asks, what came of it
+    answers.
+
+    Args:
+        config: widths and depths.
+    """
+
+    def __init__(self, config: TETFNConfig) -> None:
+        super().__init__()
+        self.lower = config.attention(cross=True)
+        self.upper = config.attention(cross=True)
+
+    def forward(self, target: Tensor, source: Padded, text: Padded) -> Tensor:
+        """(B, Lt, d), with source (B, Ls, d) and text (B, L, d), to (B, Lt, d)."""
+        enhanced = self.lower(source.values, text.values, text.mask)
+        reinforced: Tensor = self.upper(target, enhanced, source.mask)
+        return reinforced
+
+
+class TETFN(Network):
+    """LSTMs and convolutions to d, the four streams, self-attention, maxima over time, the answer.
+
+    Ours: in the place of a modality that a sample lacks stands one learned frame; the streams are
+    read by their maximum over the real frames, as the unimodal sequences are; the answer has MulT's
+    residual block.
+    """
+
+    def __init__(self, config: TETFNConfig, info: DataInfo) -> None:
+        super().__init__()
+        dim = config.dim
+        self.frames = ModalityFrames(info)
+        lstm_dims = {
+            Modality.AUDIO: config.audio_lstm_dim,
+            Modality.VISION: config.vision_lstm_dim,
+        }
+        self.recurrent, self.convolutions = nn.ModuleDict(), nn.ModuleDict()
+        for modality, width in self.frames.dims.items():
+            if modality in lstm_dims:
+                self.recurrent[modality] = SequenceLSTM(width, lstm_dims[modality])
+                width = lstm_dims[modality]
+            self.convolutions[modality] = MaskedConv1d(width, dim, kernel_size=config.kernel_size)
+        self.absent = nn.ParameterDict({m: 0.1 * torch.randn(dim) for m in Modality})
+        self.embedding_dropout = Dropout(config.embedding_dropout)
+        self.text_from_audio = config.attention(cross=True)
+        self.text_from_vision = config.attention(cross=True)
+        self.audio_from_vision = TextEnhanced(config)
+        self.vision_from_audio = TextEnhanced(config)
+        widths = {Modality.TEXT: 2 * dim, Modality.AUDIO: dim, Modality.VISION: dim}
+        self.memories = nn.ModuleDict(
+            {m: config.layers(w, config.num_memory_layers, cross=False) for m, w in widths.items()}
+        )
+        self.fused_dim = sum(widths.values())
+        self.block = nn.Sequential(
+            nn.Linear(self.fused_dim, self.fused_dim),
+            nn.ReLU(),
+            Dropout(config.output_dropout),
+            nn.Linear(self.fused_dim, self.fused_dim),
+        )
+        self.answer = Answer(self.fused_dim, info, output="linear")
+
+    def sequences(self, batch: Batch) -> dict[Modality, Padded]:
+        """(B, L, d) of all three; a sample that lacks one has a single learned frame."""
+        projected: dict[Modality, Padded] = {}
+        frames = self.frames(batch)
+        for modality in Modality:
+            slot = self.absent[modality]
+            if modality not in frames:
+                mask = torch.ones(batch.size, 1, dtype=torch.bool, device=batch.device)
+                projected[modality] = Padded(slot.expand(batch.size, 1, -1), mask)
+                continue
+            own = frames[modality]
+            if modality in self.recurrent:
+                own, _ = self.recurrent[modality](own)
+            values = zero_padding(self.convolutions[modality](own.values, own.mask), own.mask)
+            lacks = ~batch.present[modality].unsqueeze(1)  # (B, 1)
+            first = torch.arange(own.mask.shape[1], device=batch.device) == 0
+            stands_in = lacks & first  # (B, L)
+            values = torch.where(stands_in.unsqueeze(-1), slot, values)
+            projected[modality] = Padded(values, torch.where(lacks, stands_in, own.mask))
+        return projected
+
+    def streams(self, sequences: Mapping[Modality, Padded]) -> dict[Modality, Padded]:
+        """What each modality took from the others: (B, L, 2 d) of text, (B, L, d) of the rest."""
+        placed = {}
+        for modality, sequence in sequences.items():
+            length, dim = sequence.values.shape[1:]
+            positions = sinusoidal_positions(length, dim, device=sequence.values.device)
+            values = self.embedding_dropout(sequence.values + positions.to(sequence.values.dtype))
+            placed[modality] = Padded(values, sequence.mask)
+        text, audio, vision = (placed[m] for m in Modality)
+        of_text = torch.cat(
+            [
+                self.text_from_audio(text.values, audio.values, audio.mask),
+                self.text_from_vision(text.values, vision.values, vision.mask),
+            ],
+            dim=2,
+        )
+        of_audio = self.audio_from_vision(audio.values, vision, text)
+        of_vision = self.vision_from_audio(vision.values, audio, text)
+        pairs = zip(Modality, (of_text, of_audio, of_vision), strict=True)
+        return {m: Padded(values, placed[m].mask) for m, values in pairs}
+
+    def forward(self, batch: Batch) -> Output:
+        """(B,) scores; features ``vector_<modality>`` (B, d) and ``fused``."""
+        sequences = self.sequences(batch)
+        ends = []
+        for modality, stream in self.streams(sequences).items():
+            remembered = self.memories[modality](stream.values, None, stream.mask)
+            ends.append(maximum(Padded(remembered, stream.mask)))
+        joined = torch.cat(ends, dim=1)
+        fused = joined + self.block(joined)
+        features = {f"vector_{m}": maximum(sequence) for m, sequence in sequences.items()}
+        return Output(self.answer(fused), features | {"fused": fused})
+
+
+class TETFNScheme(Scheme):
+    """The multimodal task's absolute error and each modality's weighted one."""
+
+    def __init__(self, config: TETFNConfig, info: DataInfo) -> None:
+        super().__init__()
+        self.network: TETFN = TETFN(config, info)
+        modalities = self.network.frames.dims
+        task_dims = dict.fromkeys(modalities, config.task_dim)
+        in_dims = dict.fromkeys(modalities, config.dim)
+        self.tasks = UnimodalTasks(
+            task_heads(in_dims, task_dims, info, dropout=config.task_dropout),
+            dims={m: task_dims[m] for m in in_dims},
+            fused_dim=self.network.fused_dim,
+            info=info,
+            first_weight=config.first_weight,
+        )
+
+    def loss(self, batch: Batch, progress: Progress) -> Losses:
+        """Terms ``task`` and one named after each modality in use, all of weight 1."""
+        output = self.tasks.answer(self.network(batch))
+        terms = {"task": task_loss(output.prediction, batch.labels)}
+        terms |= self.tasks.terms(output, batch)
+        return Losses(terms, dict.fromkeys(terms, 1.0), output)
+
+    def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
+        """Generate labels from what this step's features were."""
+        self.tasks.update(losses.output, batch, epoch=progress.epoch)
+
+
+METHODS.register(
+    "tetfn",
+    Method(
+        config=TETFNConfig,
+        build=TETFNScheme,
+        paper="Wang et al., TETFN: A text enhanced transformer fusion network for multimodal "
+        "sentiment analysis, Pattern Recognition 2023",
+        tasks=("regression",),
+        summary="text-enhanced transformers between audio and vision, generated labels",
+    ),
+)
