@@ -8,7 +8,7 @@ RUN := $(BIN)/python -m
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, found {v.major}.{v.minor}; name one: make PYTHON=python3.11")'
@@ -63,3 +63,26 @@ bench-text: install ## MOSEI's and UR-FUNNY's real text, valid splits (resumable
 .PHONY: bench-mosi-sequences
 bench-mosi-sequences: install ## 229 real word-aligned MOSI sequences, ten folds by video (resumable)
 	$(BIN)/python benchmarks/mosi_sequences.py
+
+.PHONY: bench-methods
+bench-methods: install ## training speed and size of every method, fusion alone, one thread (minutes)
+	$(BIN)/python benchmarks/methods.py
+
+.PHONY: bench-compare
+bench-compare: bench-compare-embedded bench-compare-mosi ## both comparisons of the methods (resumable, hours)
+
+.PHONY: bench-compare-embedded
+bench-compare-embedded: install ## all methods on the embedded corpus, three seeds, test split (resumable, hours)
+	$(BIN)/python benchmarks/comparison.py embedded
+
+.PHONY: bench-compare-mosi
+bench-compare-mosi: install ## methods on real MOSI text and audio, three seeds, valid split (resumable, hours)
+	$(BIN)/python benchmarks/comparison.py mosi
+
+.PHONY: bench-scale
+bench-scale: install ## memory and time against 5,000 to 200,000 samples (resumable, a quarter of an hour, 8 GB of disk)
+	$(BIN)/python benchmarks/scale.py
+
+.PHONY: bench-step
+bench-step: install ## a training step beside its text encoder, where time goes, memory (resumable, minutes)
+	$(BIN)/python benchmarks/train_step.py

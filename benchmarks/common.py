@@ -18,10 +18,10 @@ from tecafn.evaluation.hard_pairs import (
     PairReport,
     find_designed_pairs,
     find_hard_pairs,
-    order_scores,
+    score_pairs,
 )
 from tecafn.evaluation.metrics import METRIC_INFO, format_metric
-from tecafn.evaluation.significance import Difference, bootstrap_intervals, paired_difference
+from tecafn.evaluation.significance import Difference, paired_difference
 from tecafn.experiments.config import find_config, load_config
 from tecafn.experiments.record import library_versions, read_predictions, read_record
 from tecafn.experiments.run import evaluate_run, train_run
@@ -103,21 +103,7 @@ def pair_report(
         if kind == "designed"
         else find_hard_pairs(labels, list(videos))
     )
-    ordered = np.mean([order_scores(pairs, row, labels) for row in predictions], axis=0)
-    errors = np.abs(predictions - labels).mean(axis=0)[pairs].mean(axis=1)
-    pair_videos = videos[pairs[:, 0]]
-    interval = bootstrap_intervals(
-        lambda weights: {"ordered": weights @ ordered / weights.sum(axis=1)},
-        len(pairs),
-        clusters=pair_videos,
-    )["ordered"]
-    return PairReport(
-        num_pairs=len(pairs),
-        num_videos=len(np.unique(pair_videos)),
-        ordered=float(ordered.mean()),
-        interval=interval,
-        mae=float(errors.mean()),
-    )
+    return score_pairs(pairs, predictions, labels, list(videos))
 
 
 def run_row(row: Row, *, data: Path, out: Path, seeds: Sequence[int], split: str) -> SeedRuns:

@@ -93,7 +93,8 @@ def _block(
         [
             f"## {title}",
             f"`configs/{row.config}`, {overrides}; figures are of the {len(runs.labels)} "
-            f"validation samples, **which also chose the checkpoints**. Seeds {', '.join(map(str, seeds))}.",
+            "validation samples, **which also chose the checkpoints**. Seeds "
+            f"{', '.join(map(str, seeds))}.",
             table,
             f"`tecafn predict --split test` wrote {count} rows.",
         ]

@@ -50,7 +50,7 @@ LIBRARIES = {
     "pyarrow": {"data"},
     "h5py": {"data"},
     "pydantic": {"experiments", "serving"},
-    "rich": {"cli", "training"},
+    "rich": {"cli", "experiments", "training"},
     "safetensors": {"layers", "training", "experiments", "serving", "testing"},
     "scipy": {"data", "evaluation"},
     "tensorboardX": {"training"},

@@ -7,8 +7,10 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -651,3 +653,88 @@ def test_main_takes_the_arguments_of_the_process_by_default(
     monkeypatch.setattr(sys, "argv", ["tecafn", "list", "configs"])
     assert tecafn.cli.main() == 0
     assert "synthetic/tecafn.toml" in capsys.readouterr().out
+
+
+# Comparing methods
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--methods", "tecafm"), ("unknown method 'tecafm'", "did you mean 'tecafn'?")),
+        (("--seeds", "0"), ("seeds must be >= 1, got 0",)),
+        (("--jobs", "0"), ("jobs must be >= 1, got 0",)),
+        (("--set", "seed=1"), ("--set 'seed=1'", "--seeds")),
+        (("--configs", "nowhere"), ("no configs 'nowhere'", "mosi")),
+        ((), ("no configs for the data set 'tiny'", "--configs")),
+        (("--configs", "mosi", "--set", "training.batchsize=1"), ("'training.batchsize'",)),
+        (("--configs", "mosi", "--split", "train2"), ("train2",)),
+    ],
+)
+def test_a_comparison_that_cannot_begin_is_one_line(
+    tecafn_command: Command,
+    tiny_store: Path,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    named: tuple[str, ...],
+) -> None:
+    out = tmp_path / "comparison"
+    done = tecafn_command("compare", "--data", tiny_store, "--out", out, *options)
+    assert_one_line(done, *named)
+    assert not out.exists()
+
+
+def test_a_comparison_without_results_says_what_is_open_and_fails(
+    tecafn_command: Command, tiny_store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "comparison"
+    done = tecafn_command(
+        *("compare", "--data", tiny_store, "--out", out, "--configs", "synthetic"),
+        *("--methods", "concat, tecafn", "--seeds", "2", "--tables-only"),
+    )
+    assert (done.code, done.err) == (1, "")
+    assert "Open: concat (seed 0, 1); tecafn (seed 0, 1)." in done.out
+    assert done.out.splitlines()[-1].startswith(f"tables: {out / 'comparison.html'}")
+    assert {path.suffix for path in out.glob("comparison.*")} == {
+        ".json", ".md", ".csv", ".tex", ".html"
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_interrupted_comparison_goes_on_with_the_same_command(
+    make_store: MakeStore, tmp_path: Path, tiny_bert: Path
+) -> None:
+    store = make_store(tmp_path / "store", sizes={"train": 200, "valid": 12})
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    (configs / "concat.toml").write_text(
+        f"method = 'concat'\ntext_encoder = '{tiny_bert}'\n"
+        "[model]\ndim = 10\nnum_unimodal_layers = 1\nunimodal_hidden_dim = 8\n"
+        "[training]\nmax_epochs = 12\npatience = 12\nbatch_size = 4\n"
+    )
+    out = tmp_path / "comparison"
+    command = [
+        *(sys.executable, "-m", "tecafn", "compare", "--data", str(store), "--out", str(out)),
+        *("--configs", str(configs), "--methods", "concat", "--seeds", "2", "--device", "cpu"),
+        *("--jobs", "2", "--threads", "1"),
+    ]
+    checkpoints = [out / "concat" / f"seed-{seed}" / "checkpoints" for seed in (0, 1)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + 120
+        while not all(any(c.glob("*")) for c in checkpoints) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, (output, errors)
+    assert errors.decode().splitlines()[-1] == "interrupted; the same command goes on"
+    assert "Open: concat (seed 0, 1)" in (out / "comparison.md").read_text(encoding="utf-8")
+    # Nothing is left running: the directories can be locked, and the same command goes on.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "[2/2]" in done.stderr
+    for seed in (0, 1):
+        events = (out / "concat" / f"seed-{seed}" / "events.jsonl").read_text().splitlines()
+        epochs = [json.loads(line) for line in events if '"event": "epoch"' in line]
+        numbers = [event["epoch"] for event in epochs]
+        assert sorted(set(numbers)) == list(range(12))
+        assert (out / "concat" / f"seed-{seed}" / "record.json").exists()

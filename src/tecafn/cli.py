@@ -301,6 +301,77 @@ def _evaluate_with_protocol(
 
 
 @app.command()
+def compare(
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The comparison's folder; a killed one goes on.")],
+    methods: Annotated[str, typer.Option(help="all, or names: tecafn,concat")] = "all",
+    seeds: Annotated[int, typer.Option(help="Seeds of every method: 0, 1, ...")] = 5,
+    configs: Annotated[
+        str | None,
+        typer.Option(
+            "--configs",
+            "--config-folder",
+            help="Folder with a TOML for each method, or a shipped one; else by the data set.",
+        ),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for every method: one budget.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="valid to choose, test to judge.")] = "valid",
+    jobs: Annotated[int, typer.Option(help="Runs at once.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Threads of each run.")] = None,
+    device: DeviceOption = "auto",
+    tables_only: Annotated[
+        bool, typer.Option("--tables-only", help="Run nothing; tables of what is finished.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train many methods under one protocol: paired tests, time, memory, one table."""
+    from tecafn.experiments.cells_display import CellsDisplay
+    from tecafn.experiments.compare import Protocol, compare_methods
+
+    if seeds < 1:
+        raise UserError(f"seeds must be >= 1, got {seeds}")
+    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    protocol = Protocol(
+        data=data,
+        out=out,
+        methods=None if names == ("all",) else names,
+        seeds=tuple(range(seeds)),
+        configs=configs,
+        overrides=tuple(overrides or ()),
+        split=split,
+        device=device,
+        jobs=jobs,
+        threads=threads,
+    )
+    with CellsDisplay(progress=not quiet) as display:
+        summary = compare_methods(
+            protocol,
+            planned=display.planned,
+            started=display.started,
+            ended=display.ended,
+            train=not tables_only,
+        )
+    _print_comparison(summary)
+    print(f"tables: {out / 'comparison.html'}, .md, .csv, .tex")
+    if not any(row["seeds"] for row in summary["methods"]):
+        raise typer.Exit(1)
+
+
+def _print_comparison(summary: Mapping[str, Any]) -> None:
+    from tecafn.report.comparison import notes, plain_table, reason_of_row
+
+    columns, rows = plain_table(summary)
+    _print_table(f"{summary['data']['dataset']}, {summary['split']} split", columns, rows)
+    for row in summary["methods"]:
+        if reason_of_row(row):
+            print(f"{row['name']} was not trained: {reason_of_row(row)}")
+    for note in notes(summary):
+        print(note)
+
+
+@app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run's directory, or a model on the hub.")],
     data: DataOption,
@@ -325,8 +396,30 @@ def list_methods(as_json: JsonOption = False) -> None:
     if as_json:
         _print_json(methods)
         return
-    rows = [[m["name"], m["summary"], ", ".join(m["tasks"]), m["paper"]] for m in methods]
-    _print_table("methods", ["name", "what it does", "tasks", "paper"], rows)
+    rows = [
+        [
+            m["name"],
+            m["summary"],
+            "" if len(m["tasks"]) > 1 else f"{m['tasks'][0]} only",
+            ", ".join(m["needs"]),
+            _short_citation(m["paper"]),
+        ]
+        for m in methods
+    ]
+    _print_table("methods", ["name", "what it does", "task", "needs", "paper"], rows)
+
+
+def _short_citation(paper: str) -> str:
+    """Who and when.
+
+    Example:
+        >>> _short_citation("Yu et al., Learning Representations, AAAI 2021")
+        'Yu et al. 2021'
+        >>> _short_citation("none: a yardstick")
+        ''
+    """
+    authors, comma, _ = paper.partition(",")
+    return f"{authors} {paper.split()[-1]}" if comma else ""
 
 
 @list_app.command("datasets")
@@ -499,7 +592,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
         return 1
     if code == _INTERRUPTED and _speaks():
-        print("interrupted; a run goes on with --resume", file=sys.stderr)
+        how = "the same command goes on" if command == "compare" else "a run goes on with --resume"
+        print(f"interrupted; {how}", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 

@@ -155,6 +155,23 @@ def test_pairs_can_be_given() -> None:
     assert report.interval == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_of_several_seeds_count_with_their_mean(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    labels, runs = random.normal(size=12), random.normal(size=(3, 12))
+    videos = ["abc"[k % 3] for k in range(12)]
+    pairs = np.array([[0, 3], [1, 4], [2, 5], [6, 9]])
+    report = score_pairs(pairs, runs, labels, videos)
+    each = [score_pairs(pairs, run, labels, videos) for run in runs]
+    assert report.ordered == pytest.approx(np.mean([one.ordered for one in each]))
+    assert report.mae == pytest.approx(np.mean([one.mae for one in each]))
+    assert score_pairs(pairs, runs[:1], labels, videos) == each[0]
+    broken = runs.copy()
+    broken[2, 5] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        score_pairs(pairs, broken, labels, videos)
+
+
 def mosi_labels() -> Path:
     default = Path(__file__).parents[2].parent / "shared" / "data"
     path = Path(os.environ.get("TECAFN_DATA", default)) / "mosi" / "label.csv"

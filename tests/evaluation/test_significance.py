@@ -15,6 +15,7 @@ from tecafn.evaluation.significance import (
     bootstrap_intervals,
     classification_intervals,
     cluster_codes,
+    holm_adjusted,
     paired_difference,
     paired_interval,
     paired_permutation_test,
@@ -223,3 +224,24 @@ def test_input_that_does_not_fit_is_an_error() -> None:
         paired_interval([0.0, 1.0], [0.0, 1.0], clusters=["a"])
     with pytest.raises(ValueError, match="num_permutations must be at least 1"):
         paired_permutation_test([0.0], [1.0], num_permutations=0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_holm_rejects_what_its_step_down_rule_rejects(seed: int) -> None:
+    p_values = np.random.default_rng(seed).uniform(0, 0.1, 8).round(2).tolist()
+    adjusted = holm_adjusted(p_values)
+    for level in (0.01, 0.05, 0.1, 0.3):
+        # The rule as Holm states it: go up from the smallest, stop at the first that is too large.
+        rejected = set()
+        for place, number in enumerate(sorted(range(8), key=lambda k: p_values[k])):
+            if p_values[number] > level / (8 - place):
+                break
+            rejected.add(number)
+        assert {k for k in range(8) if adjusted[k] <= level + 1e-12} == rejected
+    assert all(a >= p for a, p in zip(adjusted, p_values, strict=True))
+
+
+def test_holm_of_one_test_or_none_changes_nothing() -> None:
+    assert holm_adjusted([]) == []
+    assert holm_adjusted([0.03]) == [0.03]
+    assert holm_adjusted([0.9, 0.8]) == [1.0, 1.0]

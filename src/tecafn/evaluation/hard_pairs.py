@@ -160,15 +160,29 @@ def score_pairs(
 ) -> PairReport:
     """Share ordered and MAE of given pairs (P, 2); both samples of a pair are of one video.
 
+    Args:
+        pairs: (P, 2) positions.
+        predictions: (N,) scores, or (S, N) of S seeds: a pair then counts with its mean over them.
+        labels: (N,) labels.
+        videos: N video names.
+        resampling: of the videos that have pairs.
+
     Raises:
         ValueError: a value is not finite, or the lengths differ.
+
+    Example:
+        >>> pair, seeds = np.array([[0, 1]]), [[0.1, 0.3], [0.3, 0.1]]
+        >>> score_pairs(pair, seeds, [1.0, 1.2], ["a", "a"]).ordered
+        0.5
     """
-    scores, truth = finite_pair(predictions, labels)
+    runs = np.atleast_2d(np.asarray(predictions, dtype=np.float64))
+    truth = finite_pair(runs[0], labels)[1]
     codes = cluster_codes(videos, len(truth))
     if not len(pairs):
         return PairReport(0, 0, None, None, None)
-    ordered = order_scores(pairs, scores, truth)
-    errors = np.abs(scores - truth)[pairs].mean(axis=1)
+    scores = [finite_pair(run, truth)[0] for run in runs]
+    ordered = np.mean([order_scores(pairs, run, truth) for run in scores], axis=0)
+    errors = np.mean([np.abs(run - truth) for run in scores], axis=0)[pairs].mean(axis=1)
     pair_videos = codes[pairs[:, 0]]
     interval = bootstrap_intervals(
         lambda weights: {"ordered": weights @ ordered / weights.sum(axis=1)},

@@ -10,7 +10,7 @@ Source: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", ch. 13 an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -369,6 +369,29 @@ def paired_difference(
     )
     interval = paired_interval(a, b, clusters=clusters, resampling=resampling)
     return Difference(test.difference, interval, test.p_value)
+
+
+def holm_adjusted(p_values: Sequence[float]) -> list[float]:
+    """P-values of several tests, corrected so that one wrong rejection is as rare as of one test.
+
+    The smallest is multiplied by their number, the next by one less, and so on, at most 1 and never
+    below a smaller one's.
+
+    Args:
+        p_values: of tests that would be reported together.
+
+    Example:
+        >>> holm_adjusted([0.01, 0.5, 0.04])
+        [0.03, 0.5, 0.08]
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for place, number in enumerate(sorted(range(len(p_values)), key=lambda k: p_values[k])):
+        largest = max(largest, min(1.0, p_values[number] * (len(p_values) - place)))
+        adjusted[number] = largest
+    return adjusted
 
 
 def _paired_differences(a: ArrayLike, b: ArrayLike) -> Floats:

@@ -96,7 +96,11 @@ def loss_curve(steps: Floats, values: Floats, *, unit: str, name: str) -> Markup
         axes.locator_params(axis="both", nbins=5)
         axes.margins(x=0.02)
         first, last = f"{values[0]:.3g}", f"{values[-1]:.3g}"
-        return _svg(figure, name=name, description=f"{unit.capitalize()} over steps, from {first} to {last}.")
+        return _svg(
+            figure,
+            name=name,
+            description=f"{unit.capitalize()} over steps, from {first} to {last}.",
+        )
 
 
 def validation_curve(

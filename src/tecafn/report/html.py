@@ -73,6 +73,11 @@ def write_report(run_dir: Path) -> Path:
 
 def render_report(run: RunFiles) -> str:
     """The page of a run."""
+    return page_environment().get_template("report.html.j2").render(**_page(run))
+
+
+def page_environment() -> Environment:
+    """Where pages are made: everything is escaped, and a forgotten value is an error."""
     environment = Environment(
         loader=PackageLoader("tecafn.report", "templates"),
         autoescape=True,
@@ -83,7 +88,7 @@ def render_report(run: RunFiles) -> str:
     environment.filters["thousands"] = lambda value: f"{value:,}".replace(
         ",", "\N{NARROW NO-BREAK SPACE}"
     )
-    return environment.get_template("report.html.j2").render(**_page(run))
+    return environment
 
 
 def _page(run: RunFiles) -> dict[str, Any]:

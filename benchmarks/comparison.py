@@ -1,0 +1,151 @@
+"""The methods compared under one protocol: on the embedded corpus, or on real MOSI text and audio.
+
+    python benchmarks/comparison.py {embedded,mosi} [--seeds 0,1,2] [--methods all|NAME,NAME]
+                                    [--jobs N] [--threads N] [--tables-only] [--smoke]
+
+Run with ``make bench-compare-embedded`` and ``make bench-compare-mosi``; a killed comparison goes
+on where it was, cell by cell. It is ``tecafn compare`` with its settings written down; the tables
+and the page lie in ``runs/compare-<name>``. Writes ``docs/results/comparison-<name>.md``, also
+from an unfinished comparison (``--tables-only``), and then says which cells are open. ``--smoke``
+trains for an epoch on a few samples and prints the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import ROOT, data_root, write_results
+
+from tecafn.core.errors import UserError
+from tecafn.data.importing import import_dataset
+from tecafn.data.readers import ReadOptions
+from tecafn.data.synthetic import CorpusSpec
+from tecafn.experiments.cells_display import CellsDisplay
+from tecafn.experiments.compare import Protocol, compare_methods
+from tecafn.experiments.demo import embedded_corpus
+from tecafn.report.comparison import markdown_blocks
+
+SEEDS = "0,1,2"
+MOSI_METHODS = ("tfn", "lmf", "mult", "misa", "self_mm", "mmim", "tetfn", "tecafn", "concat")
+SMOKE = ("training.max_epochs=1", "num_trained_text_layers=0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """One comparison.
+
+    Args:
+        title: of its page.
+        intro: what was compared, for the page.
+        data: a store.
+        split: what figures are of.
+        configs: the folder of the methods' configs.
+        methods: None = all.
+        overrides: the common budget.
+    """
+
+    title: str
+    intro: str
+    data: Path
+    split: str
+    configs: str
+    methods: tuple[str, ...] | None
+    overrides: tuple[str, ...]
+
+
+def embedded(runs: Path, *, smoke: bool) -> Bench:
+    spec = CorpusSpec(num_train=96, num_valid=32, num_test=64) if smoke else CorpusSpec()
+    return Bench(
+        title="Methods on the embedded corpus",
+        intro=f"Train {spec.num_train}, valid {spec.num_valid}, test {spec.num_test} samples "
+        f"(corpus seed {spec.seed}). The validation split chose each run's epoch; each run was "
+        "evaluated once on the test split. The text encoder is frozen MiniLM, its states cached, "
+        "for every method. The ceiling is the noise-free score of the generating latents.",
+        data=embedded_corpus(runs / "bench-demo" / "corpus", spec).path,
+        split="test",
+        configs="synthetic",
+        methods=None,
+        overrides=(),
+    )
+
+
+def mosi(runs: Path, *, smoke: bool) -> Bench:
+    del smoke  # the data are small as they are
+    store = runs / "bench-mosi" / "store"
+    if not store.exists():
+        source = data_root() / "mosi"
+        import_dataset(
+            source / "label.csv",
+            format="label-csv",
+            out=store,
+            options=ReadOptions(dataset="mosi", audio=source / "audio_utterance.npz"),
+        )
+    return Bench(
+        title="Methods on CMU-MOSI, text and audio",
+        intro="One 73-wide acoustic vector an utterance, no vision. MiniLM reads the text, its "
+        "last two layers trained, at most 12 epochs, for every method. The test labels are "
+        "withheld where this was measured: **the figures are of the 229 validation utterances, "
+        "which also chose the epochs**.",
+        data=store,
+        split="valid",
+        configs="mosi",
+        methods=MOSI_METHODS,
+        overrides=("text_encoder=minilm", "num_trained_text_layers=2", "training.max_epochs=12"),
+    )
+
+
+BENCHES = {"embedded": embedded, "mosi": mosi}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=sorted(BENCHES))
+    parser.add_argument("--seeds", default=SEEDS, help="comma-separated")
+    parser.add_argument("--methods", help="all, or comma-separated names")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once")
+    parser.add_argument("--threads", type=int, default=1, help="of each run")
+    parser.add_argument("--tables-only", action="store_true", help="train nothing")
+    parser.add_argument("--smoke", action="store_true", help="an epoch, few samples, no page")
+    options = parser.parse_args()
+    runs = ROOT / "runs" / ("smoke-comparison" if options.smoke else "")
+    bench = BENCHES[options.name](runs, smoke=options.smoke)
+    if options.methods:
+        names = tuple(options.methods.split(","))
+        bench = dataclasses.replace(bench, methods=None if names == ("all",) else names)
+    protocol = Protocol(
+        data=bench.data,
+        out=runs / f"compare-{options.name}",
+        methods=bench.methods,
+        seeds=tuple(int(seed) for seed in options.seeds.split(",")),
+        configs=bench.configs,
+        overrides=(*bench.overrides, *(SMOKE if options.smoke else ())),
+        split=bench.split,
+        device="cpu",
+        jobs=options.jobs,
+        threads=options.threads,
+    )
+    with CellsDisplay(progress=True) as display:
+        summary = compare_methods(
+            protocol,
+            planned=display.planned,
+            started=display.started,
+            ended=display.ended,
+            train=not options.tables_only,
+        )
+    blocks = [bench.intro, *markdown_blocks(summary)]
+    if options.smoke:
+        print("\n\n".join(blocks))
+        return
+    command = f"make bench-compare-{options.name}"
+    write_results(f"comparison-{options.name}", bench.title, command, blocks)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"error: {error}")

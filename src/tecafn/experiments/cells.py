@@ -1,0 +1,284 @@
+"""Cells of a comparison: one method with one seed, trained in a process of its own.
+
+A cell that crashes, is killed or runs out of memory takes nothing else with it, and its process
+says what it needed: time, and the most memory it held. Imports no torch, so that the process that
+waits for the cells stays small.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any
+
+from tecafn.core.errors import UserError
+from tecafn.experiments.record import read_record, write_text_atomically
+
+LOG_FILE = "cell.log"
+USAGE_FILE = "cell.json"
+# How long a cell that is told to end may take to do so.
+_GRACE_SECONDS = 30.0
+# What getrusage counts in.
+_BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One method with one seed.
+
+    Args:
+        method: a registered name.
+        seed: of everything random.
+        run: the run's directory.
+        config: a TOML file.
+        overrides: ``key=value``, the seed not among them.
+        data: a store.
+        split: the one to be evaluated.
+        device: auto, cpu or cuda.
+        threads: threads of the process's arithmetic.
+    """
+
+    method: str
+    seed: int
+    run: Path
+    config: Path
+    overrides: tuple[str, ...]
+    data: Path
+    split: str
+    device: str
+    threads: int
+
+    def commands(self) -> tuple[tuple[str, ...], ...]:
+        """What is run, one after the other, until the cell is finished."""
+        tecafn = (sys.executable, "-m", "tecafn")
+        data = ("--data", str(self.data), "--device", self.device)
+        settings = [f for o in (*self.overrides, f"seed={self.seed}") for f in ("--set", o)]
+        train = (*tecafn, "train", str(self.config), *data, "--out", str(self.run), "--resume")
+        evaluate = (*tecafn, "evaluate", str(self.run), *data, "--split", self.split, "--json")
+        return (*train, "--quiet", *settings), evaluate
+
+    def is_finished(self) -> bool:
+        """Is it trained, and evaluated on the split?
+
+        Raises:
+            UserError: its record cannot be read.
+        """
+        if not (self.run / "record.json").exists():
+            return False
+        return self.split in read_record(self.run)["evaluations"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended.
+
+    Args:
+        cell: which.
+        reason: why it failed, in one line; empty if it is finished.
+        seconds: wall-clock time of its processes, this time.
+    """
+
+    cell: Cell
+    reason: str
+    seconds: float
+
+
+@dataclass
+class CellRunner:
+    """Runs cells, several at once.
+
+    Args:
+        jobs: how many at once.
+        started: called with a cell when its process starts.
+        ended: called with its outcome.
+
+    Both are called from the cells' threads, one at a time.
+    """
+
+    jobs: int
+    started: Callable[[Cell], None]
+    ended: Callable[[Outcome], None]
+    _running: set[subprocess.Popen[bytes]] = field(default_factory=set)
+    _lock: Lock = field(default_factory=Lock)
+    _stop: Event = field(default_factory=Event)
+
+    def run(self, cells: Sequence[Cell]) -> list[Outcome]:
+        """All outcomes, in the order of ``cells``.
+
+        On an interruption the cells that run are told to end, which leaves each with its last
+        checkpoint, and the others are not begun.
+        """
+        pool = ThreadPoolExecutor(max_workers=self.jobs, thread_name_prefix="cell")
+        futures: list[Future[Outcome]] = [pool.submit(self._run_cell, cell) for cell in cells]
+        try:
+            waiting = set(futures)
+            while waiting:
+                done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        finally:
+            # Whatever ends this early, nothing is left running behind it.
+            self._stop.set()
+            for future in futures:
+                future.cancel()
+            self._end_running()
+            pool.shutdown(wait=True)
+        return [future.result() for future in futures]
+
+    def _end_running(self) -> None:
+        with self._lock:
+            running = list(self._running)
+        for process in running:
+            if process.returncode is None:
+                os.kill(process.pid, signal.SIGTERM)
+        until = time.monotonic() + _GRACE_SECONDS
+        for process in running:
+            while process.returncode is None and time.monotonic() < until:
+                time.sleep(0.05)
+            if process.returncode is None:
+                os.kill(process.pid, signal.SIGKILL)
+
+    def _run_cell(self, cell: Cell) -> Outcome:
+        began = time.monotonic()
+        with self._lock:
+            self.started(cell)
+        try:
+            reason = self._run_commands(cell)
+        except UserError as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"{error.filename or cell.run}: {error.strerror or error}"
+        outcome = Outcome(cell, reason, time.monotonic() - began)
+        if not self._stop.is_set():
+            with self._lock:
+                self.ended(outcome)
+        return outcome
+
+    def _run_commands(self, cell: Cell) -> str:
+        """The reason of a failure, or an empty string."""
+        cell.run.mkdir(parents=True, exist_ok=True)
+        reason = ""
+        for command in cell.commands():
+            if self._stop.is_set():
+                return "interrupted"
+            reason = self._run_command(cell, command)
+            # Training has evaluated the validation split already.
+            if reason or cell.is_finished():
+                break
+        if not self._stop.is_set():
+            _note(cell.run, {"reason": reason})
+        return reason
+
+    def _run_command(self, cell: Cell, command: Sequence[str]) -> str:
+        path = cell.run / LOG_FILE
+        count = str(cell.threads)
+        environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+        # The system starts counting a child's peak memory from ours.
+        least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with path.open("ab") as log:
+            begin = log.tell()
+            began = time.monotonic()
+            with self._lock:
+                if self._stop.is_set():
+                    return "interrupted"
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    # Ctrl-C reaches the cells through us, so that each is told once.
+                    start_new_session=True,
+                )
+                self._running.add(process)
+            # In place of process.wait(): what this very child used, and not all children.
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            with self._lock:
+                self._running.discard(process)
+        if command[3] == "train":
+            known = usage.ru_maxrss > least
+            _note(
+                cell.run,
+                {
+                    "threads": cell.threads,
+                    "jobs": self.jobs,
+                    "process_seconds": round(time.monotonic() - began, 1),
+                    "peak_memory_bytes": usage.ru_maxrss * _BYTES_PER_UNIT if known else None,
+                },
+            )
+        return reason_of(process.returncode, path, begin)
+
+
+def _note(run: Path, facts: dict[str, Any]) -> None:
+    """Add to what is known of a cell's processes; memory is the most that any attempt held."""
+    known = usage_of(run)
+    peaks = [f.get("peak_memory_bytes") for f in (known, facts)]
+    merged = known | facts
+    merged["peak_memory_bytes"] = max((peak for peak in peaks if peak), default=None)
+    write_text_atomically(run / USAGE_FILE, json.dumps(merged, indent=2) + "\n")
+
+
+def usage_of(run: Path) -> dict[str, Any]:
+    """What a cell's processes used: ``peak_memory_bytes, threads, jobs``; ``reason`` of a failure.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = run / USAGE_FILE
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(facts, dict):
+        raise UserError(f"{path}: expected an object, got a {type(facts).__name__}")
+    return facts
+
+
+def reason_of(returncode: int, log: Path, begin: int = 0) -> str:
+    """Why a process failed, in one line, from its exit code and its log behind ``begin``.
+
+    Example:
+        >>> reason_of(0, Path("no-log-is-read"))
+        ''
+    """
+    if returncode == 0:
+        return ""
+    lines = [line.strip() for line in _text_behind(log, begin).splitlines() if line.strip()]
+    for line in reversed(lines):
+        for opening in ("error: ", "unexpected "):
+            if line.startswith(opening):
+                return line.removeprefix("error: ").removesuffix(" (--debug shows where)")
+    if returncode < 0:
+        name = signal.Signals(-returncode).name
+        # The kernel ends who takes the last memory in this way and leaves no word.
+        return f"ended by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
+    return f"exit code {returncode}: {lines[-1] if lines else 'it said nothing'}"
+
+
+def last_line(cell: Cell) -> str:
+    """What the cell's process said last, for a display."""
+    try:
+        size = (cell.run / LOG_FILE).stat().st_size
+        lines = _text_behind(cell.run / LOG_FILE, max(0, size - 2000)).splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
+def _text_behind(path: Path, begin: int) -> str:
+    with path.open("rb") as file:
+        file.seek(begin)
+        return file.read().decode("utf-8", "replace")

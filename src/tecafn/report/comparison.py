@@ -1,0 +1,705 @@
+"""The tables of a comparison: Markdown, CSV, LaTeX and a page, from its saved summary alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tecafn.evaluation.metrics import METRIC_INFO, format_metric
+from tecafn.report.html import page_environment
+from tecafn.report.records import ReportError
+
+Json = Mapping[str, Any]
+
+SUMMARY_FILE = "comparison.json"
+SUMMARY_FORMAT = 1
+# What tables show; the CSV file has every metric.
+SHOWN = ("mae", "corr", "acc7", "acc2_nonneg", "acc2_pos", "f1_pos", "accuracy", "f1")
+PAIRS = ("designed_pairs", "hard_pairs")
+ABSTRACT_MARK = "\N{DAGGER}"
+ABSTRACT_NOTE = (
+    "implemented after the abstract, as the paper itself could not be read: a method in its "
+    "spirit, not a reproduction"
+)
+_MINUS = "\N{MINUS SIGN}"
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    _MINUS: "$-$",
+    _PLUS_MINUS: r"$\pm$",
+    ABSTRACT_MARK: r"$^{\dagger}$",
+}
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a comparison.
+
+    Raises:
+        ReportError: there is none, or this version does not know its format.
+    """
+    path = folder / SUMMARY_FILE
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"{path}: tables need a comparison's summary, none is there") from None
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path}: expected JSON, got {error}") from None
+    version = summary.get("comparison_format") if isinstance(summary, dict) else None
+    if version != SUMMARY_FORMAT:
+        raise ReportError(f"{path}: comparison_format must be {SUMMARY_FORMAT}, got {version!r}")
+    return dict(summary)
+
+
+def write_tables(folder: Path) -> list[Path]:
+    """Write ``comparison.md, .csv, .tex, .html`` beside a comparison's summary.
+
+    Returns:
+        Their paths. Each file is replaced in one step.
+
+    Raises:
+        ReportError: no readable summary.
+    """
+    summary = read_summary(folder)
+    renderers: dict[str, Callable[[Json], str]] = {
+        "md": render_markdown,
+        "csv": render_csv,
+        "tex": render_latex,
+        "html": render_page,
+    }
+    paths = []
+    for ending, render in renderers.items():
+        path = folder / f"comparison.{ending}"
+        partial = folder / f".{path.name}.partial"
+        text = render(summary)
+        partial.write_text(text, encoding="utf-8", errors="xmlcharrefreplace", newline="")
+        os.replace(partial, path)
+        paths.append(path)
+    return paths
+
+
+# What every format shows
+
+
+def shown_metrics(summary: Json) -> list[str]:
+    """Names of the metrics that tables show."""
+    return [name for name in SHOWN if name in summary["metrics"]]
+
+
+def shown_pairs(summary: Json) -> list[str]:
+    """Kinds of pairs that some method was asked about."""
+    return [kind for kind in PAIRS if any(row[kind] for row in summary["methods"])]
+
+
+def reason_of_row(row: Json) -> str:
+    """Why a method has no result at all, in one line; empty if it has one, or is only open.
+
+    Example:
+        >>> reason_of_row({"refused": "", "seeds": [], "failures": {"0": "ended by SIGSEGV"}})
+        'ended by SIGSEGV'
+    """
+    if row["refused"]:
+        return str(row["refused"])
+    if row["seeds"] or not row["failures"]:
+        return ""
+    reasons = list(dict.fromkeys(row["failures"].values()))
+    return str(reasons[0]) + (f" (and {len(reasons) - 1} more)" if reasons[1:] else "")
+
+
+def notes(summary: Json) -> list[str]:
+    """Sentences on what is missing: open cells, and failed ones of methods that have others."""
+    lines = []
+    still_open = [
+        f"{row['name']} (seed {', '.join(map(str, row['open']))})"
+        for row in summary["methods"]
+        if row["open"]
+    ]
+    if still_open:
+        lines.append(
+            f"This comparison is not finished. Open: {'; '.join(still_open)}. The same command "
+            "goes on."
+        )
+    failed = [
+        f"{row['name']}, seed {seed}: {reason}"
+        for row in summary["methods"]
+        for seed, reason in row["failures"].items()
+        if row["seeds"]
+    ]
+    if failed:
+        lines.append(f"Failed: {'; '.join(failed)}.")
+    return lines
+
+
+def about(summary: Json) -> list[str]:
+    """Sentences that a table cannot be read without."""
+    data, split = summary["data"], summary["split"]
+    seeds = ", ".join(map(str, summary["seeds"]))
+    several = len(summary["seeds"]) > 1
+    lines = [
+        f"Data set {data['dataset']}, {split} split: {summary['num_samples']} samples of "
+        f"{summary['num_videos']} videos. Every method is trained on the same data with seed"
+        f"{'s' if several else ''} {seeds}"
+        + (f"; figures are means {_PLUS_MINUS} deviation over seeds." if several else ".")
+    ]
+    if split == "valid":
+        lines.append(
+            "The validation split also chose each run's epoch: the figures are optimistic, and "
+            "choose methods; the test split judges them."
+        )
+    if any(row["difference"] for row in summary["methods"]):
+        lines.append(
+            f"Differences are a method's minus {summary['best']}'s, the best by "
+            f"{_label(summary['primary'])}: each sample's error is averaged over seeds and paired; "
+            "95 % intervals resample videos, permutation tests flip whole videos, and p is "
+            "corrected for the number of methods (Holm). An interval that holds 0 shows no "
+            "difference."
+        )
+    if shown_pairs(summary):
+        lines.append(
+            "Pairs: share of pairs ordered as their labels are, in percent, with its interval from "
+            "resampling videos; half is chance."
+        )
+    lines.append(
+        f"Time is of training, {summary['jobs']} at once with {summary['threads']} "
+        f"thread{'' if summary['threads'] == 1 else 's'} each. Memory is the most that a training "
+        "process held (its ru_maxrss), over seeds."
+    )
+    return lines
+
+
+def _label(metric: str) -> str:
+    info = METRIC_INFO.get(metric)
+    return info.label if info else metric
+
+
+def _percent(metric: str) -> bool:
+    info = METRIC_INFO.get(metric)
+    return bool(info and info.percent)
+
+
+def _signed(metric: str, value: float) -> str:
+    text = f"{100 * value:+.2f}" if _percent(metric) else f"{value:+.3f}"
+    return text.replace("-", _MINUS)
+
+
+def _mean(metric: str, cell: Json | None) -> str:
+    return "" if cell is None else format_metric(metric, cell["mean"])
+
+
+def _deviation(metric: str, cell: Json | None) -> str:
+    return "" if cell is None or cell["std"] is None else format_metric(metric, cell["std"])
+
+
+def _p_value(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _share(pairs: Json) -> tuple[str, str]:
+    interval = pairs["interval"]
+    ends = f"{100 * interval[0]:.1f}, {100 * interval[1]:.1f}" if interval else ""
+    return f"{100 * pairs['ordered']:.1f}", ends
+
+
+def _minutes(row: Json) -> str:
+    return f"{row['seconds']['mean'] / 60:.1f}" if row["seconds"] else ""
+
+
+def _millions(count: int) -> str:
+    """Three significant digits or so.
+
+    Example:
+        >>> _millions(314159), _millions(22713216), _millions(4000)
+        ('0.314', '22.7', '0.004')
+    """
+    millions = count / 1e6
+    return f"{millions:.1f}" if millions >= 10 else f"{millions:.3f}"
+
+
+def _megabytes(row: Json) -> str:
+    peak = row["peak_memory_bytes"]
+    return f"{peak / 2**20:.0f}" if peak else ""
+
+
+def _best_means(summary: Json) -> dict[str, float]:
+    """The best mean of each metric over methods."""
+    found = {}
+    for metric in summary["metrics"]:
+        info = METRIC_INFO.get(metric)
+        means = [row["metrics"].get(metric, {}).get("mean") for row in summary["methods"]]
+        known = [mean for mean in means if mean is not None]
+        if known:
+            found[metric] = min(known) if info and info.lower_is_better else max(known)
+    return found
+
+
+def _is_best(cell: Json | None, metric: str, best: Mapping[str, float]) -> bool:
+    return cell is not None and cell["mean"] is not None and cell["mean"] == best.get(metric)
+
+
+def _seeds_hint(summary: Json, row: Json) -> str:
+    """How many seeds a row is of, where it is not all of them."""
+    have, of = len(row["seeds"]), len(summary["seeds"])
+    return "" if have in (0, of) else f"{have} of {of} seeds"
+
+
+def _columns(summary: Json) -> list[str]:
+    """Headers of the flat tables, the method's name first."""
+    differing = _differing_metrics(summary)
+    headers = ["method", *(_label(name) for name in shown_metrics(summary))]
+    headers += [kind.replace("_", " ") for kind in shown_pairs(summary)]
+    for name in differing:
+        headers += [f"{_label(name)} minus best's", "p"]
+    return [*headers, "minutes", "parameters, M (trained)", "memory, MB"]
+
+
+def _differing_metrics(summary: Json) -> list[str]:
+    """Only the primary metric's: the others are in the CSV file and on the page."""
+    primary = summary["primary"]
+    return [primary] if any(primary in row["difference"] for row in summary["methods"]) else []
+
+
+def _cells(
+    summary: Json, row: Json, *, emphasise: Callable[[str], str], mark: Callable[[str], str]
+) -> list[str]:
+    """The cells behind a method's name.
+
+    Args:
+        summary, row: what is shown.
+        emphasise: makes a column's best value stand out; its argument is marked up already.
+        mark: makes plain text the format's.
+    """
+    best = _best_means(summary)
+    cells = []
+    for metric in shown_metrics(summary):
+        cell = row["metrics"].get(metric)
+        text = _mean(metric, cell)
+        deviation = _deviation(metric, cell)
+        text = mark(f"{text} {_PLUS_MINUS} {deviation}" if deviation else text)
+        cells.append(emphasise(text) if _is_best(cell, metric, best) else text)
+    for kind in shown_pairs(summary):
+        if row[kind]:
+            share, ends = _share(row[kind])
+            cells.append(mark(f"{share} [{ends}]" if ends else share))
+        else:
+            cells.append("")
+    for metric in _differing_metrics(summary):
+        difference = row["difference"].get(metric)
+        if difference is None:
+            cells += [mark("best"), ""] if row["name"] == summary["best"] else ["", ""]
+            continue
+        text = _signed(metric, difference["value"])
+        if difference["interval"]:
+            low, high = (_signed(metric, end) for end in difference["interval"])
+            text += f" [{low}, {high}]"
+        cells += [mark(text), mark(_p_value(difference["p_holm"]))]
+    parameters = ""
+    if row["num_parameters"] is not None:
+        parameters = _millions(row["num_parameters"])
+        parameters += f" ({_millions(row['num_trained_parameters'])})"
+    return [*cells, mark(_minutes(row)), mark(parameters), mark(_megabytes(row))]
+
+
+def _ceiling_cells(summary: Json) -> list[str] | None:
+    """What the data allow: the row below the methods, on the embedded corpus."""
+    ceiling = summary["ceiling"]
+    if not ceiling:
+        return None
+    cells = [format_metric(name, ceiling["metrics"].get(name)) for name in shown_metrics(summary)]
+    for kind in shown_pairs(summary):
+        share, ends = _share(ceiling[kind]) if ceiling.get(kind) else ("", "")
+        cells.append(f"{share} [{ends}]" if ends else share)
+    return [*cells, *("" for _ in range(len(_columns(summary)) - 1 - len(cells)))]
+
+
+def _settings_line(summary: Json) -> str:
+    """The settings that all methods share, in one line."""
+    shared = summary["common_settings"]
+    return ", ".join(f"{name} {json.dumps(value)}" for name, value in shared.items())
+
+
+def plain_table(summary: Json) -> tuple[list[str], list[list[str]]]:
+    """A narrow table for a terminal, the best method first: columns, and a line a method."""
+    metrics = shown_metrics(summary)
+    rows = []
+    for row in summary["methods"]:
+        name = row["name"] + (f" {ABSTRACT_MARK}" if row["after_abstract"] else "")
+        cells = []
+        for metric in metrics:
+            cell = row["metrics"].get(metric)
+            deviation = _deviation(metric, cell) if metric == summary["primary"] else ""
+            cells.append(_mean(metric, cell) + (f" {_PLUS_MINUS} {deviation}" if deviation else ""))
+        state = _seeds_hint(summary, row)
+        if not row["seeds"]:
+            state = "not trained" if reason_of_row(row) else "open"
+        rows.append([name, *cells, _minutes(row), state])
+    return ["method", *(_label(name) for name in metrics), "min", "note"], rows
+
+
+# Markdown
+
+
+def render_markdown(summary: Json) -> str:
+    """The comparison as a Markdown page."""
+    data = summary["data"]
+    title = f"# Methods on {data['dataset']}, {summary['split']} split"
+    return "\n\n".join([title, *markdown_blocks(summary)]) + "\n"
+
+
+def markdown_blocks(summary: Json) -> list[str]:
+    """The page's paragraphs and tables, without a title."""
+    columns = _columns(summary)
+    lines = [columns, ["---"] * len(columns)]
+    for row in summary["methods"]:
+        name = row["name"] + (f" {ABSTRACT_MARK}" if row["after_abstract"] else "")
+        hint = _seeds_hint(summary, row)
+        name = _markdown(f"{name} ({hint})" if hint else name)
+        reason = reason_of_row(row)
+        if row["seeds"]:
+            cells = _cells(summary, row, emphasise=lambda text: f"**{text}**", mark=_markdown)
+        else:
+            cells = [_markdown(f"not trained: {reason}" if reason else "open")]
+            cells += [""] * (len(columns) - 2)
+        lines.append([name, *cells])
+    ceiling = _ceiling_cells(summary)
+    if ceiling:
+        lines.append(["ceiling", *map(_markdown, ceiling)])
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    blocks = [*about(summary), table, *(_markdown(note) for note in notes(summary))]
+    if any(row["after_abstract"] for row in summary["methods"]):
+        blocks.append(f"{ABSTRACT_MARK} {ABSTRACT_NOTE}.")
+    blocks.append(
+        "The best of each column is bold. Configs: "
+        + ", ".join(f"`{row['config']}`" for row in summary["methods"] if not row["refused"])
+        + (f"; set for all: `{'`, `'.join(summary['overrides'])}`" if summary["overrides"] else "")
+        + "."
+    )
+    if summary["common_settings"]:
+        blocks.append(f"Common to all: {_markdown(_settings_line(summary))}.")
+    differing = summary["differing_settings"]
+    if differing:
+        blocks.append("Each method's own:")
+        names = [row["name"] for row in summary["methods"] if not row["refused"]]
+        table_lines = [["method", *differing], ["---"] * (1 + len(differing))]
+        table_lines += [
+            [name, *(_markdown(_setting(values.get(name))) for values in differing.values())]
+            for name in names
+        ]
+        blocks.append("\n".join(f"| {' | '.join(line)} |" for line in table_lines))
+    return blocks
+
+
+def _setting(value: object) -> str:
+    return "" if value is None else json.dumps(value)
+
+
+def _markdown(text: str) -> str:
+    """Plain text that a Markdown table shows as it is.
+
+    Example:
+        >>> _markdown("a|b <c>")
+        'a\\\\|b &lt;c>'
+    """
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+# LaTeX
+
+
+def render_latex(summary: Json) -> str:
+    """The main table as a LaTeX ``tabular``; needs the package booktabs."""
+    columns = _columns(summary)
+    lines = [
+        f"% Methods on {summary['data']['dataset']}, {summary['split']} split; seeds "
+        f"{', '.join(map(str, summary['seeds']))}; written {summary['created']}.",
+        "% \\usepackage{booktabs}",
+        f"\\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
+        "\\toprule",
+        f"{' & '.join(_latex(name) for name in columns)} \\\\",
+        "\\midrule",
+    ]
+    for row in summary["methods"]:
+        name = row["name"] + (ABSTRACT_MARK if row["after_abstract"] else "")
+        hint = _seeds_hint(summary, row)
+        name = _latex(f"{name} ({hint})" if hint else name)
+        if row["seeds"]:
+            cells = _cells(summary, row, emphasise=lambda text: f"\\textbf{{{text}}}", mark=_latex)
+        else:
+            reason = reason_of_row(row)
+            text = _latex(f"not trained: {reason}" if reason else "open")
+            cells = [f"\\multicolumn{{{len(columns) - 1}}}{{l}}{{{text}}}"]
+        lines.append(f"{' & '.join([name, *cells])} \\\\")
+    ceiling = _ceiling_cells(summary)
+    if ceiling:
+        lines += ["\\midrule", f"{' & '.join(['ceiling', *map(_latex, ceiling)])} \\\\"]
+    lines += ["\\bottomrule", "\\end{tabular}"]
+    if any(row["after_abstract"] for row in summary["methods"]):
+        lines.append(f"\n{_latex(ABSTRACT_MARK)} {_latex(ABSTRACT_NOTE)}.")
+    return "\n".join([*lines, *(f"% {note}" for note in notes(summary))]) + "\n"
+
+
+def _latex(text: str) -> str:
+    """Plain text as LaTeX shows it.
+
+    Example:
+        >>> _latex("self_mm 50 %")
+        'self\\\\_mm 50 \\\\%'
+    """
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+# CSV
+
+
+def render_csv(summary: Json) -> str:
+    """One line a method, every metric, plain numbers: fractions, seconds, bytes."""
+    metrics = summary["metrics"]
+    differing = list(
+        dict.fromkeys(name for row in summary["methods"] for name in row["difference"])
+    )
+    header = ["method", "after_abstract", "config", "num_seeds", "num_open", "reason"]
+    header += [f"{name}_{part}" for name in metrics for part in ("mean", "std")]
+    header += [
+        f"{kind}_{part}" for kind in shown_pairs(summary) for part in ("ordered", "low", "high")
+    ]
+    header += [
+        f"{name}_minus_best{part}"
+        for name in differing
+        for part in ("", "_low", "_high", "_p", "_p_holm")
+    ]
+    header += ["seconds_mean", "epochs_mean", "parameters", "trained_parameters", "peak_bytes"]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    for row in summary["methods"]:
+        reason = row["refused"] or "; ".join(
+            f"seed {seed}: {text}" for seed, text in row["failures"].items()
+        )
+        line: list[Any] = [row["name"], int(row["after_abstract"]), row["config"]]
+        line += [len(row["seeds"]), len(row["open"]), reason]
+        for name in metrics:
+            cell = row["metrics"].get(name) or {}
+            line += [cell.get("mean"), cell.get("std")]
+        for kind in shown_pairs(summary):
+            pairs = row[kind] or {}
+            line += [pairs.get("ordered"), *(pairs.get("interval") or (None, None))]
+        for name in differing:
+            difference = row["difference"].get(name) or {}
+            line += [difference.get("value"), *(difference.get("interval") or (None, None))]
+            line += [difference.get("p_value"), difference.get("p_holm")]
+        line += [(row[name] or {}).get("mean") for name in ("seconds", "epochs")]
+        line += [row["num_parameters"], row["num_trained_parameters"], row["peak_memory_bytes"]]
+        writer.writerow(line)
+    return file.getvalue()
+
+
+# The page
+
+
+def render_page(summary: Json) -> str:
+    """The comparison as one self-contained page; it loads nothing and runs no script."""
+    return page_environment().get_template("comparison.html.j2").render(**_page(summary))
+
+
+def _page(summary: Json) -> dict[str, Any]:
+    primary = summary["primary"]
+    metrics, pairs = shown_metrics(summary), shown_pairs(summary)
+    differing = list(
+        dict.fromkeys(name for row in summary["methods"] for name in row["difference"])
+    )
+    scale = _seed_scale(summary, primary)
+    rows = []
+    best = _best_means(summary)
+    for row in summary["methods"]:
+        rows.append(
+            {
+                "name": row["name"],
+                "kind": "best" if row["name"] == summary["best"] else "",
+                "summary": row["summary"],
+                "after_abstract": row["after_abstract"],
+                "hint": _seeds_hint(summary, row),
+                "has_result": bool(row["seeds"]),
+                "reason": reason_of_row(row),
+                "seeds": _seeds_chart(row, primary, scale),
+                "metrics": [
+                    {
+                        "value": _mean(name, row["metrics"].get(name)),
+                        "deviation": _deviation(name, row["metrics"].get(name)),
+                        "best": _is_best(row["metrics"].get(name), name, best),
+                    }
+                    for name in metrics
+                ],
+                "pairs": [_page_share(row[kind]) for kind in pairs],
+                "differences": [
+                    _page_difference(summary, name, row["difference"].get(name))
+                    for name in differing
+                ],
+                "minutes": _minutes(row),
+                "epochs": "" if row["epochs"] is None else f"{row['epochs']['mean']:.1f}",
+                "trained": "" if row["num_trained_parameters"] is None
+                else _millions(row["num_trained_parameters"]),
+                "parameters": "" if row["num_parameters"] is None
+                else _millions(row["num_parameters"]),
+                "memory": _megabytes(row),
+            }
+        )  # fmt: skip
+    ceiling = summary["ceiling"]
+    finished = sum(len(row["seeds"]) for row in summary["methods"])
+    num_runs = sum(len(summary["seeds"]) for row in summary["methods"] if not row["refused"])
+    facts = [
+        ("Data set", summary["data"]["dataset"]),
+        ("Split", f"{summary['split']}, {summary['num_samples']} samples"),
+        ("Task", summary["data"]["task"]),
+        ("Seeds", ", ".join(map(str, summary["seeds"]))),
+        ("Finished runs", f"{finished} of {num_runs}"),
+        ("Commit", _short(summary["commit"])),
+        ("Written", str(summary["created"])[:16].replace("T", " ") + " UTC"),
+        ("tecafn", summary["tecafn_version"]),
+    ]
+    return {
+        "dataset": summary["data"]["dataset"],
+        "split": summary["split"],
+        "num_methods": len(rows),
+        "facts_shown": [(name, str(value)) for name, value in facts if value],
+        "about": about(summary),
+        "notes": notes(summary),
+        "primary": _label(primary),
+        "scale": [format_metric(primary, end) for end in scale] if scale else [],
+        "metrics": [_label(name) + (", %" if _percent(name) else "") for name in metrics],
+        "directions": [
+            "lower is better" if METRIC_INFO[name].lower_is_better else "" for name in metrics
+        ],
+        "pairs": [kind.replace("_", " ").capitalize() for kind in pairs],
+        "differences": [
+            _label(name) + (", points" if _percent(name) else "") for name in differing
+        ],
+        "best": summary["best"],
+        "rows": rows,
+        "ceiling": {
+            "metrics": [format_metric(name, ceiling["metrics"].get(name)) for name in metrics],
+            "pairs": [_page_share(ceiling.get(kind)) for kind in pairs],
+        }
+        if ceiling
+        else None,
+        "num_columns": len(metrics) + len(pairs) + len(differing) + bool(scale),
+        "abstract_mark": ABSTRACT_MARK,
+        "abstract_note": ABSTRACT_NOTE
+        if any(row["after_abstract"] for row in summary["methods"])
+        else "",
+        "common": [(name, json.dumps(v)) for name, v in summary["common_settings"].items()],
+        "differing": list(summary["differing_settings"]),
+        "configured": [
+            {
+                "name": row["name"],
+                "config": row["config"],
+                "settings": [
+                    _setting(values.get(row["name"]))
+                    for values in summary["differing_settings"].values()
+                ],
+            }
+            for row in summary["methods"]
+            if not row["refused"]
+        ],
+        "overrides": summary["overrides"],
+        "papers": [(row["name"], row["paper"]) for row in summary["methods"]],
+        "data": [("Content hash", str(summary["data"]["hash"]))]
+        + [(f"{split} samples", str(size)) for split, size in summary["data"]["splits"].items()],
+        "versions": sorted((str(k), str(v)) for k, v in summary["versions"].items()),
+    }  # fmt: skip
+
+
+def _short(commit: str | None) -> str:
+    """A commit's first 10 digits, with ``+changes`` where there were some.
+
+    Example:
+        >>> _short("0123456789abcdef+changes")
+        '0123456789+changes'
+    """
+    digits, plus, changes = (commit or "").partition("+")
+    return digits[:10] + plus + changes
+
+
+def _seed_scale(summary: Json, metric: str) -> tuple[float, float] | None:
+    """The axis of the seeds' charts: every seed of every method lies on it."""
+    values = [
+        value
+        for row in summary["methods"]
+        for value in (row["metrics"].get(metric) or {}).get("values", ())
+        if value is not None
+    ]
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    pad = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - pad, high + pad
+
+
+def _seeds_chart(
+    row: Json, metric: str, scale: tuple[float, float] | None
+) -> dict[str, Any] | None:
+    cell = row["metrics"].get(metric)
+    if scale is None or cell is None or cell["mean"] is None:
+        return None
+    low, high = scale
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
+    return {"mean": place(cell["mean"]), "places": [place(value) for value in cell["values"]]}
+
+
+def _page_share(pairs: Json | None) -> dict[str, Any] | None:
+    if not pairs or pairs["ordered"] is None:
+        return None
+    at = 100 * pairs["ordered"]
+    low, high = (100 * end for end in pairs["interval"]) if pairs["interval"] else (at, at)
+    value, ends = _share(pairs)
+    return {
+        "value": value,
+        "interval": ends.replace(", ", " to "),
+        "at": round(at, 2),
+        "low": round(low, 2),
+        "width": round(high - low, 2),
+    }
+
+
+def _page_difference(summary: Json, metric: str, difference: Json | None) -> dict[str, Any] | None:
+    if difference is None:
+        return None
+    bounds = [
+        bound
+        for row in summary["methods"]
+        for one in [row["difference"].get(metric)]
+        if one
+        for bound in (one["value"], *(one["interval"] or ()))
+    ]
+    low, high = min(0.0, *bounds), max(0.0, *bounds)
+    spread = 1.1 * (high - low) or 1.0
+    middle = (low + high) / 2
+
+    def place(value: float) -> float:
+        return float(round(50 + 100 * (value - middle) / spread, 2))
+
+    value, interval = difference["value"], difference["interval"] or [difference["value"]] * 2
+    p_text = _p_value(difference["p_holm"])
+    return {
+        "value": _signed(metric, value),
+        "interval": " to ".join(_signed(metric, end) for end in interval),
+        "p": f"p {p_text}" if p_text.startswith("<") else f"p = {p_text}",
+        "at": place(value),
+        "low": place(interval[0]),
+        "width": round(place(interval[1]) - place(interval[0]), 2),
+        "zero": place(0.0),
+    }

@@ -1,0 +1,137 @@
+"""The worked example of docs/add-a-method.md: its blocks are taken from the page and used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import tecafn.methods  # noqa: F401  registers every method
+from tecafn.core.errors import UserError
+from tecafn.core.registry import METHODS
+from tecafn.experiments.config import configs_folder
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "add-a-method.md"
+METHOD = "src/tecafn/methods/gated.py"
+CONFIG = "configs/synthetic/gated.toml"
+TEST = "tests/methods/test_gated_equations.py"
+
+# A process of its own: what it registers, no other test sees. The package's path is made longer, so
+# that the file is found where it would lie, without lying there.
+START = """
+import sys
+import tecafn.methods
+tecafn.methods.__path__.append({folder!r})
+import tecafn.methods.gated
+"""
+
+
+def blocks() -> dict[str, str]:
+    """File name to the code of the page's blocks that begin with one."""
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.findall(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page's files, where the page says they lie, below an empty folder."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name, code in blocks().items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+    return root
+
+
+def run(checkout: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python code behind the method's registration, with ``sys.argv`` of these arguments."""
+    begin = START.format(folder=str((checkout / METHOD).parent))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", begin + code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=checkout,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_the_page_has_a_method_a_config_and_a_test() -> None:
+    assert set(blocks()) == {METHOD, CONFIG, TEST}
+    with pytest.raises(UserError):
+        METHODS["gated"]  # else the page would not show what it says
+
+
+def test_the_config_has_the_budget_of_its_folder() -> None:
+    theirs = tomllib.loads((configs_folder() / "synthetic" / "tecafn.toml").read_text("utf-8"))
+    ours = tomllib.loads(blocks()[CONFIG])
+    assert ours["training"] == theirs["training"]
+    shared = ("text_encoder", "num_trained_text_layers")
+    assert [ours[key] for key in shared] == [theirs[key] for key in shared]
+
+
+def test_the_method_keeps_the_contract(checkout: Path) -> None:
+    run(
+        checkout,
+        "from tecafn.testing import check_method\n"
+        "check_method('gated')\n"
+        "check_method('gated', task='classification')\n",
+    )
+
+
+def test_the_equations_test_passes_and_can_fail(checkout: Path) -> None:
+    code = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    options = ("-q", "-p", "no:cacheprovider", "--rootdir", str(checkout), "-W", "error")
+    done = run(checkout, code, *options, TEST)
+    assert "3 passed" in done.stdout
+    # A gate that lets everything through.
+    broken = (
+        "torch.nn.Linear.forward, kept = (lambda s, x: kept(s, x) + 1.0), torch.nn.Linear.forward\n"
+    )
+    done = run(
+        checkout,
+        f"import torch, pytest\nkept = torch.nn.Linear.forward\n{broken}"
+        "sys.exit(pytest.main(sys.argv[1:]) != 1)",
+        *options,
+        TEST,
+    )
+    assert "3 failed" in done.stdout
+
+
+def test_the_method_trains_and_is_evaluated_by_the_commands(
+    checkout: Path, tmp_path: Path, tiny_store: Path, tiny_bert: Path
+) -> None:
+    out = tmp_path / "run"
+    command = "from tecafn.cli import main\nsys.exit(main(sys.argv[1:]))"
+    run(
+        checkout,
+        command,
+        *("train", CONFIG, "--data", str(tiny_store), "--out", str(out), "--device", "cpu"),
+        *("--quiet", "--set", "training.max_epochs=1", "--set", f"text_encoder={tiny_bert}"),
+        *("--set", "num_trained_text_layers=all"),
+    )
+    record = json.loads((out / "record.json").read_text(encoding="utf-8"))
+    assert record["method"] == "gated"
+    assert record["training"]["epochs"] == 1
+    assert record["evaluations"]["valid"]["metrics"]["mae"] > 0
+    listed = run(checkout, command, "list", "methods", "--json")
+    assert "gated" in [method["name"] for method in json.loads(listed.stdout)]
+
+
+def test_the_example_is_formatted_and_linted_as_the_house_is(checkout: Path) -> None:
+    root = PAGE.parents[1]
+    for options in (("format", "--check"), ("check",)):
+        command = [sys.executable, "-m", "ruff", *options, "--config", str(root / "pyproject.toml")]
+        if options == ("check",):  # below an empty folder the package looks like somebody else's
+            command += ["--config", 'lint.isort.known-first-party = ["tecafn"]']
+        done = subprocess.run([*command, "."], cwd=checkout, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
