@@ -75,9 +75,9 @@ class SeedRuns:
         """Mean training time."""
         return float(np.mean([r["training"]["seconds"] for r in self.records])) / 60
 
-    def errors(self) -> np.ndarray:
-        """(N,) absolute error of each sample, averaged over seeds."""
-        return np.abs(self.predictions - self.labels).mean(axis=0)
+    def errors(self, num_seeds: int | None = None) -> np.ndarray:
+        """(N,) absolute error of each sample, averaged over seeds, or over the first of them."""
+        return np.abs(self.predictions[:num_seeds] - self.labels).mean(axis=0)
 
     def hits(self) -> tuple[np.ndarray, np.ndarray]:
         """P/N hits averaged over seeds, and the rows that count."""
@@ -106,17 +106,28 @@ def pair_report(
     return score_pairs(pairs, predictions, labels, list(videos))
 
 
+def run_of(row: Row, *, out: Path, seed: int) -> Path:
+    """The directory of one cell."""
+    return out / row.name.replace(" ", "-") / f"seed-{seed}"
+
+
+def is_finished(row: Row, *, out: Path, seed: int) -> bool:
+    """Is the cell trained?"""
+    return (run_of(row, out=out, seed=seed) / "record.json").exists()
+
+
 def run_row(row: Row, *, data: Path, out: Path, seeds: Sequence[int], split: str) -> SeedRuns:
     """Train and evaluate a row's cells; what is finished is not done again."""
     records, predictions = [], []
     rows: list[dict[str, str]] = []
     for seed in seeds:
-        run = out / row.name.replace(" ", "-") / f"seed-{seed}"
-        if not (run / "record.json").exists():
+        run = run_of(row, out=out, seed=seed)
+        if not is_finished(row, out=out, seed=seed):
             print(f"training {row.name}, seed {seed}", flush=True)
             config = load_config(find_config(Path(row.config)), [f"seed={seed}", *row.overrides])
             train_run(config, data=data, out=run, resume=True, device="cpu", progress=False)
-        evaluate_run(run, data=data, split=split, device="cpu")
+        if split not in read_record(run)["evaluations"]:
+            evaluate_run(run, data=data, split=split, device="cpu")
         records.append(read_record(run))
         rows = read_predictions(run / "predictions" / f"{split}.csv")
         predictions.append([float(r["prediction"]) for r in rows])

@@ -4,10 +4,11 @@
                                     [--jobs N] [--threads N] [--tables-only] [--smoke]
 
 Run with ``make bench-compare-embedded`` and ``make bench-compare-mosi``; a killed comparison goes
-on where it was, cell by cell. It is ``tecafn compare`` with its settings written down; the tables
-and the page lie in ``runs/compare-<name>``. Writes ``docs/results/comparison-<name>.md``, also
-from an unfinished comparison (``--tables-only``), and then says which cells are open. ``--smoke``
-trains for an epoch on a few samples and prints the page.
+on where it was, cell by cell, and what ``docs/results/cells`` keeps is not trained again. It is
+``tecafn compare`` with its settings written down; the tables and the page lie in
+``runs/compare-<name>``. Writes ``docs/results/comparison-<name>.md``, also from an unfinished
+comparison (``--tables-only``), and then says which cells are open. ``--smoke`` trains for an epoch
+on a few samples and prints the page.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common import ROOT, data_root, write_results
+from kept import keep_all, restore_all
 
 from tecafn.core.errors import UserError
 from tecafn.data.importing import import_dataset
@@ -128,6 +130,8 @@ def main() -> None:
         jobs=options.jobs,
         threads=options.threads,
     )
+    if not options.smoke:
+        restore_all([protocol.out.name])
     with CellsDisplay(progress=True) as display:
         summary = compare_methods(
             protocol,
@@ -140,6 +144,7 @@ def main() -> None:
     if options.smoke:
         print("\n\n".join(blocks))
         return
+    keep_all([protocol.out.name])
     command = f"make bench-compare-{options.name}"
     write_results(f"comparison-{options.name}", bench.title, command, blocks)
 

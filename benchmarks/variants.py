@@ -1,11 +1,12 @@
 """The paper against its authors' code, the two residuals, the memory bank: three seeds of each.
 
-    python benchmarks/variants.py [--seeds 0,1,2] [--only NAME,NAME] [--smoke]
+    python benchmarks/variants.py [--seeds 0,1,2] [--only NAME,NAME] [--tables-only] [--smoke]
 
 On the embedded corpus (test split) and on real CMU-MOSI text and audio (validation split, as test
 labels are withheld). Run with ``make bench-variants``; a killed run goes on where it was, and what
-``make bench-demo`` and ``make bench-mosi`` trained is not trained again. Writes
-``docs/results/variants.md``. ``--smoke`` trains tiny networks for an epoch and prints the page.
+``make bench-demo`` and ``make bench-mosi`` trained, or ``docs/results/cells`` keeps, is not trained
+again. Writes ``docs/results/variants.md``; ``--tables-only`` from what is finished, and then it
+says what is open. ``--smoke`` trains tiny networks for an epoch and prints the page.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from common import (
     SeedRuns,
     data_root,
     difference_lines,
+    is_finished,
     markdown_table,
     metric_cells,
     metric_headers,
@@ -29,6 +31,7 @@ from common import (
     run_row,
     write_results,
 )
+from kept import keep_all, restore_all
 
 from tecafn.core.errors import UserError
 from tecafn.data.importing import import_dataset
@@ -133,22 +136,25 @@ def mosi(runs: Path, *, smoke: bool) -> Data:
 
 
 def train_rows(
-    data: Data, names: Sequence[str], *, out: Path, seeds: Sequence[int]
+    data: Data, names: Sequence[str], *, out: Path, seeds: Sequence[int], train: bool
 ) -> dict[str, SeedRuns]:
-    """Every row with every seed."""
+    """Every row with every seed; without ``train`` those that are finished, with their seeds."""
     rows = {}
     for name in names:
         if name in data.left_out:
             continue
         folder, title = data.trained if name == PAPER else (out, name)
         row = Row(title, data.config, (*data.overrides, *CHANGES[name]))
-        rows[name] = run_row(row, data=data.store, out=folder, seeds=seeds, split=data.split)
+        there = [seed for seed in seeds if train or is_finished(row, out=folder, seed=seed)]
+        if there:
+            rows[name] = run_row(row, data=data.store, out=folder, seeds=there, split=data.split)
     return rows
 
 
 def difference_cell(row: SeedRuns, paper: SeedRuns) -> str:
     """MAE minus the paper's with its 95 % interval; videos resampled together."""
-    difference = paired_difference(row.errors(), paper.errors(), clusters=row.videos)
+    seeds = min(len(row.records), len(paper.records))  # of both the first ones
+    difference = paired_difference(row.errors(seeds), paper.errors(seeds), clusters=row.videos)
     assert difference.interval is not None
     low, high = difference.interval
     return f"{difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
@@ -175,15 +181,24 @@ def blocks_of(data: Data, rows: dict[str, SeedRuns], seeds: Sequence[int]) -> li
     evaluated = f"{len(rows[PAPER].labels)} samples of the {data.split} split"
     if data.split == "valid":
         evaluated += ", **which also chose the checkpoints**: the figures are optimistic"
+    evaluated += f". Seeds {', '.join(map(str, seeds))}."
     blocks = [
         f"## {data.title}",
         f"`configs/{data.config}`{''.join(f', `{o}`' for o in data.overrides)}; figures are of "
-        f"{evaluated}. Seeds {', '.join(map(str, seeds))}.",
+        f"{evaluated}",
         table(data, rows),
     ]
+    undone = [name for name in CHANGES if name not in rows and name not in data.left_out]
+    partial = [
+        f"{name} ({len(runs.records)} of {len(seeds)} seeds)"
+        for name, runs in rows.items()
+        if len(runs.records) < len(seeds)
+    ]
+    if undone or partial:
+        blocks.append(f"**Open**: {', '.join([*partial, *undone])}.")
     if data.left_out:
         blocks.append(f"Not run, as they cannot change anything here: {', '.join(data.left_out)}.")
-    if "pre_norm residual" in rows:
+    if "pre_norm residual" in rows and len(rows["pre_norm residual"].records) == len(seeds):
         lines = difference_lines(
             rows["pre_norm residual"], rows[PAPER], ("`x + f(LN(x))`", "`f(LN(x)) + LN(x)`")
         )
@@ -195,6 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
     parser.add_argument("--only", help="comma-separated names of rows; the paper's comes with them")
+    parser.add_argument("--tables-only", action="store_true", help="train nothing")
     parser.add_argument("--smoke", action="store_true", help="tiny networks, one epoch, no page")
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
@@ -212,8 +228,14 @@ def main() -> None:
     ]
     for data in (embedded(runs, smoke=options.smoke), mosi(runs, smoke=options.smoke)):
         out = runs / "bench-variants" / data.trained[0].name
-        rows = train_rows(data, names, out=out, seeds=seeds)
-        blocks += blocks_of(data, rows, seeds)
+        folders = [data.trained[0].name, f"bench-variants/{out.name}"]
+        if not options.smoke:
+            restore_all(folders)
+        rows = train_rows(data, names, out=out, seeds=seeds, train=not options.tables_only)
+        if not options.smoke:
+            keep_all(folders)
+        if PAPER in rows:
+            blocks += blocks_of(data, rows, seeds)
     if options.smoke:
         print("\n\n".join(blocks))
         return

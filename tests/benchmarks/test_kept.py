@@ -1,0 +1,55 @@
+"""A cell that is kept and restored says what the run said, without the data's own words."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tecafn.core.errors import UserError
+from tecafn.data.store import Store
+from tecafn.experiments.record import read_predictions, read_record
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module("kept")
+    for name in ("kept", "common"):
+        sys.modules.pop(name, None)
+
+
+def test_restored_cell_has_the_record_and_the_predictions(
+    kept: ModuleType, tiny_run: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    cell, again = tmp_path / "cells" / "seed-0.json", tmp_path / "again"
+    kept.keep(tiny_run, cell)
+    kept.restore(cell, again, Store.open(tiny_store))
+    assert read_record(again) == read_record(tiny_run)
+    assert (again / "begun.json").read_text() == (tiny_run / "begun.json").read_text()
+    before, after = (read_predictions(r / "predictions" / "valid.csv") for r in (tiny_run, again))
+    assert len(before) == len(after) > 0
+    for row, restored in zip(before, after, strict=True):
+        assert abs(float(row["prediction"]) - float(restored["prediction"])) <= 0.5e-4
+        assert {**row, "prediction": ""} == {**restored, "prediction": ""}
+    text = cell.read_text()
+    assert not any(json.dumps(row["text"]) in text or row["id"] in text for row in before)
+
+
+def test_cell_of_other_data_is_refused(
+    kept: ModuleType,
+    tiny_run: Path,
+    make_store: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    kept.keep(tiny_run, tmp_path / "seed-0.json")
+    other = Store.open(make_store(tmp_path / "other", seed=5))
+    with pytest.raises(UserError, match="was trained on other data than"):
+        kept.restore(tmp_path / "seed-0.json", tmp_path / "again", other)
