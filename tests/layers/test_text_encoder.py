@@ -276,16 +276,18 @@ def test_a_pair_is_read_as_two_segments(
     pair_bert: str, contexts: list[str | None] | None, trained: int | None
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(pair_bert, truncation_side="left")
-    first = TEXTS if contexts is None else [context or "" for context in contexts]
-    encoded = tokenizer(
-        first,
-        None if contexts is None else TEXTS,
-        truncation=True if contexts is None else "only_first",
-        max_length=16,
-        padding=True,
-        return_tensors="pt",
-        return_token_type_ids=True,
-    )
+    rows = [
+        tokenizer(
+            *((text,) if not context else (context, text)),
+            truncation="only_first" if context else True,
+            max_length=16,
+            padding="max_length",
+            return_token_type_ids=True,
+        )
+        for text, context in zip(TEXTS, contexts or [None] * len(TEXTS), strict=True)
+    ]
+    longest = max(sum(row["attention_mask"]) for row in rows)
+    encoded = {name: torch.tensor([row[name][:longest] for row in rows]) for name in rows[0]}
     segments = encoded["token_type_ids"]
     assert bool((segments == 1).any()) is (contexts is not None)
     module = encoder(pair_bert, num_trained_layers=trained).eval()
@@ -313,8 +315,9 @@ def test_of_a_long_pair_the_beginning_of_the_context_goes_first(pair_bert: str) 
     room = 16 - 3
     for text in ("no", "it was good " * 3, "it was good or was it not " * 5):
         for context in ("a film", "a long film about a dog " * 5, ""):
-            [ids] = Tokenizer(pair_bert, max_tokens=16)([text], [context or None])
+            [ids] = Tokenizer(pair_bert, max_tokens=16)([text], [context])
             if not context:  # then it is no pair
+                assert ids.tolist() == words(text, truncation=True, max_length=16)["input_ids"]
                 continue
             said = words(text, add_special_tokens=False)["input_ids"][: room - 1]
             before = words(context, add_special_tokens=False)["input_ids"]
@@ -325,7 +328,15 @@ def test_of_a_long_pair_the_beginning_of_the_context_goes_first(pair_bert: str) 
 def test_a_text_that_fills_the_whole_pair_is_cut_with_and_without_context(pair_bert: str) -> None:
     long = "it was good or was it not " * 5
     rows = Tokenizer(pair_bert, max_tokens=16)([long, long], ["a film about a dog", None])
-    assert [len(row) for row in rows] == [16, 15]
+    assert [len(row) for row in rows] == [16, 16]
+
+
+def test_a_text_is_read_alike_whoever_else_has_a_context(pair_bert: str) -> None:
+    tokenizer = Tokenizer(pair_bert)
+    together = tokenizer(TEXTS, CONTEXTS)
+    for row, ids in enumerate(together):
+        [alone] = tokenizer(TEXTS[row : row + 1], CONTEXTS[row : row + 1])
+        assert ids.tolist() == alone.tolist()
 
 
 def test_the_separator_travels_with_the_architecture(pair_bert: str, tmp_path: Path) -> None:

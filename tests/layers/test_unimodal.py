@@ -69,6 +69,7 @@ def test_slots_fill_what_a_sample_or_the_whole_batch_lacks() -> None:
         ids=("a", "b"),
     )
     filled = slots({Modality.TEXT: torch.ones(2, 2)}, batch)
+    assert list(filled) == [Modality.TEXT, Modality.AUDIO]
     assert filled[Modality.TEXT].tolist() == [[1.0, 1.0], [7.0, 7.0]]
     assert filled[Modality.AUDIO].tolist() == [[8.0, 8.0], [8.0, 8.0]]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -131,9 +131,12 @@ class Tokenizer:
     def __call__(
         self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
     ) -> list[NDArray[np.int64]]:
-        """One int64 array of token ids for each text."""
-        encoded = self._encode(texts, contexts)
-        return [np.asarray(ids, dtype=np.int64) for ids in encoded["input_ids"]]
+        """One int64 array of token ids for each text; of a pair where it has a context."""
+        found: dict[int, NDArray[np.int64]] = {}
+        for rows, encoded, _ in self._encode(texts, contexts):
+            for row, ids in zip(rows, encoded["input_ids"], strict=True):
+                found[row] = np.asarray(ids, dtype=np.int64)
+        return [found[row] for row in range(len(texts))]
 
     def spans(
         self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
@@ -152,24 +155,33 @@ class Tokenizer:
                 "word-aligned text needs a fast tokenizer, which knows the characters of each "
                 f"token; {type(self._tokenizer).__name__} does not"
             )
-        encoded = self._encode(texts, contexts, return_offsets_mapping=True)
-        own_segment = 1 if contexts is not None and any(contexts) else 0
-        spans = []
-        for row, offsets in enumerate(encoded["offset_mapping"]):
-            reach = np.asarray(offsets, dtype=np.int64).reshape(-1, 2)
-            segments = encoded.sequence_ids(row)  # None for special tokens
-            reach[np.array([segment != own_segment for segment in segments], np.bool_)] = -1
-            spans.append(reach)
-        return spans
+        found: dict[int, NDArray[np.int64]] = {}
+        for rows, encoded, own in self._encode(texts, contexts, return_offsets_mapping=True):
+            for place, row in enumerate(rows):
+                reach = np.asarray(encoded["offset_mapping"][place], dtype=np.int64).reshape(-1, 2)
+                segments = encoded.sequence_ids(place)  # None for special tokens
+                reach[np.array([segment != own for segment in segments], np.bool_)] = -1
+                found[row] = reach
+        return [found[row] for row in range(len(texts))]
 
     def _encode(
         self, texts: Sequence[str], contexts: Sequence[str | None] | None, **options: bool
-    ) -> Any:
-        if contexts is not None and any(contexts):
-            first = [context or "" for context in contexts]
+    ) -> Iterator[tuple[list[int], Any, int]]:
+        """Rows, their encoding and the segment that is the text: single texts, then pairs.
+
+        Each row by itself: what stands beside it must not change how it is read.
+        """
+        before = [(context or "").strip() for context in contexts or [None] * len(texts)]
+        singles = [row for row, context in enumerate(before) if not context]
+        if singles:
+            alone = [texts[row] for row in singles]
+            options_alone = {"truncation": True, "max_length": self._max_tokens, **options}
+            yield singles, self._tokenizer(alone, **options_alone), 0
+        pairs = [row for row, context in enumerate(before) if context]
+        if pairs:
             # A text is cut behind, so that characters keep their places.
-            return self._encode_pairs(first, self._cut(texts), **options)
-        return self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens, **options)
+            seconds = self._cut([texts[row] for row in pairs])
+            yield pairs, self._encode_pairs([before[row] for row in pairs], seconds, **options), 1
 
     def _encode_pairs(self, contexts: Sequence[str], texts: Sequence[str], **options: bool) -> Any:
         side = self._tokenizer.truncation_side

@@ -180,7 +180,8 @@ class Slots(nn.Module):
 
     def __init__(self, dims: dict[Modality, int]) -> None:
         super().__init__()
-        self.vectors = nn.ParameterDict({m: torch.zeros(dim) for m, dim in dims.items()})
+        # Pairs keep their order; of a dict it would sort the names.
+        self.vectors = nn.ParameterDict([(m, torch.zeros(dim)) for m, dim in dims.items()])
 
     def forward(self, vectors: dict[Modality, Tensor], batch: Batch) -> dict[Modality, Tensor]:
         """(B, D) for every modality with a slot.
