@@ -88,7 +88,7 @@ def _attention_with_dropout(
 
 
 # Attention weights that are worked on at a time: few enough to stay in a core's own cache.
-_WEIGHTS_A_PART = 1 << 18
+_WEIGHTS_A_PART = 1 << 17
 
 
 def _weights(scaled_query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
@@ -97,12 +97,16 @@ def _weights(scaled_query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
     return (scores.to(bias.dtype) + bias).softmax(dim=-1)
 
 
-class _DroppedAttention(Function):
-    """Attention that keeps one byte a weight for the backward pass, not three floats.
+# Up to so many weights are kept for the backward pass; more are computed anew there.
+_WEIGHTS_KEPT = 1 << 20
 
-    The weights are computed anew there, a few rows of the batch at a time: over six layers they
-    would fill gigabytes where a batch's sequences are long. The backward pass is made of
-    differentiable operations, so that a loss may hold a gradient.
+
+class _DroppedAttention(Function):
+    """Attention that keeps little for the backward pass.
+
+    Of long sequences it keeps one byte a weight, not three floats, and computes the weights anew, a
+    few rows of the batch at a time: over six layers they would fill gigabytes. The backward pass is
+    made of differentiable operations, so that a loss may hold a gradient.
     """
 
     @staticmethod
@@ -113,20 +117,32 @@ class _DroppedAttention(Function):
         keep, ctx.scale = draw_kept(shape, probability)
         ctx.rows = max(1, _WEIGHTS_A_PART // max(1, shape[1:].numel()))
         shrink = query.shape[-1] ** -0.5
+        is_small = shape.numel() <= _WEIGHTS_KEPT
+        attended, kept = [], []
         with torch.autocast("cpu", enabled=False):
-            parts = zip(*(x.split(ctx.rows) for x in (query, key, value, bias, keep)), strict=True)
-            attended = torch.cat(
-                [(_weights(q * shrink, k, b).mul_(m).to(v.dtype) @ v) for q, k, v, b, m in parts]
-            ).mul_(ctx.scale)
-        ctx.save_for_backward(query, key, value, bias, keep, attended)
-        return attended
+            for q, k, v, b, m in zip(
+                *(x.split(ctx.rows) for x in (query, key, value, bias, keep)), strict=True
+            ):
+                weights = _weights(q * shrink, k, b)
+                dropped = weights * m if is_small else weights.mul_(m)
+                attended.append(dropped.to(v.dtype) @ v)
+                if is_small:
+                    kept.append(weights)
+            answer = torch.cat(attended).mul_(ctx.scale)
+        ctx.weights = kept or None  # made here, so they hold no graph: see backward
+        ctx.save_for_backward(query, key, value, bias, keep, answer)
+        return answer
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        parts = [x.split(ctx.rows) for x in (*ctx.saved_tensors, gradient)]
+        # Where the gradient itself will be differentiated, weights must follow from query and key.
+        known = None if torch.is_grad_enabled() else ctx.weights
         with torch.autocast("cpu", enabled=False):
-            inputs = (*ctx.saved_tensors, gradient)
-            parts = zip(*(x.split(ctx.rows) for x in inputs), strict=True)
-            gradients = [_attention_gradients(*part, scale=ctx.scale) for part in parts]
+            gradients = [
+                _attention_gradients(*part, scale=ctx.scale, weights=weights)
+                for *part, weights in zip(*parts, known or [None] * len(parts[0]), strict=True)
+            ]
             query, key, value = (torch.cat(rows) for rows in zip(*gradients, strict=True))
         return query, key, value, None, None
 
@@ -141,11 +157,13 @@ def _attention_gradients(
     gradient: Tensor,
     *,
     scale: float,
+    weights: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value from that of ``attended``, all (B, H, L, D/H)."""
     shrink = query.shape[-1] ** -0.5
     query = query * shrink
-    weights = _weights(query, key, bias)
+    if weights is None:
+        weights = _weights(query, key, bias)
     # Of each query, the sum over its weights of weight times the weight's gradient.
     mean = (gradient * attended).sum(-1, keepdim=True).to(bias.dtype)
     gradient = gradient * scale
