@@ -40,6 +40,7 @@ from tecafn.experiments.record import (
 )
 from tecafn.experiments.run import check_begun
 from tecafn.experiments.setup import check_needs
+from tecafn.layers.text_encoder import MINILM
 from tecafn.training.run_lock import run_lock
 
 Floats = NDArray[np.float64]
@@ -225,6 +226,8 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
     settings, refused = None, ""
     try:
         if not path.is_file():
+            # There may be none because the data set is not for this method: the better reason.
+            check_needs(name, store, store.split("train"), text_encoder=MINILM)
             raise UserError(f"{_NO_CONFIG} {shown}")
         settings = load_config(path, protocol.overrides)
         tasks, task = METHODS[name].tasks, store.description.task
