@@ -206,6 +206,8 @@ def write_results(name: str, title: str, command: str, blocks: Sequence[str]) ->
     )
     path = RESULTS / f"{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join([f"# {title}", stamp, *blocks]) + "\n", encoding="utf-8")
+    # Whatever names a file here names it from the repository's root.
+    text = "\n\n".join([f"# {title}", stamp, *blocks]).replace(f"{ROOT}/", "")
+    path.write_text(text + "\n", encoding="utf-8")
     print(f"{path.relative_to(ROOT)} written")
     return path
