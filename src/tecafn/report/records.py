@@ -144,16 +144,20 @@ def read_predictions(path: Path) -> SplitPredictions:
     Raises:
         ReportError: a column is missing or a number is not one.
     """
-    # Transcripts can be longer than the csv module's default limit on a field.
-    csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ReportError(
-                f"{path}: expected columns {', '.join(_COLUMNS)}, missing {', '.join(missing)}"
-            )
-        rows = list(reader)
+    # Transcripts can be longer than the csv module's default limit on a field, which is everybody's
+    # and so is put back: readers of strange files rely on it.
+    usual = csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise ReportError(
+                    f"{path}: expected columns {', '.join(_COLUMNS)}, missing {', '.join(missing)}"
+                )
+            rows = list(reader)
+    finally:
+        csv.field_size_limit(usual)
 
     def number(row: int, column: str) -> float:
         text = rows[row][column] or ""
