@@ -24,6 +24,7 @@ from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Network
 from tecafn.core.weights import load_module, save_module
 from tecafn.layers.text_encoder import STORED_FEATURES, TextEncoder, Tokenizer
+from tecafn.serving.packed import pack_weights
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
@@ -127,6 +128,7 @@ class Predictor(
     ) -> None:
         self.definition = definition
         self.network = network.eval()
+        pack_weights(self.network)
         self.tokenizer = tokenizer
 
     @property
