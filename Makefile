@@ -79,6 +79,10 @@ bench-compare-embedded: install ## all methods on the embedded corpus, three see
 bench-compare-mosi: install ## methods on real MOSI text and audio, three seeds, valid split (resumable, hours)
 	$(BIN)/python benchmarks/comparison.py mosi
 
+.PHONY: bench-search
+bench-search: install ## settings searched on the embedded corpus, what gate and contrasts do (resumable, an hour)
+	$(BIN)/python benchmarks/search.py
+
 .PHONY: bench-scale
 bench-scale: install ## memory and time against 5,000 to 200,000 samples (resumable, a quarter of an hour, 8 GB of disk)
 	$(BIN)/python benchmarks/scale.py

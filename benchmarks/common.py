@@ -161,6 +161,15 @@ def pair_cell(report: PairReport) -> str:
     return f"{100 * report.ordered:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def difference_cell(row: SeedRuns, base: SeedRuns) -> str:
+    """MAE minus another row's with its 95 % interval; videos resampled together."""
+    seeds = min(len(row.records), len(base.records))  # of both the first ones
+    difference = paired_difference(row.errors(seeds), base.errors(seeds), clusters=row.videos)
+    assert difference.interval is not None
+    low, high = difference.interval
+    return f"{difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def difference_lines(first: SeedRuns, second: SeedRuns, names: tuple[str, str]) -> list[str]:
     """Paired differences of errors averaged over seeds, videos resampled together."""
     mae = paired_difference(first.errors(), second.errors(), clusters=first.videos)

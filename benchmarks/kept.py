@@ -52,6 +52,9 @@ KEPT = (
     Kept("bench-mosi", MOSI),
     Kept("bench-variants/bench-demo", EMBEDDED),
     Kept("bench-variants/bench-mosi", MOSI),
+    Kept("bench-search/tecafn", EMBEDDED),
+    Kept("bench-search/lmf", EMBEDDED),
+    Kept("bench-search/mult", EMBEDDED),
     Kept("compare-embedded", EMBEDDED),
     Kept("compare-mosi", MOSI),
 )

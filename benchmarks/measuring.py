@@ -126,9 +126,9 @@ class Prepared:
     valid: BatchSource
 
 
-def prepare(config: RunConfig, store: Store) -> Prepared:
+def prepare(config: RunConfig, store: Store, device: str = "cpu") -> Prepared:
     """What ``train_run`` does before the first step."""
-    fabric = open_fabric("cpu", config.training.precision)
+    fabric = open_fabric(device, config.training.precision)
     view = store.split("train")
     info = describe_data(store, view, config)
     scheme = build_scheme(config, info)

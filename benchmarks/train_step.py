@@ -26,6 +26,7 @@ import torch
 from common import ROOT, markdown_table, write_results
 from measuring import MEBIBYTE, FirstSteps, Prepared, Step, prepare, run_part, run_steps
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.errors import UserError
@@ -48,6 +49,16 @@ MOST_CLIP_MS = 15.0
 THEIR_SECONDS = {"minilm": 3.05, "bert-base": 10.25}
 THEIR_GIGABYTES = 3.7
 BANK_SIZE = 256
+GPU_BATCHES = (32, 256)
+# Dense bfloat16 TFLOP/s that the makers print, by what a card's name holds.
+PEAKS = {
+    "H200": 989.0,
+    "H100 PCIe": 756.0,
+    "H100": 989.0,
+    "A100": 312.0,
+    "L40S": 362.0,
+    "L4": 121.0,
+}
 NUM_TRAIN = 1284  # MOSI's
 SMOKE = ("model.dim=10", "model.num_layers=1", "model.num_unimodal_layers=1")
 
@@ -181,11 +192,13 @@ def where_time_goes(prepared: Prepared, num_steps: int) -> dict[str, float]:
     times: dict[str, list[float]] = {}
     inner: dict[str, float] = {}
 
+    device = prepared.fabric.device
+
     def watch(module: nn.Module, part: str) -> None:
-        module.register_forward_pre_hook(lambda *_: inner.update(begun=time.perf_counter()))
+        module.register_forward_pre_hook(lambda *_: inner.update(begun=_now(device)))
 
         def after(*_: Any) -> None:
-            inner[part] = inner.get(part, 0.0) + time.perf_counter() - inner["begun"]
+            inner[part] = inner.get(part, 0.0) + _now(device) - inner["begun"]
 
         module.register_forward_hook(after)
 
@@ -195,11 +208,11 @@ def where_time_goes(prepared: Prepared, num_steps: int) -> dict[str, float]:
 
     scheme.train()
     batches = iter(prepared.train.batches(1))
-    clock = _Clock(times)
+    clock = _Clock(times, device)
     for number in range(num_steps + 1):
         inner.clear()
         clock.start(keep=number > 0)
-        batch = next(batches)
+        batch = next(batches).to(device)
         clock.stop("loading")
         scheme.zero_grad(set_to_none=True)
         clock.start(keep=number > 0)
@@ -229,26 +242,34 @@ def where_time_goes(prepared: Prepared, num_steps: int) -> dict[str, float]:
     return {part: 1000 * statistics.median(values) for part, values in times.items()}
 
 
+def _now(device: torch.device) -> float:
+    """The time when all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 class _Clock:
     """Appends what passed since the last call to the list of a part."""
 
-    def __init__(self, times: dict[str, list[float]]) -> None:
+    def __init__(self, times: dict[str, list[float]], device: torch.device) -> None:
         self._times = times
+        self._device = device
         self._keep = False
         self._begun = 0.0
 
     def start(self, *, keep: bool) -> None:
         self._keep = keep
-        self._begun = time.perf_counter()
+        self._begun = _now(self._device)
 
     def stop(self, part: str, *, within: Mapping[str, float] | None = None) -> None:
-        now = time.perf_counter()
+        now = _now(self._device)
         if self._keep:
             self._times.setdefault(part, []).append(now - self._begun)
             for name, seconds in (within or {}).items():
                 if name != "begun":
                     self._times.setdefault(f"of these, {name}", []).append(seconds)
-        self._begun = time.perf_counter()
+        self._begun = _now(self._device)
 
 
 def measure_uncorrelated(name: str, amounts: Amounts) -> dict[str, Any]:
@@ -320,6 +341,31 @@ def _info_of(config: RunConfig, store: Store) -> Any:
     return describe_data(store, store.split("train"), config)
 
 
+def measure_gpu(batch_size: int, amounts: Amounts, device: str = "cuda") -> dict[str, Any]:
+    """Training with the encoder of BERT base's size in bfloat16 where a GPU is."""
+    config = settings("bert-base", "bf16-mixed", amounts, f"training.batch_size={batch_size}")
+    prepared = prepare(config, corpus(amounts), device)
+    steps = run_steps(prepared, FirstSteps(prepared.train, amounts.alternations))
+    return {
+        "steps": [asdict(step) for step in steps],
+        "operations": operations_of(prepared),
+        "parts": where_time_goes(prepared, max(1, amounts.alternations // 2)),
+        "card": torch.cuda.get_device_name() if device == "cuda" else device,
+    }
+
+
+def operations_of(prepared: Prepared) -> float:
+    """Floating-point operations a sample of one step's matrix products, backward pass included."""
+    prepared.scheme.train()
+    batch = next(iter(prepared.train.batches(0))).to(prepared.fabric.device)
+    with FlopCounterMode(display=False) as counter:
+        with prepared.fabric.autocast():
+            total = prepared.scheme.loss(batch, Progress(seed=0, epoch=0, step=0)).total
+        prepared.fabric.backward(total)
+    prepared.scheme.zero_grad(set_to_none=True)
+    return counter.get_total_flops() / batch.size
+
+
 PARTS: dict[str, tuple[int, Callable[[Amounts], dict[str, Any]]]] = {}
 """By name: threads, and what to measure."""
 
@@ -343,6 +389,9 @@ for _encoder in ENCODERS:
 _add("bank", 1, measure_bank)
 for _state in ("off", "on"):
     _add(f"bank memory {_state}", 1, lambda amounts, s=_state: measure_bank_memory(s, amounts))
+if torch.cuda.is_available():
+    for _size in GPU_BATCHES:
+        _add(f"gpu {_size}", 1, lambda amounts, size=_size: measure_gpu(size, amounts))
 
 
 def measure(amounts: Amounts) -> dict[str, Any]:
@@ -462,9 +511,44 @@ def page(done: Mapping[str, Any], alternations: int) -> list[str]:
         f"full). Anonymous memory at most: {memory['off']:,.0f} MiB without, "
         f"{memory['on']:,.0f} MiB with.",
         "## On a GPU",
-        "Not measured: this machine has none."
-        if not torch.cuda.is_available()
-        else "This machine has a GPU; the figures above are of its CPU.",
+        *gpu_blocks([done[f"gpu {size}"] for size in GPU_BATCHES if f"gpu {size}" in done]),
+    ]
+
+
+def gpu_blocks(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Samples a second, the share of the card's peak, where the time goes; a part a batch size."""
+    if not parts:
+        return ["Not measured: this machine has none."]
+    card = str(parts[0]["card"])
+    peak = next((value for name, value in PEAKS.items() if name in card), None)
+    lines, columns = [], {}
+    for part in parts:
+        steps = steps_of(part["steps"])
+        rate = sum(step.samples for step in steps) / sum(step.seconds for step in steps)
+        reached = rate * part["operations"] / 1e12
+        size = max(step.samples for step in steps)
+        columns[str(size)] = part["parts"]
+        lines.append(
+            [
+                str(size),
+                f"{rate:,.0f}",
+                f"{NUM_TRAIN / rate:.2f}",
+                f"{reached:.1f}",
+                "not known" if peak is None else f"{100 * reached / peak:.1f}",
+            ]
+        )
+    names = list(parts[0]["parts"])
+    return [
+        f"{card}; an encoder of BERT base's size, bfloat16. Operations are those of matrix "
+        "products, counted in one step; the peak is the maker's for dense bfloat16.",
+        markdown_table(
+            ["batch", "samples a second", f"{NUM_TRAIN} samples, s", "TFLOP/s", "% of peak"], lines
+        ),
+        "Median milliseconds of a step's parts, the device being waited for after each.",
+        markdown_table(
+            ["batch of", *columns],
+            [[name, *(f"{column[name]:.1f}" for column in columns.values())] for name in names],
+        ),
     ]
 
 

@@ -22,6 +22,7 @@ from common import (
     Row,
     SeedRuns,
     data_root,
+    difference_cell,
     difference_lines,
     is_finished,
     markdown_table,
@@ -37,7 +38,6 @@ from tecafn.core.errors import UserError
 from tecafn.data.importing import import_dataset
 from tecafn.data.readers import ReadOptions
 from tecafn.data.synthetic import CorpusSpec
-from tecafn.evaluation.significance import paired_difference
 from tecafn.experiments.demo import embedded_corpus
 
 METRICS = ("mae", "corr", "acc7", "acc2_pos")
@@ -149,15 +149,6 @@ def train_rows(
         if there:
             rows[name] = run_row(row, data=data.store, out=folder, seeds=there, split=data.split)
     return rows
-
-
-def difference_cell(row: SeedRuns, paper: SeedRuns) -> str:
-    """MAE minus the paper's with its 95 % interval; videos resampled together."""
-    seeds = min(len(row.records), len(paper.records))  # of both the first ones
-    difference = paired_difference(row.errors(seeds), paper.errors(seeds), clusters=row.videos)
-    assert difference.interval is not None
-    low, high = difference.interval
-    return f"{difference.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def table(data: Data, rows: dict[str, SeedRuns]) -> str:

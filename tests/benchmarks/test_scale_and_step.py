@@ -112,6 +112,22 @@ def test_lengths_of_the_second_corpus_have_nothing_to_do_with_one_another(
     assert abs(found[1]) < 0.15
 
 
+def test_the_gpu_part_runs_and_counts_operations(
+    benchmark_module: Importing, tmp_path: Path
+) -> None:
+    step = benchmark_module("train_step")
+    amounts = step.Amounts(alternations=2, clips=1, train=96, smoke=True, folder=tmp_path)
+    step.corpus(amounts)
+    part = step.measure_gpu(16, amounts, device="cpu")
+    # Word vectors are looked up; the encoder's one layer is 48 wide: no less than its products.
+    tokens = 8
+    assert part["operations"] > 3 * 2 * tokens * (4 * 48**2 + 2 * 48 * 96)
+    first, second = (block for block in step.gpu_blocks([part]) if block.startswith("|"))
+    assert first.splitlines()[-1].startswith("| 16 |")
+    assert "text encoder, backward" in second
+    assert step.gpu_blocks([]) == ["Not measured: this machine has none."]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", ["scale", "train_step"])

@@ -21,8 +21,9 @@ from tecafn.core.output import Progress
 from tecafn.core.scheme import parameter_groups
 from tecafn.experiments.config import parse_config
 from tecafn.layers.attention import MultiHeadAttention, Transformer
-from tecafn.layers.authors import LastState, count_padding, misplaced_masks
+from tecafn.layers.authors import count_padding, misplaced_masks
 from tecafn.layers.sequence import sinusoidal_positions
+from tecafn.layers.utterance import LastState
 from tecafn.losses.information import negative_log_density
 from tecafn.methods.tecafn import DIFFERENCES, TeCaFNConfig, TeCaFNScheme
 from tecafn.testing import method_case
@@ -198,7 +199,7 @@ def test_token_contrast_alone_averages_over_the_samples_that_have_a_token() -> N
 
 
 def last_state(sequence: Tensor, length: int, module: LastState) -> Tensor:
-    _, (hidden, _) = module.lstm.lstm(sequence[None, :length])
+    _, (hidden, _) = module.recurrent.lstm(sequence[None, :length])
     vector: Tensor = module.project(hidden[0, 0])
     return vector
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tecafn.core.batch import Padded
-from tecafn.layers.sequence import MaskedLSTM, sinusoidal_positions
+from tecafn.layers.sequence import sinusoidal_positions
 
 
 def count_padding(sequence: Padded) -> Padded:
@@ -59,29 +59,6 @@ def scale_and_place(values: Tensor) -> Tensor:
     positions = sinusoidal_positions(length, dim, device=values.device).to(values.dtype)
     placed: Tensor = values * dim**0.5 + positions
     return placed
-
-
-class LastState(nn.Module):
-    """A sequence to a vector: an LSTM's state at the last real frame, then a linear layer.
-
-    Args:
-        dim: width D of frames and of the vector.
-        hidden_dim: of the LSTM.
-    """
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.lstm = MaskedLSTM(dim, hidden_dim)
-        self.project = nn.Linear(hidden_dim, dim)
-
-    def forward(self, sequence: Padded) -> Tensor:
-        """(B, L, D) to (B, D)."""
-        states = self.lstm(sequence.values, sequence.mask)
-        frames = torch.arange(sequence.mask.shape[1], device=states.device)
-        last = (frames * sequence.mask).amax(1)
-        rows = torch.arange(len(states), device=states.device)
-        vector: Tensor = self.project(states[rows, last])
-        return vector
 
 
 class FrozenGaussian(nn.Module):

@@ -29,7 +29,6 @@ from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.attention import Residual, Transformer
 from tecafn.layers.authors import (
     FrozenGaussian,
-    LastState,
     count_padding,
     misplaced_masks,
     scale_and_place,
@@ -38,6 +37,7 @@ from tecafn.layers.dropout import Dropout
 from tecafn.layers.encoders import AsTheAuthors, Dropouts, FrameEncoder, TextSequenceEncoder
 from tecafn.layers.heads import OutputKind, PredictionHead
 from tecafn.layers.sequence import MaskedConv1d, concatenate_rows, masked_mean
+from tecafn.layers.utterance import LastState
 from tecafn.losses.contrastive import ContrastiveOutput, info_nce
 from tecafn.losses.information import negative_log_density
 from tecafn.losses.memory_bank import NegativeBank
@@ -666,7 +666,7 @@ class MutualInformation(nn.Module):
             {m: nn.Linear(answer.in_features, config.dim) for m in modalities}
         )
         self.summaries = nn.ModuleDict(
-            {m: LastState(config.dim, config.unimodal_hidden_dim) for m in self.others}
+            {m: LastState(config.dim, config.unimodal_hidden_dim, config.dim) for m in self.others}
         )
         self.bounds = nn.ModuleDict({m: FrozenGaussian(config.dim) for m in self.others})
 
