@@ -109,9 +109,9 @@ class MemoryFusion(nn.Module):
         dims: width of each modality's frames.
         settings: widths and dropouts.
 
-    Source: MFN, Zadeh et al. 2018, "Memory Fusion Network for Multi-view Sequential Learning",
-    Sect. 3.1-3.3; the softmax runs over the entries of the joined states, as there. Ours: keeping
-    the state where a frame is missing; the paper's sequences are complete.
+    Source: MFN, Zadeh et al. 2018, "Memory Fusion Network for Multi-view Sequential Learning"; the
+    softmax runs over the entries of the joined states, as in the code that MMSA has of it. Ours:
+    keeping the state where a frame is missing; that code's sequences are complete.
     """
 
     def __init__(self, dims: Mapping[Modality, int], settings: MemoryFusionSettings) -> None:

@@ -23,8 +23,8 @@ class TextSubnetwork(nn.Module):
         out_dim: width of the vector.
         dropout: of the last hidden state.
 
-    Source: TFN, Zadeh et al. 2017, Sect. 3.1, in the form of the public code, which has one linear
-    layer behind the LSTM; LMF, Liu et al. 2018, takes it over.
+    Source: TFN, Zadeh et al. 2017, its modality embedding subnetworks, in the form that LMF's
+    public code (Liu et al. 2018) has, with one linear layer behind the LSTM.
     """
 
     def __init__(self, in_dim: int, *, hidden_dim: int, out_dim: int, dropout: float) -> None:
@@ -49,8 +49,8 @@ class FrameSubnetwork(nn.Module):
         hidden_dim: width of the layers and of the vector.
         dropout: of the normalised mean.
 
-    Source: TFN, Zadeh et al. 2017, Sect. 3.1; LMF, Liu et al. 2018, takes it over. The
-    normalisation is over the rows of the global batch that have the modality.
+    Source: TFN, Zadeh et al. 2017, its modality embedding subnetworks; LMF, Liu et al. 2018, takes
+    them over. The normalisation is over the rows of the global batch that have the modality.
     """
 
     def __init__(self, in_dim: int, *, hidden_dim: int, dropout: float) -> None:

@@ -154,7 +154,7 @@ class UtteranceLSTM(nn.Module):
     Args:
         width: of a frame, and of the LSTMs' states.
 
-    Source: MISA, Hazarika et al. 2020, Sect. 3.2; its LSTMs are as wide as the frames.
+    Source: MISA, Hazarika et al. 2020; in its public code the LSTMs are as wide as the frames.
     """
 
     def __init__(self, width: int) -> None:

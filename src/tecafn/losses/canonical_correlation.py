@@ -40,8 +40,8 @@ def canonical_correlation(
         >>> round(canonical_correlation(view, turned, present=everyone).item(), 3)
         2.0
 
-    Source: Andrew et al. 2013, "Deep canonical correlation analysis", Sect. 3, eq. 10; ICCN, Sun et
-    al. 2020, Sect. 3. The regularised diagonal is theirs.
+    Source: Andrew et al. 2013, "Deep canonical correlation analysis", who regularise the diagonal,
+    too; ICCN, Sun et al. 2020.
     """
     if regularisation <= 0:
         raise ValueError(f"regularisation must be > 0, got {regularisation}")

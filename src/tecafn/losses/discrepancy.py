@@ -52,7 +52,7 @@ def central_moment_discrepancy(
         0.25
 
     Source: Zellinger et al. 2017, "Central moment discrepancy (CMD) for domain-invariant
-    representation learning", eq. 2; MISA, Hazarika et al. 2020, eq. 9, with K = 5.
+    representation learning"; MISA, Hazarika et al. 2020, in its public code with K = 5.
     """
     if num_moments < 1:
         raise ValueError(f"num_moments must be >= 1, got {num_moments}")
@@ -84,8 +84,8 @@ def difference(first: Tensor, second: Tensor, *, present: Tensor) -> Tensor:
         >>> round(difference(x, y, present=torch.ones(2, dtype=torch.bool)).item(), 4)
         4.0
 
-    Source: MISA, Hazarika et al. 2020, eq. 10; Bousmalis et al. 2016. The print has the squared
-    Frobenius norm, the sum; the public code, whose weight 0.3 we take, has the mean, and so do we.
+    Source: MISA, Hazarika et al. 2020; Bousmalis et al. 2016. The print has the squared Frobenius
+    norm, the sum; the public code, whose weight 0.3 we take, has the mean, and so do we.
     """
     one, two = gathered(first, present), gathered(second, present)
     if len(one) < 2:

@@ -48,7 +48,7 @@ def class_distillation(
         >>> class_distillation(logits, logits, defined=everyone, temperature=2.0).item()
         0.0
 
-    Source: Hinton et al. 2015, "Distilling the knowledge in a neural network", Sect. 2.
+    Source: Hinton et al. 2015, "Distilling the knowledge in a neural network".
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")

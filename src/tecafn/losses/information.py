@@ -41,7 +41,7 @@ def negative_log_density(
         >>> negative_log_density(zero, zero, two, present=present).item()
         6.0
 
-    Source: MMIM, Han et al. 2021, eq. 5-6; Barber and Agakov 2003.
+    Source: MMIM, Han et al. 2021; Barber and Agakov 2003.
     """
     rows = ((mean - target).square() / 2 * (-log_variance).exp()).sum(-1)
     if normalised:
@@ -67,7 +67,7 @@ def gaussian_entropy(rows: Tensor, *, jitter: float = 1e-4) -> Tensor:
         >>> round(gaussian_entropy(rows, jitter=0.0).item(), 4)
         1.4189
 
-    Source: MMIM, Han et al. 2021, eq. 7.
+    Source: MMIM, Han et al. 2021.
     """
     if len(rows) < 2:
         raise ValueError(f"an entropy needs >= 2 rows, got {len(rows)}")
@@ -98,7 +98,7 @@ class HalvesMemory(nn.Module):
         >>> memory.vectors.squeeze(1).tolist(), memory.halves.tolist(), memory.is_full
         ([1.0, 4.0], [1, 0], True)
 
-    Source: MMIM, Han et al. 2021, Sect. 3.3: the history of earlier batches' embeddings.
+    Source: MMIM, Han et al. 2021: the history of earlier batches' embeddings.
     """
 
     vectors: Tensor

@@ -38,8 +38,8 @@ def normal_mmd(vectors: Tensor, *, present: Tensor, variance: float) -> Tensor:
         True
 
     Source: Gretton et al. 2012, "A kernel two-sample test", eq. 5 (all pairs, a vector and itself
-    included, so that it is never negative); MFM, Tsai et al. 2019, Sect. 2.2, as the regulariser of
-    a Wasserstein autoencoder.
+    included, so that it is never negative); MFM, Tsai et al. 2019, as the regulariser of a
+    Wasserstein autoencoder.
     """
     if variance <= 0:
         raise ValueError(f"variance must be > 0, got {variance}")

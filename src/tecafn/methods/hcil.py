@@ -91,7 +91,8 @@ def supervised_contrast(
         >>> round(loss.item(), 4)
         0.3133
 
-    Source: Khosla et al. 2020, "Supervised contrastive learning", eq. 2.
+    Source: Khosla et al. 2020, "Supervised contrastive learning"; the sum over a group stands
+    outside the logarithm.
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be > 0, got {temperature}")

@@ -29,8 +29,8 @@ class LMFConfig:
     Args:
         rank: r, how many rank-one tensors the weight tensor is the sum of.
         text_hidden_dim: width of the text's LSTM.
-        text_dim, audio_dim, vision_dim: widths of the vectors that are fused. MMSA has no width of
-            the text's vector for MOSI; half of its LSTM is ours.
+        text_dim, audio_dim, vision_dim: widths of the vectors that are fused. MMSA's code makes the
+            text's half as wide as its LSTM.
         text_dropout, audio_dropout, vision_dropout: in the sub-networks.
 
     Raises:
@@ -73,9 +73,9 @@ class LowRankFusion(nn.Module):
         rank: r.
         out_dim: width of the output.
 
-    Source: LMF, Liu et al. 2018, eq. 4-7; the weights w_r over the rank are the public code's.
-    Ours: each factor starts normal with a variance of 1 / (D_m + 1), so that a product of three
-    stays of order one; the weights start at r ** -0.5.
+    Source: LMF, Liu et al. 2018; the weights w_r over the rank are the public code's. Ours:
+    each factor starts normal with a variance of 1 / (D_m + 1), so that a product of three stays of
+    order one; the weights start at r ** -0.5.
     """
 
     def __init__(self, dims: Mapping[Modality, int], *, rank: int, out_dim: int) -> None:

@@ -34,7 +34,7 @@ from tecafn.losses.task import task_loss
 
 @dataclass(frozen=True, kw_only=True)
 class MAGBERTConfig:
-    """Settings.
+    """Settings; beta and the gate's dropout are the defaults of the authors' public code.
 
     Args:
         shift: beta > 0, the longest shift as a share of a state's length.
@@ -63,9 +63,9 @@ class AdaptationGate(nn.Module):
         shift: beta.
         dropout: on the answer.
 
-    Source: Rahman et al. 2020, Sect. 3, eq. 1-5. Ours: a modality that a token has no frame of adds
-    nothing, where the published data hold a frame of zeros; the bias b_H is a parameter of each
-    modality's linear layer.
+    Source: Rahman et al. 2020, the multimodal adaptation gate; the bias is a parameter of each
+    modality's linear layer, as in the public code. Ours: a modality that a token has no frame of
+    adds nothing, where that code gives it a frame of zeros.
     """
 
     def __init__(

@@ -49,7 +49,7 @@ class MFMConfig:
         discrepancy_weight: of the sum of the codes' discrepancies. The published one goes with the
             published kernel, which is flat.
         kernel_variance: of the discrepancy's kernel; None = half a code's squared width, which is
-            the public code's.
+            that of the code that MMSA has of MFM.
         attention_dropout, ..., update_dropout: in the small networks.
         joint_factor_dropout, text_factor_dropout, audio_factor_dropout, vision_factor_dropout:
             between the layers from a code to its factor.
@@ -115,7 +115,7 @@ class MFMConfig:
 
 
 def two_layers(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
-    """Linear, ReLU, dropout, linear."""
+    """Linear, ReLU, dropout, linear; the code that MMSA has of MFM ends in another ReLU."""
     return nn.Sequential(
         nn.Linear(in_dim, out_dim), nn.ReLU(), Dropout(dropout), nn.Linear(out_dim, out_dim)
     )
@@ -185,8 +185,8 @@ class Generator(nn.Module):
         modality: which settings are meant.
         config: widths and dropouts.
 
-    Source: MFM, Tsai et al. 2019, Sect. 2.3. Ours: the decoder's LSTM takes [f_y, f_m] at every
-    step; the public code gives it once and then feeds back the hidden state.
+    Source: MFM, Tsai et al. 2019. Ours: the decoder's LSTM takes [f_y, f_m] at every step; the code
+    that MMSA has of it gives it once and then feeds back the hidden state.
     """
 
     def __init__(self, frame_dim: int, modality: Modality, config: MFMConfig) -> None:

@@ -35,15 +35,15 @@ PAIRS = tuple(itertools.combinations(Modality, 2))
 
 @dataclass(frozen=True, kw_only=True)
 class MISAConfig:
-    """Settings.
+    """Settings; the defaults are those of the authors' public code.
 
     Args:
         dim: width of every projection and subspace.
         num_heads: of the fusion transformer's one layer.
         feed_forward_dim: of the same.
-        difference_weight: alpha, of the difference loss.
-        similarity_weight: beta, of the CMD.
-        reconstruction_weight: gamma.
+        difference_weight: of the difference loss.
+        similarity_weight: of the CMD.
+        reconstruction_weight: of the reconstruction loss.
         num_moments: K of the CMD.
         head_dropout: between the two layers of the prediction.
         fusion_dropout: inside the transformer.
@@ -116,7 +116,7 @@ class MISA(Network):
 
 
 class MISAScheme(Scheme):
-    """Task, difference, similarity and reconstruction (eq. 8-13)."""
+    """Task, difference, similarity and reconstruction."""
 
     def __init__(self, config: MISAConfig, info: DataInfo) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class MISAScheme(Scheme):
     def _reconstruction(
         self, features: Mapping[str, Tensor], modality: Modality, present: Tensor
     ) -> Tensor:
-        """Mean squared error of the projection, decoded from private plus shared (eq. 12)."""
+        """Mean squared error of the projection, decoded from private plus shared."""
         both = features[f"private_{modality}"] + features[f"shared_{modality}"]
         rebuilt: Tensor = self.decoders[modality](both)
         error = (rebuilt - features[f"projected_{modality}"]).square().mean(1)

@@ -35,16 +35,17 @@ OTHERS = (Modality.AUDIO, Modality.VISION)
 
 @dataclass(frozen=True, kw_only=True)
 class MMIMConfig:
-    """Settings.
+    """Settings; widths and weights are the defaults of the authors' public code.
 
     Args:
         recurrent_dim: width of the audio and vision LSTMs and of their vectors.
         fusion_dim: width of the fusion MLP.
         cpc_weight: alpha, of the contrasts between fusion and modalities.
         bound_weight: beta, of log-density and entropy.
-        memory_size: earlier samples that the entropy's covariances are made of, too.
-        jitter: added to the covariances' diagonals.
-        frame_dropout: after the LSTMs.
+        memory_size: earlier samples that the entropy's covariances are made of, too; the public
+            code keeps one batch.
+        jitter: added to the covariances' diagonals; ours.
+        frame_dropout: after the LSTMs; the public code has none behind one layer.
         fusion_dropout: before the fusion MLP.
     """
 
@@ -102,7 +103,7 @@ class MMIM(Network):
 
 
 class Gaussian(nn.Module):
-    """q(y | x): a Gaussian whose mean and log-variance are two-layer networks of x (eq. 5)."""
+    """q(y | x): a Gaussian whose mean and log-variance are two-layer networks of x."""
 
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -119,11 +120,11 @@ class Gaussian(nn.Module):
 
 
 class MMIMScheme(Scheme):
-    """Two phases an epoch: fit the Gaussians, then train everything else (Algorithm 1).
+    """Two phases an epoch: fit the Gaussians, then train everything else.
 
-    Where the paper is silent, ours: scores above 0 are one half of the entropy, those below 0 the
-    other, and 0 is in neither; of two classes each is a half. The entropy is of the modality's
-    vector itself.
+    Scores above 0 are one half of the entropy, those below 0 the other, and 0 is in neither, as in
+    the public code. Ours: of two classes each is a half, and the entropy is of the modality's
+    vector itself, which that code first projects to a quarter of its width.
     """
 
     def __init__(self, config: MMIMConfig, info: DataInfo) -> None:

@@ -4,17 +4,17 @@ Lin and Hu, "Multi-task momentum distillation for multimodal sentiment analysis"
 on Affective Computing 2023.
 
 The text's and the multimodal network, which do best, teach those of audio and vision their scores
-and their classes; audio and vision also learn from momentum copies of themselves, which move by an
-adaptive factor. The labels of single modalities are generated as for Self-MM, see
+and their classes; audio and vision also learn from momentum copies of themselves, with an adaptive
+factor. The labels of single modalities are generated as for Self-MM, see
 ``losses.generated_labels``.
 
 Only the abstract could be read. Ours, therefore: the network, which is Self-MM's (the text's [CLS],
 last LSTM states, two layers on what is joined); classes are the scores rounded to whole numbers,
 each task has a linear layer for them, trained with the cross-entropy of the sample's own label;
 teachers get no gradient and count alike; what is copied is the encoder and the task's head of audio
-and of vision; the adaptive factor, which moves a copy further, the smaller the student's error is
-beside the copy's; every width and weight; a learned vector for an absent modality. None of its
-printed numbers is claimed.
+and of vision; what the adaptive factor does, which moves a copy further, the smaller the student's
+error is beside the copy's, where the abstract says that it serves the fusion; every width and
+weight; a learned vector for an absent modality. None of its printed numbers is claimed.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from tecafn.losses.task import task_loss
 
 @dataclass(frozen=True, kw_only=True)
 class MulTConfig:
-    """Settings; the defaults are those of the authors' public code.
+    """Settings; the defaults are those of the authors' public code, meant for unaligned MOSEI.
 
     Args:
         dim: common width d of the sequences; ``num_heads`` divides it.
@@ -86,7 +86,7 @@ def place(values: Tensor) -> Tensor:
     Args:
         values: (B, L, D).
 
-    Source: MulT, Tsai et al. 2019, Sect. 3.1; the factor, from Vaswani et al. 2017, is its code's.
+    Source: MulT, Tsai et al. 2019; the factor, from Vaswani et al. 2017, is its code's.
     """
     length, dim = values.shape[1:]
     positions = sinusoidal_positions(length, dim, device=values.device)
@@ -114,10 +114,10 @@ class MulT(Network):
     A sequence that lacks a source takes a learned vector in each frame of that stream; a sequence
     that a sample lacks has a learned vector in the place of its last step.
 
-    Ours: the authors' code lets no query see later frames, which the paper does not ask for and
-    which unaligned sequences, with different rates, give no meaning to; here attention sees every
-    real frame. The paper's code reads the last position, padding included; here it is the last
-    real frame.
+    Ours: the authors' code hides later frames from a query, which unaligned sequences, with
+    different rates, give no meaning to; here attention sees every real frame. Between modalities
+    that code takes the source's attention dropout; here it is the target's. It reads the last
+    position, padding included; here it is the last real frame.
     """
 
     def __init__(self, config: MulTConfig, info: DataInfo) -> None:

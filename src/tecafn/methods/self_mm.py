@@ -31,10 +31,10 @@ from tecafn.losses.task import task_loss
 
 @dataclass(frozen=True, kw_only=True)
 class SelfMMConfig:
-    """Settings; the widths are ours, of the order of the paper's.
+    """Settings; the widths are those of the authors' public code for MOSI. The dropouts are ours.
 
     Args:
-        audio_lstm_dim, vision_lstm_dim: widths of the LSTMs.
+        audio_lstm_dim, vision_lstm_dim: widths of the LSTMs; those that MMSA (Mao et al. 2022) has.
         audio_dim, vision_dim: widths of the vectors made of their last states.
         fused_dim: width of the fused features.
         text_task_dim, audio_task_dim, vision_task_dim: widths of each task's features.

@@ -125,8 +125,9 @@ class TextEnhanced(nn.Module):
 class TETFN(Network):
     """LSTMs and convolutions to d, the four streams, self-attention, maxima over time, the answer.
 
-    Ours: in the place of a modality that a sample lacks stands one learned frame; the streams are
-    read by their maximum over the real frames, as the unimodal sequences are; the answer has MulT's
+    Ours: in the place of a modality that a sample lacks stands one learned frame; audio and vision
+    have no stream straight from the text, as they have in MMSA's code of it; the streams are read
+    by their maximum over the real frames, as the unimodal sequences are; the answer has MulT's
     residual block.
     """
 

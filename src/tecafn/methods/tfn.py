@@ -75,7 +75,7 @@ def tensor_fusion(vectors: Sequence[Tensor]) -> Tensor:
         >>> tensor_fusion([torch.tensor([[2.0]]), torch.tensor([[3.0]])])
         tensor([[1., 3., 2., 6.]])
 
-    Source: TFN, Zadeh et al. 2017, Sect. 3.2.
+    Source: TFN, Zadeh et al. 2017, its tensor fusion layer.
     """
     product = with_one(vectors[0])
     for vector in vectors[1:]:
