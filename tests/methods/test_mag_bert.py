@@ -19,7 +19,7 @@ from tecafn.core.info import DataInfo, TextEncoderSpec
 from tecafn.data import DatasetDescription, Sample, Store, StoreWriter
 from tecafn.experiments.config import load_config
 from tecafn.experiments.run import evaluate_run, predict_run, train_run
-from tecafn.methods.mag_bert import MAGBERT, AdaptationGate, MAGBERTConfig, MAGBERTScheme
+from tecafn.methods.mag_bert import MAGBERT, AdaptationGate, MAGBERTConfig
 from tecafn.serving.predictor import load
 from tecafn.testing import MethodCase, _double, method_case
 
@@ -152,7 +152,7 @@ def test_without_a_trained_layer_behind_the_gate_the_tokens_mean_is_pooled(
 
 def test_stored_text_vectors_are_gated_in_their_places() -> None:
     info = DataInfo(widths={TEXT: 6, AUDIO: 2}, text_encoder=TextEncoderSpec(source="features"))
-    network = MAGBERTScheme(MAGBERTConfig(), info).eval().network
+    network = MAGBERT(MAGBERTConfig(), info).eval()
     generator = torch.Generator().manual_seed(0)
     everyone = torch.ones(2, 4, dtype=torch.bool)
     text = Padded(torch.randn(2, 4, 6, generator=generator), everyone)

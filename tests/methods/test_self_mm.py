@@ -78,7 +78,7 @@ def test_the_text_is_its_cls_and_the_heads_are_not_exported(case: MethodCase) ->
     features = scheme.network(batch).features
     assert torch.equal(features["vector_text"], states[:, 0])
     joined = torch.cat([features[f"vector_{m}"] for m in Modality], dim=1)
-    torch.testing.assert_close(features["fused"], scheme.network.fuse(joined))
+    torch.testing.assert_close(features["fused"], scheme.network.joined.fuse(joined))
     exported = set(scheme.network.state_dict())
     assert not any("tasks" in name or "bank" in name for name in exported)
     assert METHODS["self_mm"].tasks == ("regression",)

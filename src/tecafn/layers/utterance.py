@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Modality, Padded
-from tecafn.layers.unimodal import SequenceLSTM, pool
+from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.info import DataInfo
+from tecafn.core.output import Output
+from tecafn.layers.dropout import Dropout
+from tecafn.layers.heads import Answer
+from tecafn.layers.unimodal import SequenceLSTM, Slots, UtteranceLSTM, pool
 
 
 class LastState(nn.Module):
@@ -81,3 +86,68 @@ class UtteranceEncoders(nn.Module):
     def forward(self, frames: Mapping[Modality, Padded]) -> dict[Modality, Tensor]:
         """(B, L, width) to (B, D) of the modalities that are there."""
         return {m: self.encoders[m](sequence) for m, sequence in frames.items()}
+
+
+class JoinedUtterances(nn.Module):
+    """One vector a modality, joined; two ReLU layers and a linear one.
+
+    Args:
+        encoders: to the vectors.
+        info: task and label range.
+        fused_dim: width of both layers.
+        dropout: of the joined vectors.
+
+    Source: Self-MM, Yu et al. 2021. Ours: a learned vector in the place of an absent modality's.
+    """
+
+    def __init__(
+        self, encoders: UtteranceEncoders, info: DataInfo, *, fused_dim: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.encoders = encoders
+        self.slots = Slots(encoders.dims)
+        self.fuse = nn.Sequential(
+            Dropout(dropout), nn.Linear(sum(encoders.dims.values()), fused_dim), nn.ReLU()
+        )
+        self.hidden = nn.Sequential(nn.Linear(fused_dim, fused_dim), nn.ReLU())
+        self.answer = Answer(fused_dim, info, output="linear")
+
+    def forward(self, frames: Mapping[Modality, Padded], batch: Batch) -> Output:
+        """(B,) scores; features ``vector_<modality>`` and ``fused`` (B, fused_dim)."""
+        filled = self.slots(self.encoders(frames), batch)
+        fused = self.fuse(torch.cat([filled[m] for m in self.encoders.dims], dim=1))
+        features = {f"vector_{m}": vector for m, vector in filled.items()} | {"fused": fused}
+        return Output(self.answer(self.hidden(fused)), features)
+
+
+class ProjectedUtterances(nn.Module):
+    """One vector of one width of each modality: the text's mean, last states of audio and vision.
+
+    Args:
+        widths: of a frame of each modality in use (``ModalityFrames.dims``).
+        dim: of the vectors.
+
+    Source: MISA, Hazarika et al. 2020.
+    """
+
+    def __init__(self, widths: Mapping[Modality, int], dim: int) -> None:
+        super().__init__()
+        self.recurrent, self.project = nn.ModuleDict(), nn.ModuleDict()
+        for modality, width in widths.items():
+            if modality != Modality.TEXT:
+                recurrent = UtteranceLSTM(width)
+                self.recurrent[modality], width = recurrent, recurrent.out_dim
+            self.project[modality] = nn.Sequential(
+                nn.Linear(width, dim), nn.ReLU(), nn.LayerNorm(dim)
+            )
+
+    def forward(self, frames: Mapping[Modality, Padded]) -> dict[Modality, Tensor]:
+        """(B, L, width) to (B, dim) of the modalities that are there."""
+        vectors: dict[Modality, Tensor] = {}
+        for modality, sequence in frames.items():
+            if modality == Modality.TEXT:
+                vector = pool(sequence, "mean")
+            else:
+                vector = self.recurrent[modality](sequence)
+            vectors[modality] = self.project[modality](vector)
+        return vectors

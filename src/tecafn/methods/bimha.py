@@ -23,14 +23,14 @@ from torch import nn
 
 from tecafn.core.batch import Batch, Modality
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Network
 from tecafn.layers.attention import MultiHeadAttention
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
 from tecafn.layers.unimodal import ModalityFrames, SequenceLSTM, Slots, pool
-from tecafn.losses.task import task_loss
+from tecafn.losses.task import TaskScheme
 
 PAIRS = (
     (Modality.AUDIO, Modality.VISION),
@@ -117,24 +117,11 @@ class BIMHA(Network):
         return Output(answer, {"bimodal": bimodal, "fused": fused})
 
 
-class BIMHAScheme(Scheme):
-    """The task's loss and nothing else."""
-
-    def __init__(self, config: BIMHAConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.network = BIMHA(config, info)
-
-    def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """One term, ``task``."""
-        output: Output = self.network(batch)
-        return Losses({"task": task_loss(output.prediction, batch.labels)}, {"task": 1.0}, output)
-
-
 METHODS.register(
     "bimha",
     Method(
         config=BIMHAConfig,
-        build=BIMHAScheme,
+        build=lambda config, info: TaskScheme(BIMHA(config, info)),
         paper="Wu et al., Video sentiment analysis with bimodal information-augmented "
         "multi-head attention, Knowledge-Based Systems 2022",
         summary="outer products of each two modalities, weighed by attention (after the abstract)",

@@ -13,14 +13,14 @@ from torch import nn
 
 from tecafn.core.batch import Batch, Modality
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Network
 from tecafn.layers.attention import Residual
 from tecafn.layers.encoders import Dropouts, FrameEncoder, TextSequenceEncoder
 from tecafn.layers.heads import PredictionHead
 from tecafn.layers.sequence import masked_mean
-from tecafn.losses.task import task_loss
+from tecafn.losses.task import TaskScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,24 +94,11 @@ class Concat(Network):
         return Output(self.head(fused), {"fused": fused})
 
 
-class ConcatScheme(Scheme):
-    """The task's loss and nothing else."""
-
-    def __init__(self, config: ConcatConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.network = Concat(config, info)
-
-    def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """One term, ``task``."""
-        output: Output = self.network(batch)
-        return Losses({"task": task_loss(output.prediction, batch.labels)}, {"task": 1.0}, output)
-
-
 METHODS.register(
     "concat",
     Method(
         config=ConcatConfig,
-        build=ConcatScheme,
+        build=lambda config, info: TaskScheme(Concat(config, info)),
         paper="none: a yardstick",
         summary="the same unimodal encoders, pooled and concatenated: the yardstick",
     ),

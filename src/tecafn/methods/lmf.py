@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, Modality
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Network
 from tecafn.layers.subnetworks import Subnetworks, SubnetworkWidths, with_one
-from tecafn.losses.task import task_loss
+from tecafn.losses.task import TaskScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,24 +122,11 @@ class LMF(Network):
         return Output(answer.squeeze(-1) if self.is_regression else answer, features)
 
 
-class LMFScheme(Scheme):
-    """The task's loss and nothing else."""
-
-    def __init__(self, config: LMFConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.network = LMF(config, info)
-
-    def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """One term, ``task``: mean absolute error, or cross-entropy."""
-        output: Output = self.network(batch)
-        return Losses({"task": task_loss(output.prediction, batch.labels)}, {"task": 1.0}, output)
-
-
 METHODS.register(
     "lmf",
     Method(
         config=LMFConfig,
-        build=LMFScheme,
+        build=lambda config, info: TaskScheme(LMF(config, info)),
         paper="Liu et al., Efficient Low-rank Multimodal Fusion with Modality-Specific "
         "Factors, ACL 2018",
         summary="TFN's outer product under a linear layer of low rank, never made",

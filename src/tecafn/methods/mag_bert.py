@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Network
 from tecafn.layers.alignment import frames_of_tokens
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
 from tecafn.layers.sequence import zero_padding
 from tecafn.layers.unimodal import ModalityFrames, Pooling, Slots, pool
-from tecafn.losses.task import task_loss
+from tecafn.losses.task import TaskScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,25 +152,11 @@ class MAGBERT(Network):
         return {m: frames_of_tokens(padded, batch.frame_of_token) for m, padded in frames.items()}
 
 
-class MAGBERTScheme(Scheme):
-    """The task's loss and nothing else."""
-
-    def __init__(self, config: MAGBERTConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.network = MAGBERT(config, info)
-
-    def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """One term, ``task``."""
-        output: Output = self.network(batch)
-        task = task_loss(output.prediction, batch.labels, scores="mse")
-        return Losses({"task": task}, {"task": 1.0}, output)
-
-
 METHODS.register(
     "mag_bert",
     Method(
         config=MAGBERTConfig,
-        build=MAGBERTScheme,
+        build=lambda config, info: TaskScheme(MAGBERT(config, info), scores="mse"),
         paper="Rahman et al., Integrating Multimodal Information in Large Pretrained "
         "Transformers, ACL 2020",
         summary="a gate inside the text encoder shifts each token by its own frames",

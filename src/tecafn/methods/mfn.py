@@ -14,14 +14,14 @@ from torch import nn
 
 from tecafn.core.batch import Batch
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Network
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
 from tecafn.layers.memory_fusion import MemoryFusion, MemoryFusionSettings, joint_frames
 from tecafn.layers.unimodal import ModalityFrames, Slots
-from tecafn.losses.task import task_loss
+from tecafn.losses.task import TaskScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,24 +99,11 @@ class MFN(Network):
         return Output(self.answer(self.hidden(fused)), {"fused": fused})
 
 
-class MFNScheme(Scheme):
-    """The task's loss and nothing else."""
-
-    def __init__(self, config: MFNConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.network = MFN(config, info)
-
-    def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """One term, ``task``: mean absolute error, or cross-entropy."""
-        output: Output = self.network(batch)
-        return Losses({"task": task_loss(output.prediction, batch.labels)}, {"task": 1.0}, output)
-
-
 METHODS.register(
     "mfn",
     Method(
         config=MFNConfig,
-        build=MFNScheme,
+        build=lambda config, info: TaskScheme(MFN(config, info)),
         paper="Zadeh et al., Memory Fusion Network for Multi-view Sequential Learning, AAAI 2018",
         summary="an LSTM a modality over aligned words, a gated memory of their changes",
         needs=("aligned",),

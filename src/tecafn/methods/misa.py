@@ -26,7 +26,8 @@ from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import ModalityFrames, Slots, UtteranceLSTM, pool
+from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.utterance import ProjectedUtterances
 from tecafn.losses.discrepancy import central_moment_discrepancy, difference
 from tecafn.losses.task import task_loss
 
@@ -70,14 +71,7 @@ class MISA(Network):
         super().__init__()
         dim = config.dim
         self.frames = ModalityFrames(info)
-        self.recurrent, self.project = nn.ModuleDict(), nn.ModuleDict()
-        for modality, width in self.frames.dims.items():
-            if modality != Modality.TEXT:
-                recurrent = UtteranceLSTM(width)
-                self.recurrent[modality], width = recurrent, recurrent.out_dim
-            self.project[modality] = nn.Sequential(
-                nn.Linear(width, dim), nn.ReLU(), nn.LayerNorm(dim)
-            )
+        self.encoders = ProjectedUtterances(self.frames.dims, dim)
         self.slots = Slots(dict.fromkeys(Modality, dim))
         # The sigmoid bounds the subspaces to [0, 1], where the CMD is defined.
         self.private = nn.ModuleDict(
@@ -98,13 +92,7 @@ class MISA(Network):
 
     def forward(self, batch: Batch) -> Output:
         """Scores or logits; features ``projected_*``, ``private_*``, ``shared_*`` (B, dim)."""
-        vectors = {}
-        for modality, frames in self.frames(batch).items():
-            if modality == Modality.TEXT:
-                vector = pool(frames, "mean")
-            else:
-                vector = self.recurrent[modality](frames)
-            vectors[modality] = self.project[modality](vector)
+        vectors = self.encoders(self.frames(batch))
         features: dict[str, Tensor] = {}
         for modality, vector in self.slots(vectors, batch).items():
             features[f"projected_{modality}"] = vector

@@ -33,10 +33,9 @@ from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.parallel import mean_over_rows
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
-from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer, task_heads
-from tecafn.layers.unimodal import ModalityFrames, Slots
-from tecafn.layers.utterance import UtteranceEncoders
+from tecafn.layers.heads import task_heads
+from tecafn.layers.unimodal import ModalityFrames
+from tecafn.layers.utterance import JoinedUtterances, UtteranceEncoders
 from tecafn.losses.distillation import (
     MomentumCopy,
     adaptive_rate,
@@ -94,7 +93,7 @@ class MTMD(Network):
     def __init__(self, config: MTMDConfig, info: DataInfo) -> None:
         super().__init__()
         self.frames = ModalityFrames(info)
-        self.encoders = UtteranceEncoders(
+        encoders = UtteranceEncoders(
             self.frames.dims,
             lstm_dims={
                 Modality.AUDIO: config.audio_lstm_dim,
@@ -102,25 +101,14 @@ class MTMD(Network):
             },
             dims={Modality.AUDIO: config.audio_dim, Modality.VISION: config.vision_dim},
         )
-        self.slots = Slots(self.encoders.dims)
-        self.fuse = nn.Sequential(
-            Dropout(config.fusion_dropout),
-            nn.Linear(sum(self.encoders.dims.values()), config.fused_dim),
-            nn.ReLU(),
+        self.joined = JoinedUtterances(
+            encoders, info, fused_dim=config.fused_dim, dropout=config.fusion_dropout
         )
-        self.hidden = nn.Sequential(nn.Linear(config.fused_dim, config.fused_dim), nn.ReLU())
-        self.answer = Answer(config.fused_dim, info, output="linear")
 
     def forward(self, batch: Batch) -> Output:
         """(B,) scores; features ``vector_<modality>`` and ``fused`` (B, fused_dim)."""
-        return self.answer_frames(self.frames(batch), batch)
-
-    def answer_frames(self, frames: Mapping[Modality, Padded], batch: Batch) -> Output:
-        """The same from frames that have been made already."""
-        filled = self.slots(self.encoders(frames), batch)
-        fused = self.fuse(torch.cat([filled[m] for m in self.encoders.dims], dim=1))
-        features = {f"vector_{m}": vector for m, vector in filled.items()} | {"fused": fused}
-        return Output(self.answer(self.hidden(fused)), features)
+        output: Output = self.joined(self.frames(batch), batch)
+        return output
 
 
 class MTMDScheme(Scheme):
@@ -130,7 +118,7 @@ class MTMDScheme(Scheme):
         super().__init__()
         self.config = config
         self.network: MTMD = MTMD(config, info)
-        dims = self.network.encoders.dims
+        dims = self.network.joined.encoders.dims
         task_dims = dict.fromkeys(dims, config.task_dim)
         in_dims = dims
         self.tasks = UnimodalTasks(
@@ -153,7 +141,7 @@ class MTMDScheme(Scheme):
         """What a momentum copy follows: encoder, task head and class layer."""
         return nn.ModuleList(
             [
-                self.network.encoders.encoders[modality],
+                self.network.joined.encoders.encoders[modality],
                 self.tasks.heads[modality],
                 self.classify[modality],
             ]
@@ -164,7 +152,7 @@ class MTMDScheme(Scheme):
         vision is in use ``distillation`` and ``momentum``.
         """
         frames = self.network.frames(batch)
-        output = self.tasks.answer(self.network.answer_frames(frames, batch))
+        output = self.tasks.answer(self.network.joined(frames, batch))
         terms = {"task": task_loss(output.prediction, batch.labels)}
         terms |= self.tasks.terms(output, batch)
         weights = dict.fromkeys(terms, 1.0) | {"class": self.config.class_weight}

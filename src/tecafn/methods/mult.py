@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Network
 from tecafn.layers.attention import Transformer
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
 from tecafn.layers.sequence import MaskedConv1d, sinusoidal_positions, zero_padding
 from tecafn.layers.unimodal import ModalityFrames, Slots
-from tecafn.losses.task import task_loss
+from tecafn.losses.task import TaskScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,24 +222,11 @@ class MulT(Network):
         return Output(self.answer(fused), {"fused": fused})
 
 
-class MulTScheme(Scheme):
-    """The task's loss and nothing else."""
-
-    def __init__(self, config: MulTConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.network = MulT(config, info)
-
-    def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """One term, ``task``: mean absolute error, or cross-entropy."""
-        output: Output = self.network(batch)
-        return Losses({"task": task_loss(output.prediction, batch.labels)}, {"task": 1.0}, output)
-
-
 METHODS.register(
     "mult",
     Method(
         config=MulTConfig,
-        build=MulTScheme,
+        build=lambda config, info: TaskScheme(MulT(config, info)),
         paper="Tsai et al., Multimodal Transformer for Unaligned Multimodal Language "
         "Sequences, ACL 2019",
         summary="six directed cross-modal transformers over unaligned sequences",

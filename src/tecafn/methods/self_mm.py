@@ -13,18 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-from torch import nn
-
 from tecafn.core.batch import Batch, Modality
 from tecafn.core.info import DataInfo
 from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
-from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer, task_heads
-from tecafn.layers.unimodal import ModalityFrames, Slots
-from tecafn.layers.utterance import UtteranceEncoders
+from tecafn.layers.heads import task_heads
+from tecafn.layers.unimodal import ModalityFrames
+from tecafn.layers.utterance import JoinedUtterances, UtteranceEncoders
 from tecafn.losses.generated_labels import UnimodalTasks
 from tecafn.losses.task import task_loss
 
@@ -62,15 +58,12 @@ class SelfMMConfig:
 
 
 class SelfMM(Network):
-    """One vector a modality, joined; two ReLU layers and a linear one.
-
-    Ours: a learned vector in the place of an absent modality's.
-    """
+    """One vector a modality, joined; two ReLU layers and a linear one."""
 
     def __init__(self, config: SelfMMConfig, info: DataInfo) -> None:
         super().__init__()
         self.frames = ModalityFrames(info)
-        self.encoders = UtteranceEncoders(
+        encoders = UtteranceEncoders(
             self.frames.dims,
             lstm_dims={
                 Modality.AUDIO: config.audio_lstm_dim,
@@ -78,21 +71,14 @@ class SelfMM(Network):
             },
             dims={Modality.AUDIO: config.audio_dim, Modality.VISION: config.vision_dim},
         )
-        self.slots = Slots(self.encoders.dims)
-        self.fuse = nn.Sequential(
-            Dropout(config.fusion_dropout),
-            nn.Linear(sum(self.encoders.dims.values()), config.fused_dim),
-            nn.ReLU(),
+        self.joined = JoinedUtterances(
+            encoders, info, fused_dim=config.fused_dim, dropout=config.fusion_dropout
         )
-        self.hidden = nn.Sequential(nn.Linear(config.fused_dim, config.fused_dim), nn.ReLU())
-        self.answer = Answer(config.fused_dim, info, output="linear")
 
     def forward(self, batch: Batch) -> Output:
         """(B,) scores; features ``vector_<modality>`` and ``fused`` (B, fused_dim)."""
-        filled = self.slots(self.encoders(self.frames(batch)), batch)
-        fused = self.fuse(torch.cat([filled[m] for m in self.encoders.dims], dim=1))
-        features = {f"vector_{m}": vector for m, vector in filled.items()} | {"fused": fused}
-        return Output(self.answer(self.hidden(fused)), features)
+        output: Output = self.joined(self.frames(batch), batch)
+        return output
 
 
 class SelfMMScheme(Scheme):
@@ -102,7 +88,7 @@ class SelfMMScheme(Scheme):
         super().__init__()
         self.network: SelfMM = SelfMM(config, info)
         task_dims = config.task_dims()
-        in_dims = self.network.encoders.dims
+        in_dims = self.network.joined.encoders.dims
         self.tasks = UnimodalTasks(
             task_heads(in_dims, task_dims, info, dropout=config.task_dropout),
             dims={m: task_dims[m] for m in in_dims},

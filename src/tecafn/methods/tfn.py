@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from tecafn.core.batch import Batch
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Network
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
 from tecafn.layers.subnetworks import Subnetworks, SubnetworkWidths, with_one
-from tecafn.losses.task import task_loss
+from tecafn.losses.task import TaskScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,24 +106,11 @@ class TFN(Network):
         return Output(self.answer(fused), {"fused": fused})
 
 
-class TFNScheme(Scheme):
-    """The task's loss and nothing else."""
-
-    def __init__(self, config: TFNConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.network = TFN(config, info)
-
-    def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """One term, ``task``: mean absolute error, or cross-entropy."""
-        output: Output = self.network(batch)
-        return Losses({"task": task_loss(output.prediction, batch.labels)}, {"task": 1.0}, output)
-
-
 METHODS.register(
     "tfn",
     Method(
         config=TFNConfig,
-        build=TFNScheme,
+        build=lambda config, info: TaskScheme(TFN(config, info)),
         paper="Zadeh et al., Tensor Fusion Network for Multimodal Sentiment Analysis, EMNLP 2017",
         summary="the outer product of one vector a modality, a 1 appended to each",
     ),

@@ -33,7 +33,8 @@ from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.attention import Transformer
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import ModalityFrames, Slots, UtteranceLSTM, pool
+from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.utterance import ProjectedUtterances
 from tecafn.losses.discrepancy import difference, softmax_divergence
 from tecafn.losses.task import task_loss
 
@@ -142,14 +143,7 @@ class TMBL(Network):
         super().__init__()
         dim = config.dim
         self.frames = ModalityFrames(info)
-        self.recurrent, self.project = nn.ModuleDict(), nn.ModuleDict()
-        for modality, width in self.frames.dims.items():
-            if modality != Modality.TEXT:
-                recurrent = UtteranceLSTM(width)
-                self.recurrent[modality], width = recurrent, recurrent.out_dim
-            self.project[modality] = nn.Sequential(
-                nn.Linear(width, dim), nn.ReLU(), nn.LayerNorm(dim)
-            )
+        self.encoders = ProjectedUtterances(self.frames.dims, dim)
         self.slots = Slots(dict.fromkeys(Modality, dim))
         self.private = nn.ModuleDict(
             {
@@ -192,13 +186,7 @@ class TMBL(Network):
 
     def encode(self, batch: Batch) -> dict[Modality, Tensor]:
         """(B, dim) of each modality."""
-        vectors = {}
-        for modality, frames in self.frames(batch).items():
-            if modality == Modality.TEXT:
-                vector = pool(frames, "mean")
-            else:
-                vector = self.recurrent[modality](frames)
-            vectors[modality] = self.project[modality](vector)
+        vectors = self.encoders(self.frames(batch))
         filled: dict[Modality, Tensor] = self.slots(vectors, batch)
         return filled
 

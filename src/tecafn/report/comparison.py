@@ -564,9 +564,8 @@ def _page(summary: Json) -> dict[str, Any]:
         ("Task", summary["data"]["task"]),
         ("Seeds", ", ".join(map(str, summary["seeds"]))),
         ("Finished runs", f"{finished} of {num_runs}"),
-        ("Commit", _short(summary["commit"])),
-        ("Written", str(summary["created"])[:16].replace("T", " ") + " UTC"),
-        ("tecafn", summary["tecafn_version"]),
+        ("tecafn", f"{summary['tecafn_version']} {_short(summary['commit'])}".strip()),
+        ("Written, UTC", str(summary["created"])[:16].replace("T", " ")),
     ]
     return {
         "dataset": summary["data"]["dataset"],
