@@ -136,7 +136,7 @@ def test_page_names_method_data_seed_commit_and_what_chose_the_checkpoint(
 ) -> None:
     words = page[1].words
     training = json.loads((run_dir / "record.json").read_text())["training"]
-    for part in ("tecafn on embedded", "1111", "3f1c0b7d9e5a4c21", "2024-05-17 10:21 UTC"):
+    for part in ("tecafn on embedded", "1111", "3f1c0b7d9e", "2024-05-17 10:21 UTC"):
         assert part in words
     assert (
         f"Epoch {training['best_epoch']} of 6 (counted from 0) was chosen on the valid split"

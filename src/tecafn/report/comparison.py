@@ -12,7 +12,7 @@ from typing import Any
 
 from tecafn.evaluation.metrics import METRIC_INFO, format_metric
 from tecafn.report.html import page_environment
-from tecafn.report.records import ReportError
+from tecafn.report.records import ReportError, short_commit
 
 Json = Mapping[str, Any]
 
@@ -564,7 +564,7 @@ def _page(summary: Json) -> dict[str, Any]:
         ("Task", summary["data"]["task"]),
         ("Seeds", ", ".join(map(str, summary["seeds"]))),
         ("Finished runs", f"{finished} of {num_runs}"),
-        ("tecafn", f"{summary['tecafn_version']} {_short(summary['commit'])}".strip()),
+        ("tecafn", f"{summary['tecafn_version']} {short_commit(summary['commit'])}".strip()),
         ("Written, UTC", str(summary["created"])[:16].replace("T", " ")),
     ]
     return {
@@ -617,17 +617,6 @@ def _page(summary: Json) -> dict[str, Any]:
         + [(f"{split} samples", str(size)) for split, size in summary["data"]["splits"].items()],
         "versions": sorted((str(k), str(v)) for k, v in summary["versions"].items()),
     }  # fmt: skip
-
-
-def _short(commit: str | None) -> str:
-    """A commit's first 10 digits, with ``+changes`` where there were some.
-
-    Example:
-        >>> _short("0123456789abcdef+changes")
-        '0123456789+changes'
-    """
-    digits, plus, changes = (commit or "").partition("+")
-    return digits[:10] + plus + changes
 
 
 def _seed_scale(summary: Json, metric: str) -> tuple[float, float] | None:

@@ -27,7 +27,7 @@ from tecafn.evaluation.hard_pairs import (
 from tecafn.evaluation.metrics import METRIC_INFO, format_metric, names_in_order, seven_classes
 from tecafn.evaluation.published import SOURCES, comparable_table
 from tecafn.report import figures
-from tecafn.report.records import RunFiles, SplitPredictions, read_run
+from tecafn.report.records import RunFiles, SplitPredictions, read_run, short_commit
 
 Json = Mapping[str, Any]
 
@@ -160,9 +160,11 @@ def _header(record: Json, task: str) -> dict[str, Any]:
         ("Seed", record.get("seed")),
         ("Parameters", _parameters(training)),
         ("Training time", _duration(training.get("seconds"))),
-        ("Commit", record.get("commit")),
         ("Written", _moment(record.get("created"))),
-        ("tecafn", record.get("tecafn_version")),
+        (
+            "tecafn",
+            f"{record.get('tecafn_version') or ''} {short_commit(record.get('commit'))}".strip(),
+        ),
     ]
     return {
         "method": str(record.get("method") or "unnamed method"),

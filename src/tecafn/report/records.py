@@ -106,6 +106,17 @@ def read_run(run_dir: Path) -> RunFiles:
     return RunFiles(record, steps, epochs, predictions, tuple(notes))
 
 
+def short_commit(commit: str | None) -> str:
+    """A commit's first 10 digits, with ``+changes`` where there were some.
+
+    Example:
+        >>> short_commit("0123456789abcdef+changes")
+        '0123456789+changes'
+    """
+    digits, plus, changes = (commit or "").partition("+")
+    return digits[:10] + plus + changes
+
+
 def _read_events(
     path: Path, notes: list[str]
 ) -> tuple[tuple[Mapping[str, Any], ...], tuple[Mapping[str, Any], ...]]:
