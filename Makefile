@@ -80,7 +80,7 @@ bench-compare-mosi: install ## methods on real MOSI text and audio, three seeds,
 	$(BIN)/python benchmarks/comparison.py mosi
 
 .PHONY: bench-search
-bench-search: install ## settings searched on the embedded corpus, what gate and contrasts do (resumable, an hour)
+bench-search: install ## settings searched on the embedded corpus, what gate and contrasts do (resumable, hours)
 	$(BIN)/python benchmarks/search.py
 
 .PHONY: bench-scale

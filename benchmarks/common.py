@@ -14,6 +14,8 @@ import numpy as np
 
 import tecafn.cli  # noqa: F401 - sets how threads wait, before torch is imported
 from tecafn.core.errors import UserError
+from tecafn.data.importing import import_dataset
+from tecafn.data.readers import ReadOptions
 from tecafn.evaluation.hard_pairs import (
     PairReport,
     find_designed_pairs,
@@ -38,6 +40,20 @@ def data_root() -> Path:
     if not root.is_dir():
         raise UserError(f"real data not found at {root}; name their folder in TECAFN_DATA")
     return root
+
+
+def mosi_store(folder: Path) -> Path:
+    """Real MOSI text and audio as a store in ``folder``, imported if it is not there yet."""
+    store = folder / "store"
+    if not store.exists():
+        source = data_root() / "mosi"
+        import_dataset(
+            source / "label.csv",
+            format="label-csv",
+            out=store,
+            options=ReadOptions(dataset="mosi", audio=source / "audio_utterance.npz"),
+        )
+    return store
 
 
 @dataclass(frozen=True)

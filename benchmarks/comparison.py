@@ -19,12 +19,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import ROOT, data_root, write_results
+from common import ROOT, mosi_store, write_results
 from kept import keep_all, restore_all
 
 from tecafn.core.errors import UserError
-from tecafn.data.importing import import_dataset
-from tecafn.data.readers import ReadOptions
 from tecafn.data.synthetic import CorpusSpec
 from tecafn.experiments.cells_display import CellsDisplay
 from tecafn.experiments.compare import Protocol, compare_methods
@@ -77,22 +75,13 @@ def embedded(runs: Path, *, smoke: bool) -> Bench:
 
 def mosi(runs: Path, *, smoke: bool) -> Bench:
     del smoke  # the data are small as they are
-    store = runs / "bench-mosi" / "store"
-    if not store.exists():
-        source = data_root() / "mosi"
-        import_dataset(
-            source / "label.csv",
-            format="label-csv",
-            out=store,
-            options=ReadOptions(dataset="mosi", audio=source / "audio_utterance.npz"),
-        )
     return Bench(
         title="Methods on CMU-MOSI, text and audio",
         intro="One 73-wide acoustic vector an utterance, no vision. MiniLM reads the text, its "
         "last two layers trained, at most 12 epochs, for every method. The test labels are "
         "withheld where this was measured: **the figures are of the 229 validation utterances, "
         "which also chose the epochs**.",
-        data=store,
+        data=mosi_store(runs / "bench-mosi"),
         split="valid",
         configs="mosi",
         methods=MOSI_METHODS,

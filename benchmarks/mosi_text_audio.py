@@ -11,19 +11,17 @@ import sys
 from common import (
     ROOT,
     Row,
-    data_root,
     difference_lines,
     markdown_table,
     metric_cells,
     metric_headers,
+    mosi_store,
     pair_cell,
     run_row,
     write_results,
 )
 
 from tecafn.core.errors import UserError
-from tecafn.data.importing import import_dataset
-from tecafn.data.readers import ReadOptions
 from tecafn.experiments.run import predict_run
 
 SEEDS = (0, 1, 2)
@@ -34,16 +32,8 @@ ROWS = (
 
 
 def main() -> None:
-    source = data_root() / "mosi"
     out = ROOT / "runs" / "bench-mosi"
-    store = out / "store"
-    if not store.exists():
-        import_dataset(
-            source / "label.csv",
-            format="label-csv",
-            out=store,
-            options=ReadOptions(dataset="mosi", audio=source / "audio_utterance.npz"),
-        )
+    store = mosi_store(out)
     rows = {row.name: run_row(row, data=store, out=out, seeds=SEEDS, split="valid") for row in ROWS}
     cells = [
         [name, *metric_cells(runs), pair_cell(runs.pairs("hard")), f"{runs.minutes():.1f}"]

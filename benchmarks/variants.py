@@ -21,13 +21,13 @@ from common import (
     ROOT,
     Row,
     SeedRuns,
-    data_root,
     difference_cell,
     difference_lines,
     is_finished,
     markdown_table,
     metric_cells,
     metric_headers,
+    mosi_store,
     pair_cell,
     run_row,
     write_results,
@@ -35,8 +35,6 @@ from common import (
 from kept import keep_all, restore_all
 
 from tecafn.core.errors import UserError
-from tecafn.data.importing import import_dataset
-from tecafn.data.readers import ReadOptions
 from tecafn.data.synthetic import CorpusSpec
 from tecafn.experiments.demo import embedded_corpus
 
@@ -115,17 +113,9 @@ def embedded(runs: Path, *, smoke: bool) -> Data:
 
 def mosi(runs: Path, *, smoke: bool) -> Data:
     folder = runs / "bench-mosi"
-    source = data_root() / "mosi"
-    if not (folder / "store").exists():
-        import_dataset(
-            source / "label.csv",
-            format="label-csv",
-            out=folder / "store",
-            options=ReadOptions(dataset="mosi", audio=source / "audio_utterance.npz"),
-        )
     return Data(
         title="CMU-MOSI, text and audio",
-        store=folder / "store",
+        store=mosi_store(folder),
         split="valid",
         config="mosi/tecafn.toml",
         overrides=("text_encoder=minilm", *(SMOKE if smoke else ())),

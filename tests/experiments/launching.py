@@ -129,6 +129,8 @@ def _be_tecafn(arguments: list[str], environment: dict[str, str], log: Path) -> 
     import tecafn.experiments.run as run_module
     from tecafn.cli import main
 
+    # A suite that was started as a background job has inherited that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for what, descriptor in (("out", 1), ("err", 2)):
         os.dup2(os.open(log.with_suffix(f".{what}"), os.O_WRONLY | os.O_APPEND), descriptor)
     sys.stdin = open(os.devnull)  # noqa: SIM115 - for the process's life

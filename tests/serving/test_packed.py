@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -76,6 +79,20 @@ def test_it_trains_and_takes_other_types() -> None:
     layer.double()
     with torch.no_grad():
         assert layer(torch.randn(3, 256).double()).dtype == torch.float64
+
+
+@needs_onednn
+def test_it_can_be_copied_saved_and_made_in_inference_mode(tmp_path: Path) -> None:
+    rows = torch.randn(3, 256)
+    layer = PackedLinear(nn.Linear(256, 320))
+    with torch.no_grad():
+        expected = layer(rows)
+        torch.testing.assert_close(copy.deepcopy(layer)(rows), expected)
+        torch.save(layer, tmp_path / "layer.pt")
+        torch.testing.assert_close(layer(rows), expected)
+    with torch.inference_mode():
+        linear = nn.Linear(256, 320)
+        torch.testing.assert_close(PackedLinear(linear)(rows), linear(rows))
 
 
 def test_without_onednn_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,10 +120,9 @@ class MTMDScheme(Scheme):
         self.network: MTMD = MTMD(config, info)
         dims = self.network.joined.encoders.dims
         task_dims = dict.fromkeys(dims, config.task_dim)
-        in_dims = dims
         self.tasks = UnimodalTasks(
-            task_heads(in_dims, task_dims, info, dropout=config.task_dropout),
-            dims={m: task_dims[m] for m in in_dims},
+            task_heads(dims, task_dims, info, dropout=config.task_dropout),
+            dims=task_dims,
             fused_dim=config.fused_dim,
             info=info,
             first_weight=config.first_weight,

@@ -42,6 +42,10 @@ class PackedLinear(nn.Linear):
         self._packed: Any = None  # no tensor that checkpoints should know of
         self._packed_of: tuple[int, int] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the rearranged copy, which can be neither copied nor saved."""
+        return {**self.__dict__, "_packed": None, "_packed_of": None}
+
     def forward(self, rows: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         weight = self.weight
@@ -54,7 +58,8 @@ class PackedLinear(nn.Linear):
         )
         if not is_worth_it:
             return functional.linear(rows, weight, self.bias)
-        state = (id(weight), weight._version)
+        # What was made in inference mode has no counter; it cannot change outside of it either.
+        state = (id(weight), 0 if weight.is_inference() else weight._version)
         if self._packed_of != state:
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _USUAL_ROWS)
             self._packed_of = state
