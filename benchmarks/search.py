@@ -218,8 +218,8 @@ def search_blocks(bench: Bench, methods: Sequence[str]) -> list[str]:
         f"Chosen by validation MAE of seed {SEEDS[0]} among "
         f"{SEARCHES['tecafn'].num_trainings} trainings of each method, then trained with seeds "
         f"{', '.join(map(str, SEEDS))}; mean ± deviation. The baselines were the best two of the "
-        "comparison as far as it was finished when the search began; TETFN, which is ahead of both as "
-        "configured, was not searched. Pairs: share ordered rightly in percent, "
+        "comparison as far as it was finished when the search began; TETFN, which is ahead of "
+        "both as configured, was not searched. Pairs: share ordered rightly in percent, "
         "with a 95 % interval from resampling videos.",
         result_table(best, "tecafn"),
     ]
