@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from tecafn.serving.packed import PackedLinear, can_pack, pack_weights
+from tecafn.layers.text_encoder import FAMILY
+from tecafn.serving.packed import PackedLinear, PackedTextLayer, can_pack, pack_weights
 
 needs_onednn = pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
 
@@ -93,6 +94,81 @@ def test_it_can_be_copied_saved_and_made_in_inference_mode(tmp_path: Path) -> No
     with torch.inference_mode():
         linear = nn.Linear(256, 320)
         torch.testing.assert_close(PackedLinear(linear)(rows), linear(rows))
+
+
+def _text_layers(family: str, *, activation: str = "gelu") -> nn.ModuleList:
+    """Two layers of a model with random weights, as ``TextEncoder`` has them."""
+    from transformers import AutoConfig, AutoModel
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 9}
+    sizes |= {"intermediate_size": 48, "max_position_embeddings": 12, "embedding_size": 32}
+    if family == "distilbert":
+        sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "vocab_size": 9}
+    name = "activation" if family == "distilbert" else "hidden_act"
+    config = AutoConfig.for_model(family, **sizes, **{name: activation})
+    model = AutoModel.from_config(config, attn_implementation="sdpa").eval()
+    stack = model.transformer if family == "distilbert" else model.encoder
+    layers: nn.ModuleList = stack.layer
+    for parameter in layers.parameters():  # biases are zero at first, norms one
+        nn.init.normal_(parameter, std=0.3)
+    return layers
+
+
+def _states(layers: nn.ModuleList, values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    for layer in layers:
+        answer = layer(values, attention_mask=mask)
+        values = answer[0] if isinstance(answer, tuple) else answer
+    return values
+
+
+@needs_onednn
+@pytest.mark.parametrize("family", FAMILY)
+def test_text_layers_compute_what_they_did(family: str) -> None:
+    torch.manual_seed(0)
+    layers, values = _text_layers(family), torch.randn(3, 7, 32)
+    mask = (torch.arange(7) < torch.tensor([[7], [4], [1]]))[:, None, None]
+    with torch.inference_mode():
+        expected = [_states(layers, values, None), _states(layers, values, mask)]
+        before = dict(layers.named_parameters())
+        pack_weights(layers)
+        after = dict(layers.named_parameters())
+        assert list(before) == list(after) == list(layers.state_dict())
+        assert all(after[name] is before[name] for name in before)
+        assert isinstance(layers[0], PackedTextLayer) == (family != "distilbert")
+        answers = [_states(layers, values, None), _states(layers, values, mask)]
+    for answer, known in zip(answers, expected, strict=True):
+        torch.testing.assert_close(answer, known, atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+def test_text_layers_keep_their_activation_and_see_weights_that_change(tmp_path: Path) -> None:
+    layers, values = _text_layers("bert", activation="relu"), torch.randn(2, 5, 32)
+    pack_weights(layers)
+    packed = layers[0]
+    assert isinstance(packed, PackedTextLayer)
+    for change in (lambda: None, lambda: packed.attention.self.value.weight.mul_(3.0)):
+        with torch.no_grad():
+            change()
+            answer = packed(values)
+            expected = packed._layer[0](values)
+            torch.testing.assert_close(answer, expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(copy.deepcopy(packed)(values), answer)
+            torch.save(packed, tmp_path / "layer.pt")
+
+
+@needs_onednn
+def test_text_layers_train_as_before() -> None:
+    layers, values = _text_layers("bert"), torch.randn(2, 5, 32)
+    layers.train()
+    answers = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        answers.append(_states(layers, values, None))
+        pack_weights(layers)
+    assert layers.training
+    assert torch.equal(*answers)
+    answers[1].sum().backward()
+    assert all(parameter.grad is not None for parameter in layers.parameters())
 
 
 def test_without_onednn_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from tecafn.layers.dropout import Dropout, draw_kept
+from tecafn.layers.sequence import hides_frames
 
 Residual = Literal["printed", "pre_norm"]
 
@@ -274,10 +275,8 @@ class Transformer(nn.Module):
 
     def forward(self, stream: Tensor, source: Tensor | None, source_mask: Tensor) -> Tensor:
         """(B, L, D) through all layers."""
-        # A clip alone has no padding, and a mask that hides nothing costs each layer a tenth of
-        # its time. Not looked for where the answer would be waited for (GPU) or hardly ever yes.
-        looks = not self.training and source_mask.device.type == "cpu"
-        mask = None if looks and bool(source_mask.all()) else source_mask
+        # In training hardly any batch is without padding.
+        mask = source_mask if self.training or hides_frames(source_mask) else None
         for layer in self.layers:
             stream = layer(stream, source, mask)
         return stream if self.closing_norm is None else self.closing_norm(stream)

@@ -82,8 +82,9 @@ class PredictionHead(nn.Module):
         # Autocasting would round the answer: bfloat16 steps by 1/64 near 3, which ties samples.
         with torch.autocast(fused.device.type, enabled=False):
             wide = fused if fused.dtype == torch.float64 else fused.float()
-            states: Tensor = self.layers[:-1](wide)
-        return states
+            for layer in [*self.layers][:-1]:
+                wide = layer(wide)
+        return wide
 
     def answer(self, hidden: Tensor) -> Tensor:
         """(B, 128) to (B,) scores or (B, C) logits."""

@@ -16,6 +16,18 @@ def zero_padding(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
+def hides_frames(mask: Tensor) -> bool:
+    """May this mask hide something? A clip alone has no padding, and masks cost attention time.
+
+    Not looked at on a GPU, where the answer would be waited for: True there.
+
+    Example:
+        >>> hides_frames(torch.tensor([[True, True]])), hides_frames(torch.tensor([[True, False]]))
+        (False, True)
+    """
+    return mask.device.type != "cpu" or not bool(mask.all())
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over the real frames: ``Pool`` of eq. 13.
 

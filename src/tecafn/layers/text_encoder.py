@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tecafn.core.batch import Modality, Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, TextEncoderSpec
-from tecafn.layers.sequence import zero_padding
+from tecafn.layers.sequence import hides_frames, zero_padding
 
 STORED_FEATURES = "features"
 MINILM = "minilm"
@@ -289,12 +289,14 @@ class TextEncoder(nn.Module):
             module.eval()
         return self
 
-    def _run(self, values: Tensor, mask: Tensor, layers: nn.ModuleList) -> Tensor:
+    def _run(self, values: Tensor, mask: Tensor, layers: Sequence[nn.Module]) -> Tensor:
         if len(values) == 0:
             return values  # a process's empty share of a batch, which transformers cannot reshape
         # Every query sees every real token. A row without any (an absent text) sees them all: an
         # empty softmax is NaN in some kernels, and callers drop that row by ``present``.
-        allowed = (mask | ~mask.any(1, keepdim=True))[:, None, None, :]
+        allowed: Tensor | None = None
+        if self.training or hides_frames(mask):
+            allowed = (mask | ~mask.any(1, keepdim=True))[:, None, None, :]
         for layer in layers:
             states = layer(values, attention_mask=allowed)
             values = states[0] if isinstance(states, tuple) else states
@@ -315,7 +317,7 @@ class TextEncoder(nn.Module):
         if self.separator_id is not None:
             segments["token_type_ids"] = self.segment_ids(tokens, self.separator_id)
         values = self.embeddings(input_ids=tokens.values, **segments)
-        frozen = self.layers[: self.num_frozen_layers]
+        frozen = [*self.layers][: self.num_frozen_layers]
         return Padded(self._run(values, tokens.mask, frozen), tokens.mask)
 
     def forward(self, text: Padded, *, keep_padding: bool = False) -> Padded:
@@ -354,7 +356,7 @@ class TextEncoder(nn.Module):
         return Padded(zero_padding(self._trained(states), states.mask), states.mask)
 
     def _trained(self, states: Padded) -> Tensor:
-        return self._run(states.values, states.mask, self.layers[self.num_frozen_layers :])
+        return self._run(states.values, states.mask, [*self.layers][self.num_frozen_layers :])
 
     @property
     def num_trained_layers(self) -> int:

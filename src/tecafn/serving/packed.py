@@ -1,11 +1,13 @@
-"""Linear layers whose weights lie in memory as the CPU wants them, for predicting a clip at a time.
+"""Layers whose weights lie in memory as the CPU wants them, for predicting a clip at a time.
 
 A clip's text has a dozen tokens. A matrix product of so few rows is spent on fetching the weights;
-oneDNN fetches them up to three times as fast when they were rearranged for it once.
+oneDNN fetches them up to three times as fast when they were rearranged for it once. What is left
+of a text layer's time is many small calls, of which ``PackedTextLayer`` makes fewer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,11 +19,63 @@ _MOST_ROWS = 256  # above, arithmetic costs more than fetching
 _USUAL_ROWS = 16  # what the arrangement is made for; any number of rows may come
 
 
+class _Rearranged:
+    """The weights of linear layers that read the same rows, one below another as oneDNN wants them.
+
+    Made when first of use and made again when a weight has changed; as large as the weights.
+
+    Args:
+        linears: one, or several that all have a bias.
+    """
+
+    def __init__(self, *linears: nn.Linear) -> None:
+        self._linears = linears
+        self._made_of: list[tuple[int, int]] | None = None
+        self._weight: Any = None  # no tensor that checkpoints should know of
+        self._bias: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the rearranged copy, which can be neither copied nor saved."""
+        return {**self.__dict__, "_made_of": None, "_weight": None, "_bias": None}
+
+    def is_worth_it(self, rows: Tensor) -> bool:
+        """Few rows of float32 on a CPU, and no gradient."""
+        linear = self._linears[0]
+        return (
+            not torch.is_grad_enabled()
+            and linear.weight.device.type == "cpu"
+            and linear.weight.dtype == rows.dtype == torch.float32
+            and 0 < rows.numel() <= _MOST_ROWS * linear.in_features
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(..., in) to (..., all of out)."""
+        biases = [linear.bias for linear in self._linears if linear.bias is not None]
+        weights = [linear.weight for linear in self._linears]
+        made_of = [_version(tensor) for tensor in (*weights, *biases)]
+        if self._made_of != made_of:
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(
+                torch.cat([weight.detach() for weight in weights]), _USUAL_ROWS
+            )
+            self._bias = torch.cat([bias.detach() for bias in biases]) if biases else None
+            self._made_of = made_of
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows, self._weight, self._bias, "none", [], ""
+        )
+        return product
+
+
+def _version(tensor: Tensor) -> tuple[int, int]:
+    """Another one when the values were changed in place."""
+    # What was made in inference mode has no counter; it cannot change outside of it either.
+    return id(tensor), 0 if tensor.is_inference() else tensor._version
+
+
 class PackedLinear(nn.Linear):
     """``nn.Linear`` with the same parameters, faster without gradients for few rows on a CPU.
 
-    The rearranged copy is made when it is first of use and made again when the weights have
-    changed; it takes as much memory as the weights. Results agree to rounding.
+    Results agree to rounding.
 
     Args:
         linear: the layer whose parameters it shares.
@@ -39,34 +93,62 @@ class PackedLinear(nn.Linear):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.weight, self.bias = linear.weight, linear.bias
         self.train(linear.training)
-        self._packed: Any = None  # no tensor that checkpoints should know of
-        self._packed_of: tuple[int, int] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the rearranged copy, which can be neither copied nor saved."""
-        return {**self.__dict__, "_packed": None, "_packed_of": None}
+        self._rearranged = _Rearranged(self)
 
     def forward(self, rows: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        weight = self.weight
-        is_worth_it = (
-            not torch.is_grad_enabled()
-            and weight.device.type == "cpu"
-            and weight.dtype == rows.dtype == torch.float32
-            and 0 < rows.numel() <= _MOST_ROWS * self.in_features
-            and not torch.is_autocast_enabled("cpu")
-        )
-        if not is_worth_it:
-            return functional.linear(rows, weight, self.bias)
-        # What was made in inference mode has no counter; it cannot change outside of it either.
-        state = (id(weight), 0 if weight.is_inference() else weight._version)
-        if self._packed_of != state:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _USUAL_ROWS)
-            self._packed_of = state
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(
-            rows, self._packed, self.bias, "none", [], ""
-        )
-        return product
+        if self._rearranged.is_worth_it(rows):
+            return self._rearranged(rows)
+        return functional.linear(rows, self.weight, self.bias)
+
+
+class PackedTextLayer(nn.Module):
+    """A layer of BERT or its kin with the same modules, faster where ``PackedLinear`` is.
+
+    Query, key and value are one product, and what serves decoders and caches is left out.
+    Elsewhere, in training above all, the layer itself runs.
+
+    Args:
+        layer: see ``is_text_layer``; its modules are shared, under their names.
+    """
+
+    attention: Any
+    intermediate: Any
+    output: Any
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        for name, child in layer.named_children():
+            self.add_module(name, child)
+        self.train(layer.training)
+        self._layer = (layer,)  # no child: its parameters are here already
+        attention = self.attention.self
+        self._num_heads = attention.num_attention_heads
+        self._projections = _Rearranged(attention.query, attention.key, attention.value)
+
+    def forward(self, values: Tensor, attention_mask: Tensor | None = None) -> Any:
+        """(B, L, D) to (B, L, D), or to what the layer itself gives."""
+        if self.training or not self._projections.is_worth_it(values):
+            return self._layer[0](values, attention_mask=attention_mask)
+        joined = self._projections(values).unflatten(-1, (3, self._num_heads, -1))
+        query, key, value = joined.permute(2, 0, 3, 1, 4)  # (3, B, H, L, D/H)
+        attended = functional.scaled_dot_product_attention(query, key, value, attention_mask)
+        merged = attended.transpose(1, 2).flatten(2)
+        attention, inner, outer = self.attention.output, self.intermediate, self.output
+        values = attention.LayerNorm(attention.dense(merged) + values)
+        wide = inner.intermediate_act_fn(inner.dense(values))
+        return outer.LayerNorm(outer.dense(wide) + values)
+
+
+# Whose layers are alike; distilbert's are not.
+_TEXT_LAYERS = (
+    "BertLayer", "CamembertLayer", "ElectraLayer", "ErnieLayer", "RobertaLayer", "XLMRobertaLayer",
+)  # fmt: skip
+
+
+def is_text_layer(module: nn.Module) -> bool:
+    """Is this an encoder's layer of attention, LayerNorm, feed-forward network, LayerNorm?"""
+    return type(module).__name__ in _TEXT_LAYERS and not getattr(module, "is_decoder", False)
 
 
 def can_pack() -> bool:
@@ -87,13 +169,25 @@ def pack_weights(network: nn.Module) -> None:
 
     Layers are replaced; names and parameters stay what they are.
     """
-    if not can_pack():
-        return
-    large = [
+    if can_pack():
+        _replace(network, _is_large, PackedLinear)
+        # Behind the linear layers: a text layer takes those that have replaced its own.
+        _replace(network, is_text_layer, PackedTextLayer)
+
+
+def _is_large(module: nn.Module) -> bool:
+    return type(module) is nn.Linear and module.weight.numel() >= _FEWEST_WEIGHTS
+
+
+def _replace(
+    network: nn.Module, is_due: Callable[[nn.Module], bool], replacement: Callable[[Any], nn.Module]
+) -> None:
+    """Put something in the place of every module below the network that is due for it."""
+    found = [
         (parent, name, child)
         for parent in network.modules()
         for name, child in parent.named_children()
-        if type(child) is nn.Linear and child.weight.numel() >= _FEWEST_WEIGHTS
+        if is_due(child)
     ]
-    for parent, name, child in large:
-        setattr(parent, name, PackedLinear(child))
+    for parent, name, child in found:
+        setattr(parent, name, replacement(child))
