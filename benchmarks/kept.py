@@ -53,6 +53,7 @@ KEPT = (
     Kept("bench-variants/bench-demo", EMBEDDED),
     Kept("bench-variants/bench-mosi", MOSI),
     Kept("bench-search/tecafn", EMBEDDED),
+    Kept("bench-search/tetfn", EMBEDDED),
     Kept("bench-search/lmf", EMBEDDED),
     Kept("bench-search/mult", EMBEDDED),
     Kept("compare-embedded", EMBEDDED),

@@ -172,9 +172,10 @@ def _attention_gradients(
     # Of each query, the sum over its weights of weight times the weight's gradient.
     mean = (gradient * attended).sum(-1, keepdim=True).to(bias.dtype)
     gradient = gradient * scale
-    of_kept = (gradient @ value.transpose(-1, -2)).to(bias.dtype) * keep
-    of_scores = ((of_kept - mean) * weights).to(query.dtype)
-    of_value = (weights * keep).to(gradient.dtype).transpose(-1, -2) @ gradient
+    kept = weights * keep
+    of_kept = (gradient @ value.transpose(-1, -2)).to(bias.dtype)
+    of_scores = (of_kept * kept).addcmul(mean, weights, value=-1).to(query.dtype)
+    of_value = kept.to(gradient.dtype).transpose(-1, -2) @ gradient
     return (of_scores @ key) * shrink, of_scores.transpose(-1, -2) @ query, of_value
 
 
