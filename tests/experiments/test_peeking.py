@@ -16,7 +16,11 @@ from tecafn.experiments.peeking import peek_at_test
 from tecafn.experiments.record import read_record
 from tecafn.experiments.run import evaluate_run
 
-KEEP = ("training.keep_improving_epochs=true", "training.max_epochs=4")
+KEEP = (
+    "training.keep_improving_epochs=true",
+    "training.max_epochs=4",
+    "training.learning_rate=1e-4",
+)
 
 
 def improving(run: Path) -> list[dict[str, Any]]:
@@ -64,7 +68,7 @@ def test_training_is_the_same_with_and_without_what_it_needs(
     train_tiny: Callable[..., Any], tmp_path: Path
 ) -> None:
     train_tiny("kept", *KEEP)
-    train_tiny("usual", KEEP[1])
+    train_tiny("usual", *KEEP[1:])
     weights = [
         (tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("kept", "usual")
     ]
