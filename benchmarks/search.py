@@ -66,6 +66,8 @@ class Search:
 
 
 _RATES = tuple(f"training.learning_rate={rate}" for rate in ("1e-3", "2e-3", "3e-3"))
+# What every baseline's second stage begins with.
+_ANY = ("training.gradient_clip=4", "training.batch_size=64")
 SEARCHES = {
     # Sect. 4.4: p 0.1-0.9, num 3-30, rate 1e-3 to 3e-3, clip 1-8, unimodal hidden size 16-64.
     "tecafn": Search(
@@ -82,8 +84,7 @@ SEARCHES = {
         start=(),
         first=_RATES,
         second=(
-            "training.gradient_clip=4",
-            "training.batch_size=64",
+            *_ANY,
             "model.num_heads=3",
             "model.embedding_dropout=0.2",
             "model.output_dropout=0.2",
@@ -93,8 +94,7 @@ SEARCHES = {
         start=(),
         first=_RATES,
         second=(
-            "training.gradient_clip=4",
-            "training.batch_size=64",
+            *_ANY,
             "model.rank=6",
             "model.audio_dim=64",
             "model.text_hidden_dim=64",
@@ -104,8 +104,7 @@ SEARCHES = {
         start=(),
         first=_RATES,
         second=(
-            "training.gradient_clip=4",
-            "training.batch_size=64",
+            *_ANY,
             "model.num_heads=3",
             "model.embedding_dropout=0.1",
             "model.output_dropout=0.1",
