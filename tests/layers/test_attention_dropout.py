@@ -56,10 +56,33 @@ def test_answer_and_gradients_are_those_of_the_plain_formula(
 
 
 @pytest.mark.parametrize("kept", [0, 10_000])
-@pytest.mark.parametrize("part", [1, 10_000])
-def test_gradients_and_their_gradients_are_those_of_finite_differences(
-    part: int, kept: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("factor", [1.0, 6.0, 1e3, 1e6])
+def test_scores_that_overflow_an_exponential_are_like_any_other(
+    factor: float, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", kept)
+    inputs, allowed = heads(0, torch.float32)
+    inputs = [(x.detach() * factor).requires_grad_() for x in inputs]
+    found = []
+    for attend in (
+        lambda *x: _attention_with_dropout(*x, allowed, PROBABILITY),
+        lambda *x: plain(*(y.double() for y in x), allowed).float(),
+    ):
+        torch.manual_seed(1)
+        answer = attend(*inputs)
+        found.append((answer, *torch.autograd.grad(answer.sum(), inputs)))
+    for ours, expected in zip(*found, strict=True):
+        size = expected.detach().abs().max().item()
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4 * size + 1e-6)
+
+
+@pytest.mark.parametrize("kept", [0, 10_000])
+@pytest.mark.parametrize("part", [1, 10_000])
+@pytest.mark.parametrize("safe", [0.0, 60.0])
+def test_gradients_and_their_gradients_are_those_of_finite_differences(
+    safe: float, part: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tecafn.layers.attention._SAFE_EXPONENT", safe)
     monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_A_PART", part)
     monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", kept)
     inputs, allowed = heads(3)

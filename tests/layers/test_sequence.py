@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tecafn.core.batch import Padded
 from tecafn.layers.sequence import (
     MaskedConv1d,
-    MaskedLSTM,
+    SequenceLSTM,
     Standardise,
     masked_mean,
     sinusoidal_positions,
@@ -56,9 +57,9 @@ def test_pooling_is_the_mean_of_real_frames_and_zero_without_any() -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_masked_lstm_steps_a_cell_over_real_frames_only(seed: int) -> None:
+def test_sequence_lstm_steps_a_cell_over_real_frames_only(seed: int) -> None:
     torch.manual_seed(seed)
-    module = MaskedLSTM(3, 4).double()
+    module = SequenceLSTM(3, 4).double()
     cell = nn.LSTMCell(3, 4).double()
     cell.load_state_dict(
         {name.removesuffix("_l0"): value for name, value in module.lstm.state_dict().items()}
@@ -71,15 +72,16 @@ def test_masked_lstm_steps_a_cell_over_real_frames_only(seed: int) -> None:
             if MASK[row, t]:
                 state = cell(values[row, t].unsqueeze(0), state)
                 expected[row, t] = state[0][0]
-    got = module(poisoned(values), MASK)
-    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+    states, _ = module(Padded(poisoned(values), MASK))
+    torch.testing.assert_close(states.values, expected, rtol=0, atol=1e-12)
 
 
-def test_masked_lstm_gives_masked_frames_no_gradient() -> None:
+def test_sequence_lstm_gives_masked_frames_no_gradient() -> None:
     torch.manual_seed(0)
-    module = MaskedLSTM(3, 4).double()
+    module = SequenceLSTM(3, 4).double()
     values = frames(0, 3).requires_grad_()
-    module(values, MASK).square().sum().backward()
+    states, _ = module(Padded(values, MASK))
+    states.values.square().sum().backward()
     assert values.grad is not None
     assert bool((values.grad[~MASK] == 0).all())
     assert bool((values.grad[MASK] != 0).all())

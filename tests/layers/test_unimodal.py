@@ -9,7 +9,8 @@ from torch import nn
 from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.info import DataInfo
 from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import GlobalBatchNorm, ModalityFrames, SequenceLSTM, Slots, pool
+from tecafn.layers.sequence import SequenceLSTM
+from tecafn.layers.unimodal import GlobalBatchNorm, ModalityFrames, Slots, pool
 
 TEXT, AUDIO, VISION = Modality
 MASK = torch.tensor(

@@ -14,7 +14,7 @@ from tecafn.layers.authors import count_padding, scale_and_place
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.sequence import (
     MaskedConv1d,
-    MaskedLSTM,
+    SequenceLSTM,
     Standardise,
     sinusoidal_positions,
     zero_padding,
@@ -103,7 +103,7 @@ class FrameEncoder(nn.Module):
         )
         if authors.early_convolution:
             hidden_dim = dim  # nothing after the LSTM would bring its width to d
-        self.lstm = None if authors.no_lstm else MaskedLSTM(dim, hidden_dim)
+        self.lstm = None if authors.no_lstm else SequenceLSTM(dim, hidden_dim)
         self.convolution = (
             None
             if authors.early_convolution
@@ -123,7 +123,8 @@ class FrameEncoder(nn.Module):
         seen = count_padding(frames) if self.unmasked else frames
         values = self.transformer(values, None, seen.mask)  # eq. 2-3
         if self.lstm is not None:
-            values = self.lstm(values, frames.mask)  # eq. 4
+            states, _ = self.lstm(Padded(values, frames.mask))  # eq. 4
+            values = states.values
         if self.convolution is not None:
             values = self.convolution(values, frames.mask)  # eq. 5
         return Padded(values, frames.mask)

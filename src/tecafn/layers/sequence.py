@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tecafn.core.batch import Padded
 
@@ -116,26 +117,70 @@ class MaskedConv1d(nn.Module):
         return convolved.transpose(1, 2)
 
 
-class MaskedLSTM(nn.Module):
-    """One-layer unidirectional LSTM that steps over real frames only (eq. 4).
+class SequenceLSTM(nn.Module):
+    """LSTM layers over the real frames alone, wherever they stand (TeCaFN, eq. 4).
 
-    A masked frame leaves the state untouched, wherever it stands: the real frames are moved to the
-    front, run, and moved back.
+    A masked frame leaves the state untouched: the real frames are moved to the front, run, and
+    moved back.
+
+    Args:
+        in_dim: width of a frame.
+        hidden_dim: width of a direction's state.
+        num_layers: stacked.
+        bidirectional: also from the last frame to the first.
     """
 
-    def __init__(self, in_dim: int, hidden_dim: int) -> None:
+    def __init__(
+        self, in_dim: int, hidden_dim: int, *, num_layers: int = 1, bidirectional: bool = False
+    ) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(in_dim, hidden_dim, batch_first=True)
+        self.lstm = nn.LSTM(
+            in_dim, hidden_dim, num_layers, batch_first=True, bidirectional=bidirectional
+        )
+        self.out_dim = hidden_dim * (2 if bidirectional else 1)
 
-    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        """(B, L, in_dim) and (B, L) to (B, L, hidden_dim); masked frames are zero."""
+    def forward(self, sequence: Padded) -> tuple[Padded, Tensor]:
+        """All states (B, L, out_dim), and the last layer's final state (B, out_dim).
+
+        Of a bidirectional LSTM the final state is that of each direction at its own end, forward
+        first. A row without real frames is zero in both.
+        """
+        values, mask = zero_padding(sequence.values, sequence.mask), sequence.mask
+        if len(values) == 0:
+            return (
+                Padded(values.new_zeros(*mask.shape, self.out_dim), mask),
+                values.new_zeros(0, self.out_dim),
+            )
         order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
-        front = zero_padding(values, mask).gather(1, order.unsqueeze(-1).expand_as(values))
-        states, _ = self.lstm(front)
+        front = values.gather(1, order.unsqueeze(-1).expand_as(values))
+        lengths = mask.sum(1).clamp(min=1)
+        states, last = (self._both_ways if self.lstm.bidirectional else self._forward)(
+            front, lengths
+        )
         restored = torch.zeros_like(states).scatter(
             1, order.unsqueeze(-1).expand_as(states), states
         )
-        return zero_padding(restored, mask)
+        last = last * mask.any(1, keepdim=True)
+        return Padded(zero_padding(restored, mask), mask), last
+
+    def _forward(self, front: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """States and final state of (B, L, in_dim) whose real frames come first.
+
+        What follows them comes too late to matter, and on a CPU an unpacked LSTM takes a sixth of
+        the time of a packed one.
+        """
+        states, _ = self.lstm(front)
+        ends = (lengths - 1).view(-1, 1, 1).expand(-1, 1, self.out_dim)
+        return states, states.gather(1, ends).squeeze(1)
+
+    def _both_ways(self, front: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, where one direction begins at the last real frame."""
+        packed = pack_padded_sequence(front, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed_states, (final, _) = self.lstm(packed)
+        states, _ = pad_packed_sequence(
+            packed_states, batch_first=True, total_length=front.shape[1]
+        )
+        return states, torch.cat([final[-2], final[-1]], dim=1)
 
 
 def concatenate_rows(first: Padded, second: Padded) -> Padded:

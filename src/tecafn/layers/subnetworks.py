@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.info import DataInfo
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.sequence import masked_mean
-from tecafn.layers.unimodal import GlobalBatchNorm, ModalityFrames, SequenceLSTM, Slots
+from tecafn.layers.sequence import SequenceLSTM, masked_mean
+from tecafn.layers.unimodal import GlobalBatchNorm, ModalityFrames, Slots
 
 
 class TextSubnetwork(nn.Module):

@@ -12,12 +12,11 @@ from typing import Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.info import DataInfo, FeatureStatistics
 from tecafn.core.parallel import world_size
-from tecafn.layers.sequence import Standardise, masked_mean, zero_padding
+from tecafn.layers.sequence import SequenceLSTM, Standardise, masked_mean, zero_padding
 from tecafn.layers.text_encoder import STORED_FEATURES, build_text_encoder
 
 Pooling = Literal["first", "mean"]
@@ -99,53 +98,6 @@ def pool(sequence: Padded, pooling: Pooling) -> Tensor:
     first = sequence.mask.byte().argmax(1)  # index of the first True
     rows = torch.arange(len(first), device=first.device)
     return zero_padding(sequence.values, sequence.mask)[rows, first]
-
-
-class SequenceLSTM(nn.Module):
-    """LSTM layers over the real frames alone, wherever they stand.
-
-    Args:
-        in_dim: width of a frame.
-        hidden_dim: width of a direction's state.
-        num_layers: stacked.
-        bidirectional: also from the last frame to the first.
-    """
-
-    def __init__(
-        self, in_dim: int, hidden_dim: int, *, num_layers: int = 1, bidirectional: bool = False
-    ) -> None:
-        super().__init__()
-        self.lstm = nn.LSTM(
-            in_dim, hidden_dim, num_layers, batch_first=True, bidirectional=bidirectional
-        )
-        self.out_dim = hidden_dim * (2 if bidirectional else 1)
-
-    def forward(self, sequence: Padded) -> tuple[Padded, Tensor]:
-        """All states (B, L, out_dim), and the last layer's final state (B, out_dim).
-
-        Of a bidirectional LSTM the final state is that of each direction at its own end, forward
-        first. A row without real frames is zero in both.
-        """
-        values, mask = zero_padding(sequence.values, sequence.mask), sequence.mask
-        if len(values) == 0:
-            return (
-                Padded(values.new_zeros(*mask.shape, self.out_dim), mask),
-                values.new_zeros(0, self.out_dim),
-            )
-        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
-        front = values.gather(1, order.unsqueeze(-1).expand_as(values))
-        lengths = mask.sum(1).clamp(min=1).cpu()
-        packed = pack_padded_sequence(front, lengths, batch_first=True, enforce_sorted=False)
-        packed_states, (final, _) = self.lstm(packed)
-        states, _ = pad_packed_sequence(
-            packed_states, batch_first=True, total_length=values.shape[1]
-        )
-        restored = torch.zeros_like(states).scatter(
-            1, order.unsqueeze(-1).expand_as(states), states
-        )
-        ends = [final[-2], final[-1]] if self.lstm.bidirectional else [final[-1]]
-        last = torch.cat(ends, dim=1) * mask.any(1, keepdim=True)
-        return Padded(zero_padding(restored, mask), mask), last
 
 
 class UtteranceLSTM(nn.Module):

@@ -12,7 +12,8 @@ from tecafn.core.info import DataInfo
 from tecafn.core.output import Output
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import SequenceLSTM, Slots, UtteranceLSTM, pool
+from tecafn.layers.sequence import SequenceLSTM
+from tecafn.layers.unimodal import Slots, UtteranceLSTM, pool
 
 
 class LastState(nn.Module):

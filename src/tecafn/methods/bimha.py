@@ -29,7 +29,8 @@ from tecafn.core.scheme import Network
 from tecafn.layers.attention import MultiHeadAttention
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import ModalityFrames, SequenceLSTM, Slots, pool
+from tecafn.layers.sequence import SequenceLSTM
+from tecafn.layers.unimodal import ModalityFrames, Slots, pool
 from tecafn.losses.task import TaskScheme
 
 PAIRS = (

@@ -22,8 +22,8 @@ from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
-from tecafn.layers.sequence import MaskedConv1d
-from tecafn.layers.unimodal import ModalityFrames, SequenceLSTM, Slots, pool
+from tecafn.layers.sequence import MaskedConv1d, SequenceLSTM
+from tecafn.layers.unimodal import ModalityFrames, Slots, pool
 from tecafn.losses.canonical_correlation import canonical_correlation
 from tecafn.losses.task import task_loss
 

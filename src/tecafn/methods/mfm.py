@@ -26,7 +26,8 @@ from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
 from tecafn.layers.memory_fusion import MemoryFusion, MemoryFusionSettings, joint_frames
-from tecafn.layers.unimodal import ModalityFrames, SequenceLSTM, Slots
+from tecafn.layers.sequence import SequenceLSTM
+from tecafn.layers.unimodal import ModalityFrames, Slots
 from tecafn.losses.mmd import normal_mmd
 from tecafn.losses.task import task_loss
 

@@ -25,7 +25,8 @@ from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Phase, Scheme, parameter_groups
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import ModalityFrames, SequenceLSTM, Slots, pool
+from tecafn.layers.sequence import SequenceLSTM
+from tecafn.layers.unimodal import ModalityFrames, Slots, pool
 from tecafn.losses.contrastive import info_nce
 from tecafn.losses.information import HalvesMemory, negative_log_density
 from tecafn.losses.task import task_loss

@@ -24,8 +24,8 @@ from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.attention import Transformer
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer, task_heads
-from tecafn.layers.sequence import MaskedConv1d, sinusoidal_positions, zero_padding
-from tecafn.layers.unimodal import ModalityFrames, SequenceLSTM
+from tecafn.layers.sequence import MaskedConv1d, SequenceLSTM, sinusoidal_positions, zero_padding
+from tecafn.layers.unimodal import ModalityFrames
 from tecafn.losses.generated_labels import UnimodalTasks
 from tecafn.losses.task import task_loss
 
