@@ -59,10 +59,10 @@ def test_a_pair_is_the_outer_product_read_as_an_image(seed: int, sizes: tuple[in
     module = PairCNN(*sizes, num_channels=2, out_dim=3).double()
     first, second = (torch.randn(2, size, dtype=torch.float64) for size in sizes)
     got = module(first, second)
-    layers: Any = module.layers
     for row in range(2):
         image = np.array([[[x * y for y in second[row].tolist()] for x in first[row].tolist()]])
-        for layer in (layers[0], layers[3]):
+        for layer in (module.first, module.second):
+            assert layer.bias is not None
             image = convolved(image, layer.weight.detach().numpy(), layer.bias.detach().numpy())
         expected = module.project(torch.from_numpy(image.ravel()))
         torch.testing.assert_close(got[row], expected)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.info import DataInfo
@@ -72,6 +73,32 @@ class FrameVector(nn.Module):
         return vector
 
 
+class OuterConv2d(nn.Conv2d):
+    """3 x 3 convolution of an outer product, padded with zeros, without forming the product.
+
+    An outer product has rank 1, so what a 3 x 3 kernel makes of it has rank 3: one product of the
+    first vector under a column of the kernel and the second vector shifted, for each column. That
+    is what ``nn.Conv2d`` gives, in a fraction of its time.
+
+    Args:
+        num_channels: that come out.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__(1, num_channels, 3, padding=1)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
+        """(B, D) and (B, E) to (B, num_channels, D, E)."""
+        rows, dim = first.shape
+        columns = self.weight.squeeze(1).transpose(1, 2).flatten(0, 1)  # (C, 3, 3) -> (C 3, 3)
+        under = functional.conv1d(first.unsqueeze(1), columns.unsqueeze(1), padding=1)
+        under = under.view(rows, -1, 3, dim).transpose(2, 3).flatten(1, 2)  # (B, C D, 3)
+        shifted = functional.pad(second, (1, 1)).unfold(1, 3, 1).transpose(1, 2)  # (B, 3, E)
+        convolved = (under @ shifted).view(rows, -1, dim, second.shape[1])
+        assert self.bias is not None
+        return convolved + self.bias.view(-1, 1, 1)
+
+
 class PairCNN(nn.Module):
     """The outer product of two vectors, read as an image of one channel.
 
@@ -83,21 +110,18 @@ class PairCNN(nn.Module):
 
     def __init__(self, first_dim: int, second_dim: int, *, num_channels: int, out_dim: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(1, num_channels, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-            nn.Conv2d(num_channels, 2 * num_channels, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-        )
+        self.first = OuterConv2d(num_channels)
+        self.second = nn.Conv2d(num_channels, 2 * num_channels, 3, padding=1)
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)
         height, width = (((dim + 1) // 2 + 1) // 2 for dim in (first_dim, second_dim))
         self.project = nn.Linear(2 * num_channels * height * width, out_dim)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """(B, D) and (B, E) to (B, out_dim)."""
-        product = first.unsqueeze(2) * second.unsqueeze(1)  # (B, D, E)
-        answer: Tensor = self.project(self.layers(product.unsqueeze(1)).flatten(1))
+        # The maximum of ReLUs is the ReLU of the maximum, of a quarter of the elements.
+        image = torch.relu(self.pool(self.first(first, second)))
+        image = torch.relu(self.pool(self.second(image)))
+        answer: Tensor = self.project(image.flatten(1))
         return answer
 
 
