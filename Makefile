@@ -23,9 +23,11 @@ install: $(VENV)/installed ## make .venv with everything the other targets need
 demo: install ## generate the embedded corpus, train on it, evaluate once, write runs/demo/report.html
 	$(BIN)/tecafn demo --out runs/demo
 
+# A file's tests stay together: they share what is slow to make.
+TEST_PROCESSES := -n auto --maxprocesses 4 --dist loadfile
 .PHONY: test
-test: install ## the whole test suite but the slow ones
-	$(RUN) pytest
+test: install ## the whole test suite but the slow ones, a process a core
+	$(RUN) pytest $(TEST_PROCESSES)
 
 .PHONY: test-slow
 test-slow: install ## the slow tests
@@ -41,7 +43,7 @@ check: install ## format, lint, types, tests, doctests
 	$(RUN) ruff format --check src tests benchmarks
 	$(RUN) ruff check src tests benchmarks
 	$(RUN) mypy
-	$(RUN) pytest
+	$(RUN) pytest $(TEST_PROCESSES)
 
 .PHONY: bench-demo
 bench-demo: install ## three seeds on the embedded corpus: TeCaFN, text alone, concatenation, ceiling (resumable)
