@@ -89,12 +89,12 @@ class OuterConv2d(nn.Conv2d):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:  # type: ignore[override]
         """(B, D) and (B, E) to (B, num_channels, D, E)."""
-        rows, dim = first.shape
+        (rows, dim), channels = first.shape, self.out_channels
         columns = self.weight.squeeze(1).transpose(1, 2).flatten(0, 1)  # (C, 3, 3) -> (C 3, 3)
         under = functional.conv1d(first.unsqueeze(1), columns.unsqueeze(1), padding=1)
-        under = under.view(rows, -1, 3, dim).transpose(2, 3).flatten(1, 2)  # (B, C D, 3)
+        under = under.view(rows, channels, 3, dim).transpose(2, 3).flatten(1, 2)  # (B, C D, 3)
         shifted = functional.pad(second, (1, 1)).unfold(1, 3, 1).transpose(1, 2)  # (B, 3, E)
-        convolved = (under @ shifted).view(rows, -1, dim, second.shape[1])
+        convolved = (under @ shifted).view(rows, channels, dim, second.shape[1])
         assert self.bias is not None
         return convolved + self.bias.view(-1, 1, 1)
 
