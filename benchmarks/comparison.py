@@ -16,8 +16,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common import ROOT, mosi_store, write_results
 from kept import keep_all, restore_all
@@ -46,6 +48,7 @@ class Bench:
         configs: the folder of the methods' configs.
         methods: None = all.
         overrides: the common budget.
+        minutes: that training was to take at most; None = no limit was set.
     """
 
     title: str
@@ -55,6 +58,7 @@ class Bench:
     configs: str
     methods: tuple[str, ...] | None
     overrides: tuple[str, ...]
+    minutes: float | None = None
 
 
 def embedded(runs: Path, *, smoke: bool) -> Bench:
@@ -70,6 +74,7 @@ def embedded(runs: Path, *, smoke: bool) -> Bench:
         configs="synthetic",
         methods=None,
         overrides=(),
+        minutes=2.0,
     )
 
 
@@ -90,6 +95,18 @@ def mosi(runs: Path, *, smoke: bool) -> Bench:
 
 
 BENCHES = {"embedded": embedded, "mosi": mosi}
+
+
+def slow_methods(bench: Bench, summary: Mapping[str, Any]) -> list[str]:
+    """The sentence about who needs more than ``bench.minutes``, where a limit was set."""
+    if bench.minutes is None:
+        return []
+    means = {
+        row["name"]: row["seconds"]["mean"] / 60 for row in summary["methods"] if row["seconds"]
+    }
+    slow = [f"{name} ({mean:.1f})" for name, mean in means.items() if mean > bench.minutes + 0.05]
+    kept = f"Training was to take at most {bench.minutes:g} minutes."
+    return [f"{kept} It takes longer for {', '.join(slow)}." if slow else f"{kept} It does."]
 
 
 def main() -> None:
@@ -129,7 +146,7 @@ def main() -> None:
             ended=display.ended,
             train=not options.tables_only,
         )
-    blocks = [bench.intro, *markdown_blocks(summary)]
+    blocks = [bench.intro, *markdown_blocks(summary), *slow_methods(bench, summary)]
     if options.smoke:
         print("\n\n".join(blocks))
         return
