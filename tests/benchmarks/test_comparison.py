@@ -1,0 +1,53 @@
+"""A comparison's page names the methods that train longer than they were to."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def comparison(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module("comparison")
+    for name in ("comparison", "kept", "common"):
+        sys.modules.pop(name, None)
+
+
+def _bench(comparison: ModuleType, minutes: float | None) -> Any:
+    return comparison.Bench(
+        title="",
+        intro="",
+        data=Path(),
+        split="test",
+        configs="synthetic",
+        methods=None,
+        overrides=(),
+        minutes=minutes,
+    )
+
+
+def _summary(**seconds: float | None) -> dict[str, Any]:
+    rows = [{"name": n, "seconds": s and {"mean": s}} for n, s in seconds.items()]
+    return {"methods": rows}
+
+
+def test_only_methods_beyond_the_limit_are_named(comparison: ModuleType) -> None:
+    bench = _bench(comparison, 2.0)
+    said = comparison.slow_methods(bench, _summary(quick=119.0, slow=240.0, refused=None))
+    assert said == ["Training was to take at most 2 minutes. It takes longer for slow (4.0)."]
+    assert comparison.slow_methods(bench, _summary(quick=119.0)) == [
+        "Training was to take at most 2 minutes. It does."
+    ]
+
+
+def test_without_a_limit_nothing_is_said(comparison: ModuleType) -> None:
+    assert comparison.slow_methods(_bench(comparison, None), _summary(slow=240.0)) == []
