@@ -68,8 +68,9 @@ def embedded(runs: Path, *, smoke: bool) -> Bench:
         intro=f"Train {spec.num_train}, valid {spec.num_valid}, test {spec.num_test} samples "
         f"(corpus seed {spec.seed}). The validation split chose each run's epoch; each run was "
         "evaluated once on the test split. The text encoder is frozen MiniLM, its states cached, "
-        "for every method. The ceiling is the noise-free score of the generating latents. A cell is "
-        "not trained again because code became faster: its minutes are of the day it was trained.",
+        "for every method. The ceiling is the noise-free score of the generating latents. A cell "
+        "is not trained again because code became faster: its minutes are of the day it was "
+        "trained.",
         data=embedded_corpus(runs / "bench-demo" / "corpus", spec).path,
         split="test",
         configs="synthetic",
