@@ -151,6 +151,9 @@ class SequenceLSTM(nn.Module):
                 Padded(values.new_zeros(*mask.shape, self.out_dim), mask),
                 values.new_zeros(0, self.out_dim),
             )
+        if not self.training and not hides_frames(mask):
+            states, (final, _) = self.lstm(values)
+            return Padded(states, mask), self._last(final)
         order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
         front = values.gather(1, order.unsqueeze(-1).expand_as(values))
         lengths = mask.sum(1).clamp(min=1)
@@ -180,7 +183,11 @@ class SequenceLSTM(nn.Module):
         states, _ = pad_packed_sequence(
             packed_states, batch_first=True, total_length=front.shape[1]
         )
-        return states, torch.cat([final[-2], final[-1]], dim=1)
+        return states, self._last(final)
+
+    def _last(self, final: Tensor) -> Tensor:
+        """(B, out_dim) of the final states of all layers and directions."""
+        return torch.cat([final[-2], final[-1]], dim=1) if self.lstm.bidirectional else final[-1]
 
 
 def concatenate_rows(first: Padded, second: Padded) -> Padded:
