@@ -20,6 +20,7 @@ from tecafn.core.parallel import gather_rows, mean_over_rows, rank, world_size
 from tecafn.core.scheme import Network, Phase, Scheme
 from tecafn.training.config import TrainingConfig
 from tecafn.training.events import EventLog
+from tecafn.training.together import remember_peers
 from tecafn.training.trainer import FitResult, Trainer
 
 WIDTH = 5
@@ -213,6 +214,7 @@ def train_on_two_processes(run_dir: Path, settings: dict[str, Any]) -> None:
     config = TrainingConfig(**settings)
     fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp", precision=config.precision)
     fabric.launch()
+    remember_peers()
     source = ToySource(num_samples=21)  # its last batch has one row: none for rank 1
     for kind in ("plain", "dropout"):
         for step in (None, 5):

@@ -7,12 +7,11 @@ are started and joined by Lightning Fabric; nothing here launches anything.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_gather as all_gather_with_gradient
 
 
 def world_size() -> int:
@@ -31,6 +30,22 @@ def _gather_integers(values: list[int], device: torch.device) -> Tensor:
     theirs = [torch.empty_like(mine) for _ in range(world_size())]
     dist.all_gather(theirs, mine)
     return torch.stack(theirs)
+
+
+class _Gather(torch.autograd.Function):
+    """(W, ...) of every rank's tensor; a tensor's gradient is the sum of all ranks' for it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        gathered = values.new_empty((world_size(), *values.shape))
+        dist.all_gather(list(gathered), values.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)  # autograd may share it
+        dist.all_reduce(total)
+        return total[rank()]
 
 
 def gather_rows(values: Tensor) -> Tensor:
@@ -58,11 +73,7 @@ def gather_rows(values: Tensor) -> Tensor:
         padded[: values.shape[0], :length] = source
     else:
         padded[: values.shape[0]] = source
-    if source.is_floating_point():
-        parts = list(cast(tuple[Tensor, ...], all_gather_with_gradient(padded)))
-    else:
-        parts = [torch.empty_like(padded) for _ in range(world_size())]
-        dist.all_gather(parts, padded)
+    parts: Tensor = _Gather.apply(padded)  # type: ignore[no-untyped-call]
     gathered = torch.cat([part[: int(size)] for part, size in zip(parts, sizes[:, 0], strict=True)])
     return gathered.to(torch.bool) if is_bool else gathered
 

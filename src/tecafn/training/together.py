@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 from collections.abc import Callable
@@ -61,6 +62,21 @@ def remember_peers() -> None:
         everybody: list[tuple[str, int]] = [mine] * world_size()
         dist.all_gather_object(everybody, mine)
         _peers.extend(everybody)
+        atexit.register(part)
+
+
+def part() -> None:
+    """Leave the other processes, so that this one can end; done at its end once peers have met.
+
+    Gloo's threads let go of tensors, which takes Python's lock. One that is still at it while the
+    interpreter shuts down aborts the process, after all its work is done.
+
+    Example:
+        >>> part()  # alone there is nobody to leave
+    """
+    _peers.clear()
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def dead_peers() -> list[int]:
