@@ -315,7 +315,10 @@ def compare(
         ),
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value for every method: one budget.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="key=value for every method: one budget. method:key=value for one."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="valid to choose, test to judge.")] = "valid",
     jobs: Annotated[int, typer.Option(help="Runs at once.")] = 1,

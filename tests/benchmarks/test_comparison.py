@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 from collections.abc import Iterator
@@ -51,3 +52,11 @@ def test_only_methods_beyond_the_limit_are_named(comparison: ModuleType) -> None
 
 def test_without_a_limit_nothing_is_said(comparison: ModuleType) -> None:
     assert comparison.slow_methods(_bench(comparison, None), _summary(slow=240.0)) == []
+
+
+def test_who_had_fewer_epochs_is_said_and_set(comparison: ModuleType) -> None:
+    bench = dataclasses.replace(_bench(comparison, 2.0), shorter={"slow": 5})
+    (said,) = comparison.slow_methods(bench, _summary(quick=100.0, slow=110.0))
+    assert said.startswith("Training was to take at most 2 minutes. It does. For that slow (5) had")
+    assert bench.all_overrides() == ("slow:training.max_epochs=5",)
+    assert dataclasses.replace(bench, methods=("quick",)).all_overrides() == ()

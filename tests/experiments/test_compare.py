@@ -21,7 +21,7 @@ from tecafn.evaluation.assessment import assess
 from tecafn.evaluation.hard_pairs import find_hard_pairs
 from tecafn.evaluation.significance import paired_difference
 from tecafn.experiments.cells import USAGE_FILE, Cell
-from tecafn.experiments.compare import Protocol, compare_methods, config_folder
+from tecafn.experiments.compare import Protocol, compare_methods, config_folder, plan
 from tecafn.experiments.config import load_config
 from tecafn.experiments.record import write_predictions, write_record
 
@@ -251,6 +251,26 @@ def test_shared_and_own_settings_are_told_apart(make_protocol: MakeProtocol, con
     assert not any(name.startswith("model") for name in summary["common_settings"])
 
 
+def test_an_override_may_be_for_one_method(make_protocol: MakeProtocol) -> None:
+    protocol = make_protocol(
+        overrides=("concat:training.max_epochs=2", "training.max_epochs=7", "concat: batch=1")
+    )
+    assert protocol.overrides_for("tecafn") == ("training.max_epochs=7",)
+    assert protocol.overrides_for("concat")[:2] == (
+        "training.max_epochs=7",
+        "training.max_epochs=2",
+    )
+    protocol = make_protocol(overrides=("concat:training.max_epochs=2", "training.max_epochs=7"))
+    summary = tables(protocol)
+    assert summary["differing_settings"] == {"training.max_epochs": {"concat": 2, "tecafn": 7}}
+    store = Store.open(protocol.data)
+    of_cells = {
+        entry.name: {cell.overrides for cell in entry.cells} for entry in plan(protocol, store)
+    }
+    assert of_cells["tecafn"] == {("training.max_epochs=7",)}
+    assert of_cells["concat"] == {("training.max_epochs=7", "training.max_epochs=2")}
+
+
 def test_methods_after_the_abstract_are_marked(
     make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,6 +355,11 @@ def test_what_is_wrong_for_all_is_one_error(
         ({"seeds": ()}, "at least one seed"),
         ({"overrides": ("seed=3",)}, "sets method and seed itself"),
         ({"overrides": ("method = 'x'",)}, "sets method and seed itself"),
+        ({"overrides": ("concat:seed=3",)}, "sets method and seed itself"),
+        (
+            {"overrides": ("concta:training.max_epochs=3",)},
+            "'concta' is not compared: did you mean",
+        ),
     ],
 )
 def test_a_protocol_is_checked(

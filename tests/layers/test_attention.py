@@ -165,3 +165,49 @@ def test_layers_have_weights_of_their_own_and_run_in_order() -> None:
     assert len({id(parameter) for parameter in module.parameters()}) == 3 * len(
         list(module.layers[0].parameters())
     )
+
+
+@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_training_on_a_cpu_leaves_padding_out_and_changes_nothing_else(
+    cross: bool, dropout: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Holes in a mask, padding in front, and rows of padding alone included."""
+
+    def all_kept(shape: torch.Size, probability: float) -> tuple[Tensor, float]:
+        del probability
+        return torch.ones(shape, dtype=torch.uint8), 1.0
+
+    monkeypatch.setattr("tecafn.layers.attention.draw_kept", all_kept)
+    torch.manual_seed(0)
+    module = Transformer(
+        6, num_layers=2, num_heads=2, cross=cross, attention_dropout=dropout, closing_norm=True
+    ).double()
+    stream_mask = torch.tensor(
+        [[True, True, False, False], [False, True, False, True], [True] * 4, [False] * 4]
+    )
+    stream = torch.randn(4, 4, 6, dtype=torch.float64, requires_grad=True)
+    source, source_mask = None, stream_mask
+    if cross:
+        source = torch.randn(4, 5, 6, dtype=torch.float64, requires_grad=True)
+        source_mask = torch.tensor([[False, True, True, False, False], [True] * 5] * 2)
+    inputs = [x for x in (stream, source) if x is not None]
+    weight = torch.randn(4, 4, 6, dtype=torch.float64) * stream_mask.unsqueeze(-1)
+    found = []
+    for is_training in (False, True):
+        module.train(is_training)
+        answer = module(stream, source, source_mask, stream_mask=stream_mask)
+        gradients = torch.autograd.grad(
+            (answer * weight).sum(), [*inputs, *module.parameters()], allow_unused=True
+        )
+        found.append((answer, gradients))
+    (expected, of_expected), (ours, of_ours) = found
+    torch.testing.assert_close(ours[stream_mask], expected[stream_mask])
+    assert not ours[~stream_mask].any()
+    for one, other in zip(of_ours, of_expected, strict=True):
+        torch.testing.assert_close(one, other)
+    if cross:  # what is padding is not looked at, whatever it holds
+        assert source is not None
+        spoiled = source.masked_fill(~source_mask.unsqueeze(-1), float("nan"))
+        again = module(stream, spoiled, source_mask, stream_mask=stream_mask)
+        torch.testing.assert_close(again, ours)

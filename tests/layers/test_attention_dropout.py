@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from tecafn.layers.attention import MultiHeadAttention, _attention_with_dropout
+from tecafn.layers.attention import MultiHeadAttention, _attention_with_dropout, _parts_of
 from tecafn.layers.dropout import dropout
 
 PROBABILITY = 0.3
@@ -138,3 +138,37 @@ def test_a_share_without_rows_has_an_answer_without_rows() -> None:
     assert answer.shape == (0, 3, 4, 2)
     answer.sum().backward()
     assert all(x.grad is not None for x in nothing)
+
+
+@pytest.mark.parametrize("kept", [0, 10_000])
+@pytest.mark.parametrize("part", [1, 10_000])
+def test_queries_that_nobody_reads_change_no_other(
+    part: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_A_PART", part)
+    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", kept)
+    inputs, allowed = heads(7)
+    asked = torch.tensor([[True, False, True, False], [False] * 4])
+    read = asked[:, None, :, None]
+    found = []
+    for of_interest in (None, asked):
+        torch.manual_seed(8)
+        answer = _attention_with_dropout(*inputs, allowed, PROBABILITY, of_interest)
+        gradients = torch.autograd.grad((answer * read).square().sum(), inputs)
+        found.append(((answer * read), *gradients))
+    assert found[0][0].any()
+    for everything, less in zip(*found, strict=True):
+        torch.testing.assert_close(less, everything, rtol=1e-10, atol=1e-12)
+
+
+def test_parts_end_behind_their_last_query_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_A_PART", 2 * 3 * 12)
+    allowed = torch.tensor(
+        [[1, 1, 1, 0, 0], [1, 0, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]], dtype=torch.bool
+    ).unsqueeze(1)
+    asked = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]]).bool()
+    parts = _parts_of(allowed, asked, num_heads=3, length=4)
+    found = [(p.rows.start, p.rows.stop, p.num_queries, p.num_keys, p.hides) for p in parts]
+    # Two rows of 2 queries and 3 keys are few enough; each of the others is too many with another.
+    assert found == [(0, 2, 2, 3, True), (2, 3, 4, 5, False), (3, 4, 4, 5, False)]
+    assert len(_parts_of(allowed, None, num_heads=3, length=4)) == 3

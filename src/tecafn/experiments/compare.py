@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tecafn
-from tecafn.core.errors import UserError
+from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.registry import METHODS
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.hard_pairs import (
@@ -66,7 +66,7 @@ class Protocol:
         seeds: at least one.
         configs: folder with a ``<method>.toml`` for each method, or the name of a shipped one;
             None = the one that goes with the store's data set.
-        overrides: ``key=value`` for every method: the common budget.
+        overrides: ``key=value`` for every method: the common budget; ``method:key=value`` for one.
         split: what is evaluated; the validation split also chooses the epochs.
         device: auto, cpu or cuda.
         jobs: cells at once, >= 1.
@@ -91,16 +91,43 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be >= 1, got {value}")
+        compared = tuple(METHODS) if self.methods is None else self.methods
         for override in self.overrides:
-            if override.partition("=")[0].strip() in ("seed", "method"):
+            name, setting = _addressed(override)
+            if name and name not in compared:
+                raise UserError(
+                    f"--set {override!r}: {name!r} is not compared: {nearest_known(name, compared)}"
+                )
+            if setting.partition("=")[0].strip() in ("seed", "method"):
                 raise UserError(
                     f"--set {override!r}: a comparison sets method and seed itself; "
                     "use --methods and --seeds"
                 )
 
+    def overrides_for(self, method: str) -> tuple[str, ...]:
+        """The ``key=value`` that count for this method, its own behind everybody's.
+
+        Example:
+            >>> protocol = Protocol(data=Path("store"), out=Path("out"), overrides=(
+            ...     "mult:training.max_epochs=5", "training.max_epochs=10"))
+            >>> protocol.overrides_for("mult"), protocol.overrides_for("tfn")
+            (('training.max_epochs=10', 'training.max_epochs=5'), ('training.max_epochs=10',))
+        """
+        addressed = [_addressed(override) for override in self.overrides]
+        return tuple(
+            setting for whom in ("", method) for name, setting in addressed if name == whom
+        )
+
     def num_threads(self) -> int:
         """Threads of a cell."""
         return self.threads or max(1, (os.cpu_count() or 1) // self.jobs)
+
+
+def _addressed(override: str) -> tuple[str, str]:
+    """The method that an override is for, empty for all, and its ``key=value``."""
+    key, _, _ = override.partition("=")
+    name, colon, _ = key.partition(":")
+    return (name.strip(), override[len(name) + 1 :]) if colon else ("", override)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +256,7 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
             # There may be none because the data set is not for this method: the better reason.
             check_needs(name, store, store.split("train"), text_encoder=MINILM)
             raise UserError(f"{_NO_CONFIG} {shown}")
-        settings = load_config(path, protocol.overrides)
+        settings = load_config(path, protocol.overrides_for(name))
         tasks, task = METHODS[name].tasks, store.description.task
         if settings.method != name:
             raise UserError(f"config {shown} is of method {settings.method!r}")
@@ -245,7 +272,7 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
             seed=seed,
             run=protocol.out / name / f"seed-{seed}",
             config=path,
-            overrides=protocol.overrides,
+            overrides=protocol.overrides_for(name),
             data=protocol.data,
             split=protocol.split,
             device=protocol.device,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from tecafn.layers.dropout import Dropout, draw_kept
-from tecafn.layers.sequence import hides_frames
+from tecafn.layers.sequence import Places, hides_frames
 
 Residual = Literal["printed", "pre_norm"]
 
@@ -43,25 +44,45 @@ class MultiHeadAttention(nn.Module):
         heads = values.view(rows, length, self.num_heads, dim // self.num_heads)
         return heads.transpose(1, 2)  # (B, L, D) -> (B, H, L, D/H)
 
-    def forward(self, query: Tensor, source: Tensor, source_mask: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        source: Tensor,
+        source_mask: Tensor | None,
+        *,
+        query_places: Places | None = None,
+        source_places: Places | None = None,
+    ) -> Tensor:
         """(B, Lq, D) attends to (B, Ls, D) where ``source_mask`` is True, or everywhere if None.
 
         The mask is (B, Ls), or (B, H, Ls) where heads see different frames. A row whose source has
         no real frame attends to all of it instead of dividing by zero; what comes out is
         meaningless there and callers drop it by ``present``.
+
+        With ``query_places`` the query, and what comes out, are packed (N, D); with
+        ``source_places`` the source is.
         """
-        key, value = self.key_value(source).chunk(2, dim=-1)
-        heads = (self._heads(self.query(query)), self._heads(key), self._heads(value))
+        asked, keys_values = self.query(query), self.key_value(source)
+        if query_places is not None:
+            asked = query_places.spread(asked)
+        if source_places is not None:
+            keys_values = source_places.spread(keys_values)
+        key, value = keys_values.chunk(2, dim=-1)
+        heads = (self._heads(asked), self._heads(key), self._heads(value))
         dropped = self.dropout if self.training else 0.0
         allowed = None if source_mask is None else _readable(source_mask)
         if allowed is not None and dropped and query.device.type == "cpu":
-            attended = _attention_with_dropout(*heads, allowed, dropped)
+            is_asked = None if query_places is None else query_places.mask
+            attended = _attention_with_dropout(*heads, allowed, dropped, is_asked)
         else:
             attended = functional.scaled_dot_product_attention(
                 *heads, attn_mask=allowed, dropout_p=dropped
             )
-        merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
-        return merged
+        merged = attended.transpose(1, 2).flatten(2)
+        if query_places is not None:
+            merged = query_places.pack(merged)
+        answer: Tensor = self.output(merged)
+        return answer
 
 
 def _readable(mask: Tensor) -> Tensor:
@@ -72,7 +93,12 @@ def _readable(mask: Tensor) -> Tensor:
 
 
 def _attention_with_dropout(
-    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, probability: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    allowed: Tensor,
+    probability: float,
+    asked: Tensor | None = None,
 ) -> Tensor:
     """What ``scaled_dot_product_attention`` computes, for training on a CPU.
 
@@ -83,14 +109,16 @@ def _attention_with_dropout(
         key, value: (B, H, Ls, D/H).
         allowed: (B, 1, 1, Ls) or (B, H, 1, Ls) bool, at least one True in each row.
         probability: of dropping an attention weight.
+        asked: (B, Lq) bool, which queries' answers are read; others may come out as zero. None for
+            all.
     """
     # Products this narrow, and softmax, take longer in bfloat16 than in float32 on a CPU.
     dtype = torch.promote_types(query.dtype, torch.float32)
-    bias = torch.zeros_like(allowed, dtype=dtype).masked_fill_(~allowed, float("-inf"))
     # Contiguous once, not in each of the products.
     heads = (x.to(dtype).contiguous() for x in (query, key, value))
+    parts = _parts_of(allowed.flatten(1, 2), asked, num_heads=query.shape[1], length=query.shape[2])
     attended: Tensor = _DroppedAttention.apply(  # type: ignore[no-untyped-call]
-        *heads, bias, probability
+        *heads, allowed, probability, parts
     )
     return attended.to(query.dtype)
 
@@ -100,27 +128,97 @@ _LOG2_E = math.log2(math.e)
 _WEIGHTS_A_PART = 1 << 18
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Neighbouring rows of a batch, cut behind the last query and the last key that one needs.
+
+    Args:
+        rows: which.
+        num_queries, num_keys: how many stay.
+        hides: some of these keys are hidden all the same.
+    """
+
+    rows: slice
+    num_queries: int
+    num_keys: int
+    hides: bool
+
+    def cut(self, per_query: Tensor) -> Tensor:
+        """(B, H, Lq, ...) to this part's (b, H, lq, ...)."""
+        return per_query[self.rows, :, : self.num_queries]
+
+    def cut_keys(self, per_key: Tensor) -> Tensor:
+        """(B, H, Ls, ...) to this part's (b, H, ls, ...)."""
+        return per_key[self.rows, :, : self.num_keys]
+
+    def cut_both(self, weights: Tensor) -> Tensor:
+        """(B, H, Lq or 1, Ls) to this part's (b, H, lq or 1, ls)."""
+        return weights[self.rows, :, : self.num_queries, : self.num_keys]
+
+
+def _parts_of(allowed: Tensor, asked: Tensor | None, *, num_heads: int, length: int) -> list[_Part]:
+    """All rows, in parts of few enough weights.
+
+    Args:
+        allowed: (B, 1 or H, Ls) bool.
+        asked: (B, Lq) bool, or None for all Lq = ``length``.
+        num_heads: H.
+        length: Lq.
+    """
+    ends_of_keys = _ends(allowed.any(1))
+    counts = allowed.sum(2).amin(1).tolist()
+    ends_of_queries = [length] * len(counts) if asked is None else _ends(asked)
+    parts: list[_Part] = []
+    first = num_queries = num_keys = 0
+    for row, (queries, keys) in enumerate(zip(ends_of_queries, ends_of_keys, strict=True)):
+        longer = max(num_queries, queries), max(num_keys, keys)
+        if row > first and (row + 1 - first) * num_heads * math.prod(longer) > _WEIGHTS_A_PART:
+            hides = min(counts[first:row]) < num_keys
+            parts.append(_Part(slice(first, row), num_queries, num_keys, hides))
+            first, longer = row, (queries, keys)
+        num_queries, num_keys = longer
+    if counts:
+        hides = min(counts[first:]) < num_keys
+        parts.append(_Part(slice(first, len(counts)), num_queries, num_keys, hides))
+    return parts
+
+
+def _ends(mask: Tensor) -> list[int]:
+    """One more than the index of the last True of each row of (B, L); 0 where there is none."""
+    count = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    ends: list[int] = (mask * count).amax(1).tolist()
+    return ends
+
+
 # Scores no larger than this are raised as they are: 2^60 times thousands of frames is no overflow.
 _SAFE_EXPONENT = 60.0
 
 
-def _exponentials(query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+def _exponentials(query: Tensor, key: Tensor, allowed: Tensor | None, *, is_safe: bool) -> Tensor:
     """(B, H, Lq, Ls) attention weights but for a factor of each query's: softmax before its sum.
 
     To base 2, which takes a third of the time of e on a CPU. softmax subtracts each query's highest
     score, another pass that takes as long; here that is done only where scores are so large that
     they need it, which the vectors' lengths bound.
+
+    Args:
+        query: (B, H, Lq, D/H).
+        key: (B, H, Ls, D/H).
+        allowed: as ``_attention_with_dropout`` has it; None where nothing is hidden.
+        is_safe: no score is larger than ``_SAFE_EXPONENT``.
     """
     scores: Tensor = (query * (_LOG2_E * query.shape[-1] ** -0.5)) @ key.transpose(-1, -2)
-    scores.add_(bias)
-    if not _bound_of_scores(query, key) < _SAFE_EXPONENT:
+    if allowed is not None:
+        bias = torch.zeros_like(allowed, dtype=scores.dtype).masked_fill_(~allowed, float("-inf"))
+        scores.add_(bias)
+    if not is_safe:
         scores.sub_(scores.detach().amax(-1, keepdim=True))
     return scores.exp2_()
 
 
 def _bound_of_scores(query: Tensor, key: Tensor) -> float:
     """No score to base 2 is larger in size (Cauchy and Schwarz)."""
-    if not len(query):
+    if not (query.numel() and key.numel()):
         return 0.0
     squares = (float(x.detach().square().sum(-1).max()) for x in (query, key))
     return _LOG2_E * math.sqrt(math.prod(squares) / query.shape[-1])
@@ -145,7 +243,7 @@ _WEIGHTS_KEPT = 1 << 20
 
 
 class _DroppedAttention(Function):
-    """Attention that keeps little for the backward pass.
+    """Attention that keeps little for the backward pass, and leaves padding out.
 
     Of long sequences it keeps one byte a weight, not three floats, and computes the weights anew, a
     few rows of the batch at a time: over six layers they would fill gigabytes. What each query's
@@ -155,63 +253,81 @@ class _DroppedAttention(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, probability: float
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        allowed: Tensor,
+        probability: float,
+        parts: list[_Part],
     ) -> Tensor:
         shape = torch.Size((*query.shape[:3], key.shape[2]))
         keep, ctx.scale = draw_kept(shape, probability)
-        ctx.rows = max(1, _WEIGHTS_A_PART // max(1, shape[1:].numel()))
+        ctx.parts, ctx.is_safe = parts, _bound_of_scores(query, key) < _SAFE_EXPONENT
         is_small = shape.numel() <= _WEIGHTS_KEPT
-        attended, known = [], []
+        answer, known = torch.zeros_like(query), []
         with torch.autocast("cpu", enabled=False):
-            for q, k, v, b, m in zip(
-                *(x.split(ctx.rows) for x in (query, key, value, bias, keep)), strict=True
-            ):
-                raised = _exponentials(q, k, b)
+            for part in parts:
+                hidden = part.cut_both(allowed) if part.hides else None
+                raised = _exponentials(
+                    part.cut(query), part.cut_keys(key), hidden, is_safe=ctx.is_safe
+                )
                 total = raised.sum(-1, keepdim=True)
-                dropped = raised * m if is_small else raised.mul_(m)
-                attended.append(_times_narrow(dropped, v).mul_(ctx.scale / total))
+                kept = part.cut_both(keep)
+                dropped = raised * kept if is_small else raised.mul_(kept)
+                attended = _times_narrow(dropped, part.cut_keys(value))
+                torch.mul(attended, ctx.scale / total, out=part.cut(answer))
                 if is_small:
                     known.append((raised, total))
-            answer = torch.cat(attended)
         ctx.known = known or None  # made here, so they hold no graph: see backward
-        ctx.save_for_backward(query, key, value, bias, keep, answer)
+        ctx.save_for_backward(query, key, value, allowed, keep, answer)
         return answer
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        parts = [x.split(ctx.rows) for x in (*ctx.saved_tensors, gradient.contiguous())]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        query, key, value, allowed, keep, answer = ctx.saved_tensors
         # Where the gradient itself will be differentiated, weights must follow from query and key.
         known = None if torch.is_grad_enabled() else ctx.known
+        of_query, of_key, of_value = (torch.zeros_like(x) for x in (query, key, value))
         with torch.autocast("cpu", enabled=False):
-            gradients = [
-                _attention_gradients(*part, scale=ctx.scale, known=weights)
-                for *part, weights in zip(*parts, known or [None] * len(parts[0]), strict=True)
-            ]
-            query, key, value = (torch.cat(rows) for rows in zip(*gradients, strict=True))
-        return query, key, value, None, None
+            for part, weights in zip(ctx.parts, known or [None] * len(ctx.parts), strict=True):
+                asked, keys = part.cut(query), part.cut_keys(key)
+                if weights is None:
+                    hidden = part.cut_both(allowed) if part.hides else None
+                    raised = _exponentials(asked, keys, hidden, is_safe=ctx.is_safe)
+                    weights = raised, raised.sum(-1, keepdim=True)
+                found = _attention_gradients(
+                    asked,
+                    keys,
+                    part.cut_keys(value),
+                    part.cut_both(keep),
+                    part.cut(answer),
+                    part.cut(gradient),
+                    scale=ctx.scale,
+                    weights=weights,
+                )
+                part.cut(of_query).copy_(found[0])
+                part.cut_keys(of_key).copy_(found[1])
+                part.cut_keys(of_value).copy_(found[2])
+        return of_query, of_key, of_value, None, None, None
 
 
 def _attention_gradients(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    bias: Tensor,
     keep: Tensor,
     attended: Tensor,
     gradient: Tensor,
     *,
     scale: float,
-    known: tuple[Tensor, Tensor] | None,
+    weights: tuple[Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value from that of ``attended``, all (B, H, L, D/H).
 
-    ``known`` are the exponentials and each query's sum of them, if they were kept.
+    ``weights`` are the exponentials and each query's sum of them.
     """
-    if known is None:
-        raised = _exponentials(query, key, bias)
-        total = raised.sum(-1, keepdim=True)
-    else:
-        raised, total = known
+    raised, total = weights
     # Of each query, the sum over its weights of weight times the weight's gradient.
     mean = (gradient * attended).sum(-1, keepdim=True) / total
     gradient = gradient * (scale / total)
@@ -265,7 +381,15 @@ class TransformerLayer(nn.Module):
         dropped: Tensor = self.residual_dropout(change)
         return (normed if self.residual == "printed" else stream) + dropped
 
-    def forward(self, stream: Tensor, source: Tensor | None, source_mask: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        stream: Tensor,
+        source: Tensor | None,
+        source_mask: Tensor | None,
+        *,
+        stream_places: Places | None = None,
+        source_places: Places | None = None,
+    ) -> Tensor:
         """One step of the stream (B, L, D).
 
         Args:
@@ -273,14 +397,19 @@ class TransformerLayer(nn.Module):
             source: (B, Ls, D) of the other modality, or None for self-attention.
             source_mask: (B, Ls), or (B, L) for self-attention, or one a head: (B, H, Ls); None
                 where all frames are real.
+            stream_places: the stream is packed, (N, D), and stays so.
+            source_places: the source is packed.
         """
         normed = self.attention_norm(stream)
         if self.source_norm is None:
-            key_value = normed
+            key_value, source_places = normed, stream_places
         else:
             assert source is not None, "cross-attention needs a source"
             key_value = self.source_norm(source)
-        stream = self._add(stream, normed, self.attention(normed, key_value, source_mask))
+        attended = self.attention(
+            normed, key_value, source_mask, query_places=stream_places, source_places=source_places
+        )
+        stream = self._add(stream, normed, attended)
         normed = self.feed_forward_norm(stream)
         change: Tensor = self.feed_forward(normed)
         return self._add(stream, normed, change)
@@ -320,10 +449,38 @@ class Transformer(nn.Module):
         )
         self.closing_norm = nn.LayerNorm(dim) if closing_norm else None
 
-    def forward(self, stream: Tensor, source: Tensor | None, source_mask: Tensor) -> Tensor:
-        """(B, L, D) through all layers."""
+    def forward(
+        self,
+        stream: Tensor,
+        source: Tensor | None,
+        source_mask: Tensor,
+        *,
+        stream_mask: Tensor | None = None,
+    ) -> Tensor:
+        """(B, L, D) through all layers.
+
+        Args:
+            stream, source, source_mask: see ``TransformerLayer.forward``.
+            stream_mask: (B, L) bool, which frames of the stream are read afterwards; what comes out
+                elsewhere means nothing. None for all.
+        """
         # In training hardly any batch is without padding.
         mask = source_mask if self.training or hides_frames(source_mask) else None
+        if not (self.training and stream.device.type == "cpu"):
+            for layer in self.layers:
+                stream = layer(stream, source, mask)
+            return stream if self.closing_norm is None else self.closing_norm(stream)
+        # A third of a batch is padding: what works on frames one by one leaves it out. On a GPU,
+        # or for one clip, finding and moving the frames would take longer.
+        places = None if stream_mask is None else Places(stream_mask)
+        source_places = None
+        if source is not None:
+            source_places = Places(source_mask if source_mask.ndim == 2 else source_mask.any(1))
+            source = source_places.pack(source)
+        if places is not None:
+            stream = places.pack(stream)
         for layer in self.layers:
-            stream = layer(stream, source, mask)
-        return stream if self.closing_norm is None else self.closing_norm(stream)
+            stream = layer(stream, source, mask, stream_places=places, source_places=source_places)
+        if self.closing_norm is not None:
+            stream = self.closing_norm(stream)
+        return stream if places is None else places.spread(stream)

@@ -121,7 +121,7 @@ class FrameEncoder(nn.Module):
             values = values + positions.to(values.dtype)
         values = self.embedding_dropout(values)  # eq. 1
         seen = count_padding(frames) if self.unmasked else frames
-        values = self.transformer(values, None, seen.mask)  # eq. 2-3
+        values = self.transformer(values, None, seen.mask, stream_mask=seen.mask)  # eq. 2-3
         if self.lstm is not None:
             states, _ = self.lstm(Padded(values, frames.mask))  # eq. 4
             values = states.values

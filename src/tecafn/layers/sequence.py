@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tecafn.core.batch import Padded
@@ -27,6 +29,66 @@ def hides_frames(mask: Tensor) -> bool:
         (False, True)
     """
     return mask.device.type != "cpu" or not bool(mask.all())
+
+
+class Places:
+    """Where a batch's real frames stand: to take them out of the padding, and put them back.
+
+    Args:
+        mask: (B, L) bool; N frames are real.
+
+    Example:
+        >>> places = Places(torch.tensor([[True, True], [True, False]]))
+        >>> packed = places.pack(torch.tensor([[[1.0], [2.0]], [[3.0], [9.0]]]))
+        >>> packed.tolist()
+        [[1.0], [2.0], [3.0]]
+        >>> places.spread(packed).squeeze(2).tolist()
+        [[1.0, 2.0], [3.0, 0.0]]
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+        self._index = mask.flatten().nonzero().squeeze(1)
+
+    def pack(self, values: Tensor) -> Tensor:
+        """(B, L, D) to the real frames, (N, D), row after row."""
+        packed: Tensor = _Pack.apply(values.flatten(0, 1), self._index)  # type: ignore[no-untyped-call]
+        return packed
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """(N, D) to (B, L, D), with zeros for padding."""
+        total = self.mask.numel()
+        flat: Tensor = _Spread.apply(packed, self._index, total)  # type: ignore[no-untyped-call]
+        return flat.view(*self.mask.shape, packed.shape[1])
+
+
+class _Pack(Function):
+    """Rows of (M, D). An index's own gradient adds row by row, which takes ten times as long."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.total = len(flat)
+        return flat.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return _Spread.apply(gradient, index, ctx.total), None  # type: ignore[no-untyped-call]
+
+
+class _Spread(Function):
+    """(N, D) to those rows of (M, D), zeros elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, index: Tensor, total: int) -> Tensor:
+        ctx.save_for_backward(index)
+        return packed.new_zeros(total, packed.shape[1]).index_copy_(0, index, packed)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (index,) = ctx.saved_tensors
+        return _Pack.apply(gradient, index), None, None  # type: ignore[no-untyped-call]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

@@ -203,7 +203,7 @@ class MulT(Network):
                 other = projected[source]
                 queries = self.embedding_dropout(place(own.values))
                 keys = self.embedding_dropout(place(other.values))
-                stream = self.crossings[name](queries, keys, other.mask)
+                stream = self.crossings[name](queries, keys, other.mask, stream_mask=own.mask)
                 slot = torch.where(batch.present[source][:, None, None], stream, slot)
             streams.append(slot)
         return torch.cat(streams, dim=2) if streams else own.values
@@ -214,7 +214,7 @@ class MulT(Network):
         last = {}
         for target, own in projected.items():
             joined = self.embedding_dropout(place(self.reinforce(target, projected, batch)))
-            remembered = self.memories[target](joined, None, own.mask)
+            remembered = self.memories[target](joined, None, own.mask, stream_mask=own.mask)
             last[target] = last_real(Padded(remembered, own.mask))
         filled = self.slots(last, batch)
         fused = torch.cat([filled[m] for m in self.modalities], dim=1)

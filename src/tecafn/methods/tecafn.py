@@ -350,7 +350,8 @@ class TeCaFN(Network):
             query, source = (self.entry_dropout(scale_and_place(x)) for x in (query, source))
         if self.config.has("misplaced_masks"):
             mask = misplaced_masks(mask, num_heads=self.config.num_heads)
-        return Padded(self.attention[modality](query, source, mask), core.mask)
+        read = None if self.config.has("pooled_padding") else core.mask
+        return Padded(self.attention[modality](query, source, mask, stream_mask=read), core.mask)
 
     def pool(self, sequence: Padded) -> Tensor:
         """``Pool`` of eq. 13, (B, L, d) to (B, d): over real frames."""

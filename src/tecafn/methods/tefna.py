@@ -148,7 +148,9 @@ class TeFNA(Network):
             other = projected[modality]
             mean = masked_mean(other.values, other.mask)
             if text is not None:
-                stream = self.crossings[modality](self._place(text), self._place(other), other.mask)
+                stream = self.crossings[modality](
+                    self._place(text), self._place(other), other.mask, stream_mask=text.mask
+                )
                 has_text = batch.present[Modality.TEXT].unsqueeze(1)
                 mean = torch.where(has_text, masked_mean(stream, text.mask), mean)
             vectors[modality] = mean

@@ -115,10 +115,12 @@ class TextEnhanced(nn.Module):
         self.lower = config.attention(cross=True)
         self.upper = config.attention(cross=True)
 
-    def forward(self, target: Tensor, source: Padded, text: Padded) -> Tensor:
+    def forward(self, target: Padded, source: Padded, text: Padded) -> Tensor:
         """(B, Lt, d), with source (B, Ls, d) and text (B, L, d), to (B, Lt, d)."""
-        enhanced = self.lower(source.values, text.values, text.mask)
-        reinforced: Tensor = self.upper(target, enhanced, source.mask)
+        enhanced = self.lower(source.values, text.values, text.mask, stream_mask=source.mask)
+        reinforced: Tensor = self.upper(
+            target.values, enhanced, source.mask, stream_mask=target.mask
+        )
         return reinforced
 
 
@@ -196,13 +198,16 @@ class TETFN(Network):
         text, audio, vision = (placed[m] for m in Modality)
         of_text = torch.cat(
             [
-                self.text_from_audio(text.values, audio.values, audio.mask),
-                self.text_from_vision(text.values, vision.values, vision.mask),
+                stream(text.values, other.values, other.mask, stream_mask=text.mask)
+                for stream, other in (
+                    (self.text_from_audio, audio),
+                    (self.text_from_vision, vision),
+                )
             ],
             dim=2,
         )
-        of_audio = self.audio_from_vision(audio.values, vision, text)
-        of_vision = self.vision_from_audio(vision.values, audio, text)
+        of_audio = self.audio_from_vision(audio, vision, text)
+        of_vision = self.vision_from_audio(vision, audio, text)
         pairs = zip(Modality, (of_text, of_audio, of_vision), strict=True)
         return {m: Padded(values, placed[m].mask) for m, values in pairs}
 
@@ -211,7 +216,9 @@ class TETFN(Network):
         sequences = self.sequences(batch)
         ends = []
         for modality, stream in self.streams(sequences).items():
-            remembered = self.memories[modality](stream.values, None, stream.mask)
+            remembered = self.memories[modality](
+                stream.values, None, stream.mask, stream_mask=stream.mask
+            )
             ends.append(maximum(Padded(remembered, stream.mask)))
         joined = torch.cat(ends, dim=1)
         fused = joined + self.block(joined)

@@ -383,7 +383,7 @@ def markdown_blocks(summary: Json) -> list[str]:
     blocks.append(
         "The best of each column is bold. Configs: "
         + ", ".join(f"`{row['config']}`" for row in summary["methods"] if not row["refused"])
-        + (f"; set for all: `{'`, `'.join(summary['overrides'])}`" if summary["overrides"] else "")
+        + (f"; set: `{'`, `'.join(summary['overrides'])}`" if summary["overrides"] else "")
         + "."
     )
     if summary["common_settings"]:
