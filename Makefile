@@ -77,10 +77,6 @@ bench-compare: bench-compare-embedded bench-compare-mosi ## both comparisons of 
 bench-compare-embedded: install ## all methods on the embedded corpus, three seeds, test split (resumable, hours)
 	$(BIN)/python benchmarks/comparison.py embedded
 
-.PHONY: bench-compare-embedded-ten-epochs
-bench-compare-embedded-ten-epochs: install ## the two slowest of them for as many epochs as the others (resumable, half an hour)
-	$(BIN)/python benchmarks/comparison.py embedded-ten-epochs
-
 .PHONY: bench-compare-mosi
 bench-compare-mosi: install ## methods on real MOSI text and audio, three seeds, valid split (resumable, hours)
 	$(BIN)/python benchmarks/comparison.py mosi

@@ -1,7 +1,7 @@
 """The methods compared under one protocol: on the embedded corpus, or on real MOSI text and audio.
 
-    python benchmarks/comparison.py {embedded,embedded-ten-epochs,mosi} [--seeds 0,1,2]
-        [--methods all|NAME,NAME] [--jobs N] [--threads N] [--tables-only] [--smoke]
+    python benchmarks/comparison.py {embedded,mosi} [--seeds 0,1,2] [--methods all|NAME,NAME]
+                                    [--jobs N] [--threads N] [--tables-only] [--smoke]
 
 Run with ``make bench-compare-<name>``; a killed comparison goes on where it was, cell by cell, and
 what ``docs/results/cells`` keeps is not trained again. It is ``tecafn compare`` with its settings
@@ -61,11 +61,15 @@ class Bench:
     minutes: float | None = None
     shorter: Mapping[str, int] = field(default_factory=dict)
 
-    def all_overrides(self) -> tuple[str, ...]:
-        """Everybody's, and the epochs of each shortened method that is compared."""
+    def shortened(self) -> dict[str, int]:
+        """The shortened methods among those that are compared."""
         compared = self.shorter if self.methods is None else self.methods
-        epochs = {m: n for m, n in self.shorter.items() if m in compared}
-        return (*self.overrides, *(f"{m}:training.max_epochs={n}" for m, n in epochs.items()))
+        return {method: epochs for method, epochs in self.shorter.items() if method in compared}
+
+    def all_overrides(self) -> tuple[str, ...]:
+        """Everybody's, and the epochs of each shortened method."""
+        own = (f"{method}:training.max_epochs={n}" for method, n in self.shortened().items())
+        return (*self.overrides, *own)
 
 
 def embedded(runs: Path, *, smoke: bool) -> Bench:
@@ -88,20 +92,6 @@ def embedded(runs: Path, *, smoke: bool) -> Bench:
     )
 
 
-def embedded_ten_epochs(runs: Path, *, smoke: bool) -> Bench:
-    bench = embedded(runs, smoke=smoke)
-    slow = tuple(bench.shorter)
-    return dataclasses.replace(
-        bench,
-        title="The slowest methods on the embedded corpus, for as many epochs as the others",
-        intro=f"{bench.intro} In [the comparison](comparison-embedded.md) {' and '.join(slow)} "
-        "have fewer epochs, which fit in its minutes; here they have all ten.",
-        methods=slow,
-        minutes=None,
-        shorter={},
-    )
-
-
 def mosi(runs: Path, *, smoke: bool) -> Bench:
     del smoke  # the data are small as they are
     return Bench(
@@ -118,7 +108,7 @@ def mosi(runs: Path, *, smoke: bool) -> Bench:
     )
 
 
-BENCHES = {"embedded": embedded, "embedded-ten-epochs": embedded_ten_epochs, "mosi": mosi}
+BENCHES = {"embedded": embedded, "mosi": mosi}
 
 
 def slow_methods(bench: Bench, summary: Mapping[str, Any]) -> list[str]:
@@ -131,14 +121,24 @@ def slow_methods(bench: Bench, summary: Mapping[str, Any]) -> list[str]:
     slow = [f"{name} ({mean:.1f})" for name, mean in means.items() if mean > bench.minutes + 0.05]
     kept = f"Training was to take at most {bench.minutes:g} minutes."
     said = f"{kept} It takes longer for {', '.join(slow)}." if slow else f"{kept} It does."
-    if bench.shorter:
-        fewer = " and ".join(f"{name} ({epochs})" for name, epochs in bench.shorter.items())
+    if bench.shortened():
+        fewer = " and ".join(f"{name} ({epochs})" for name, epochs in bench.shortened().items())
         said += (
             f" For that {fewer} had fewer epochs than the others, over which the learning rate "
-            "fell as over theirs; [with all of them](comparison-embedded-ten-epochs.md) they take "
-            "longer and do better."
+            "fell as over theirs. With as many as the others:"
         )
     return [said]
+
+
+def _compared(protocol: Protocol, *, train: bool) -> dict[str, Any]:
+    with CellsDisplay(progress=True) as display:
+        return compare_methods(
+            protocol,
+            planned=display.planned,
+            started=display.started,
+            ended=display.ended,
+            train=train,
+        )
 
 
 def main() -> None:
@@ -156,33 +156,35 @@ def main() -> None:
     if options.methods:
         names = tuple(options.methods.split(","))
         bench = dataclasses.replace(bench, methods=None if names == ("all",) else names)
+    overrides = (*bench.overrides, *SMOKE) if options.smoke else bench.all_overrides()
     protocol = Protocol(
         data=bench.data,
         out=runs / f"compare-{options.name}",
         methods=bench.methods,
         seeds=tuple(int(seed) for seed in options.seeds.split(",")),
         configs=bench.configs,
-        overrides=(*bench.overrides, *SMOKE) if options.smoke else bench.all_overrides(),
+        overrides=overrides,
         split=bench.split,
         device="cpu",
         jobs=options.jobs,
         threads=options.threads,
     )
-    if not options.smoke:
-        restore_all([protocol.out.name])
-    with CellsDisplay(progress=True) as display:
-        summary = compare_methods(
-            protocol,
-            planned=display.planned,
-            started=display.started,
-            ended=display.ended,
-            train=not options.tables_only,
+    protocols = [protocol]
+    slow = tuple(bench.shortened())
+    if slow and not options.smoke:
+        out = protocol.out.with_name(f"{protocol.out.name}-all-epochs")
+        protocols.append(
+            dataclasses.replace(protocol, out=out, methods=slow, overrides=bench.overrides)
         )
+    if not options.smoke:
+        restore_all([one.out.name for one in protocols])
+    summary, *longer = [_compared(one, train=not options.tables_only) for one in protocols]
     blocks = [bench.intro, *markdown_blocks(summary), *slow_methods(bench, summary)]
+    blocks += [block for one in longer for block in markdown_blocks(one) if block[0] == "|"][:1]
     if options.smoke:
         print("\n\n".join(blocks))
         return
-    keep_all([protocol.out.name])
+    keep_all([one.out.name for one in protocols])
     command = f"make bench-compare-{options.name}"
     write_results(f"comparison-{options.name}", bench.title, command, blocks)
 

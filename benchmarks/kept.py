@@ -57,7 +57,7 @@ KEPT = (
     Kept("bench-search/lmf", EMBEDDED),
     Kept("bench-search/mult", EMBEDDED),
     Kept("compare-embedded", EMBEDDED),
-    Kept("compare-embedded-ten-epochs", EMBEDDED),
+    Kept("compare-embedded-all-epochs", EMBEDDED),
     Kept("compare-mosi", MOSI),
 )
 
