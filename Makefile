@@ -57,6 +57,10 @@ bench-mosi: install ## real MOSI text and audio, three seeds, valid split (resum
 bench-variants: install ## the paper, its authors' code, both residuals, the bank, three seeds (resumable, hours)
 	$(BIN)/python benchmarks/variants.py
 
+.PHONY: bench-variants-repeated
+bench-variants-repeated: install ## those that differed on the embedded corpus anew, five seeds (resumable, an hour)
+	$(BIN)/python benchmarks/variants.py --repeat
+
 SEEDS ?= 0
 .PHONY: bench-text
 bench-text: install ## MOSEI's and UR-FUNNY's real text, valid splits (resumable; SEEDS=0,1,2 for three)

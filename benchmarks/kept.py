@@ -52,6 +52,7 @@ KEPT = (
     Kept("bench-mosi", MOSI),
     Kept("bench-variants/bench-demo", EMBEDDED),
     Kept("bench-variants/bench-mosi", MOSI),
+    Kept("bench-variants-repeated", EMBEDDED),
     Kept("bench-search/tecafn", EMBEDDED),
     Kept("bench-search/tetfn", EMBEDDED),
     Kept("bench-search/lmf", EMBEDDED),
