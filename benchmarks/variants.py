@@ -172,7 +172,7 @@ def repeat(runs: Path, *, train: bool) -> None:
         [
             name,
             ", ".join(f"{value:.3f}" for value in found.metric("mae")),
-            *metric_cells(runs_of, ("mae",)),
+            *metric_cells(found, ("mae",)),
             pair_cell(found.pairs(data.pairs)),
             *(
                 ("-", "-")
