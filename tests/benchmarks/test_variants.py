@@ -1,0 +1,49 @@
+"""What seeds say of a difference, beside what videos say."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def variants(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module("variants")
+    for name in ("variants", "kept", "common"):
+        sys.modules.pop(name, None)
+
+
+def _runs(variants: ModuleType, maes: Sequence[float]) -> Any:
+    nothing = np.zeros(0)
+    return variants.SeedRuns(
+        records=[{"evaluations": {"test": {"metrics": {"mae": mae}}}} for mae in maes],
+        predictions=nothing,
+        labels=nothing,
+        videos=nothing,
+        pair_ids=[],
+        split="test",
+    )
+
+
+def test_the_interval_over_seeds_is_welchs(variants: ModuleType) -> None:
+    ours, theirs = _runs(variants, [0.50, 0.52, 0.54]), _runs(variants, [0.48, 0.50, 0.52])
+    # Equal deviations of 0.02 and three seeds each: 4 degrees of freedom, t = 2.776.
+    half = 2.776 * 0.02 * math.sqrt(2 / 3)
+    expected = f"+0.020 [{0.02 - half:+.3f}, {0.02 + half:+.3f}]"
+    assert variants.seeds_cell(ours, theirs) == expected == "+0.020 [-0.025, +0.065]"
+
+
+def test_what_is_repeated_are_rows_that_there_are(variants: ModuleType) -> None:
+    assert set(variants.REPEATED) <= set(variants.CHANGES)
+    assert variants.REPEATED[0] == variants.PAPER
