@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, Modality
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Output
+from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.parallel import gather_rows, mean_over_rows
+from tecafn.core.scheme import Network, Scheme
+from tecafn.losses.task import task_loss
 
 _FUSED = "fused"
 _EPS = 1e-8
@@ -229,3 +231,28 @@ class UnimodalTasks(nn.Module):
         features |= {name: output.features[f"task_{name}"].detach() for name in self.heads}
         present = {Modality(name): batch.has(Modality(name)) for name in self.heads}
         self.bank.update(features, batch.labels, batch.index, present=present, epoch=epoch)
+
+
+class UnimodalTaskScheme(Scheme):
+    """The multimodal task's absolute error and each modality's weighted one (Self-MM).
+
+    Args:
+        network: its features have ``vector_<modality>`` and ``fused``.
+        tasks: the modalities'.
+    """
+
+    def __init__(self, network: Network, tasks: UnimodalTasks) -> None:
+        super().__init__()
+        self.network = network
+        self.tasks = tasks
+
+    def loss(self, batch: Batch, progress: Progress) -> Losses:
+        """Terms ``task`` and one named after each modality in use, all of weight 1."""
+        output = self.tasks.answer(self.network(batch))
+        terms = {"task": task_loss(output.prediction, batch.labels)}
+        terms |= self.tasks.terms(output, batch)
+        return Losses(terms, dict.fromkeys(terms, 1.0), output)
+
+    def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
+        """Generate labels from what this step's features were."""
+        self.tasks.update(losses.output, batch, epoch=progress.epoch)

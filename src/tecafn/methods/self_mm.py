@@ -15,14 +15,13 @@ from dataclasses import dataclass
 
 from tecafn.core.batch import Batch, Modality
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Network
 from tecafn.layers.heads import task_heads
 from tecafn.layers.unimodal import ModalityFrames
 from tecafn.layers.utterance import JoinedUtterances, UtteranceEncoders
-from tecafn.losses.generated_labels import UnimodalTasks
-from tecafn.losses.task import task_loss
+from tecafn.losses.generated_labels import UnimodalTasks, UnimodalTaskScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,32 +80,21 @@ class SelfMM(Network):
         return output
 
 
-class SelfMMScheme(Scheme):
+class SelfMMScheme(UnimodalTaskScheme):
     """The multimodal task's absolute error and each modality's weighted one."""
 
     def __init__(self, config: SelfMMConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.network: SelfMM = SelfMM(config, info)
+        network = SelfMM(config, info)
         task_dims = config.task_dims()
-        in_dims = self.network.joined.encoders.dims
-        self.tasks = UnimodalTasks(
+        in_dims = network.joined.encoders.dims
+        tasks = UnimodalTasks(
             task_heads(in_dims, task_dims, info, dropout=config.task_dropout),
             dims={m: task_dims[m] for m in in_dims},
             fused_dim=config.fused_dim,
             info=info,
             first_weight=config.first_weight,
         )
-
-    def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """Terms ``task`` and one named after each modality in use, all of weight 1."""
-        output = self.tasks.answer(self.network(batch))
-        terms = {"task": task_loss(output.prediction, batch.labels)}
-        terms |= self.tasks.terms(output, batch)
-        return Losses(terms, dict.fromkeys(terms, 1.0), output)
-
-    def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
-        """Generate labels from what this step's features were."""
-        self.tasks.update(losses.output, batch, epoch=progress.epoch)
+        super().__init__(network, tasks)
 
 
 METHODS.register(

@@ -18,16 +18,15 @@ from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, Modality, Padded
 from tecafn.core.info import DataInfo
-from tecafn.core.output import Losses, Output, Progress
+from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Network
 from tecafn.layers.attention import Transformer
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer, task_heads
 from tecafn.layers.sequence import MaskedConv1d, SequenceLSTM, sinusoidal_positions, zero_padding
 from tecafn.layers.unimodal import ModalityFrames
-from tecafn.losses.generated_labels import UnimodalTasks
-from tecafn.losses.task import task_loss
+from tecafn.losses.generated_labels import UnimodalTasks, UnimodalTaskScheme
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,33 +225,21 @@ class TETFN(Network):
         return Output(self.answer(fused), features | {"fused": fused})
 
 
-class TETFNScheme(Scheme):
+class TETFNScheme(UnimodalTaskScheme):
     """The multimodal task's absolute error and each modality's weighted one."""
 
     def __init__(self, config: TETFNConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.network: TETFN = TETFN(config, info)
-        modalities = self.network.frames.dims
-        task_dims = dict.fromkeys(modalities, config.task_dim)
-        in_dims = dict.fromkeys(modalities, config.dim)
-        self.tasks = UnimodalTasks(
+        network = TETFN(config, info)
+        task_dims = dict.fromkeys(network.frames.dims, config.task_dim)
+        in_dims = dict.fromkeys(task_dims, config.dim)
+        tasks = UnimodalTasks(
             task_heads(in_dims, task_dims, info, dropout=config.task_dropout),
-            dims={m: task_dims[m] for m in in_dims},
-            fused_dim=self.network.fused_dim,
+            dims=task_dims,
+            fused_dim=network.fused_dim,
             info=info,
             first_weight=config.first_weight,
         )
-
-    def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """Terms ``task`` and one named after each modality in use, all of weight 1."""
-        output = self.tasks.answer(self.network(batch))
-        terms = {"task": task_loss(output.prediction, batch.labels)}
-        terms |= self.tasks.terms(output, batch)
-        return Losses(terms, dict.fromkeys(terms, 1.0), output)
-
-    def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
-        """Generate labels from what this step's features were."""
-        self.tasks.update(losses.output, batch, epoch=progress.epoch)
+        super().__init__(network, tasks)
 
 
 METHODS.register(

@@ -182,6 +182,55 @@ def split_in_name(path: Path) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def parts_by_split(loaded: Mapping[Any, Any], source: Path) -> dict[str, Any]:
+    """What a pickled dictionary has for each split, under the split's canonical name.
+
+    Raises:
+        UserError: a key that names no split, or two that name the same.
+
+    Example:
+        >>> parts_by_split({"train": 1, "dev": 2}, Path("mosi.pkl"))
+        {'train': 1, 'valid': 2}
+    """
+    parts: dict[str, Any] = {}
+    for key, part in loaded.items():
+        name = canonical_split(key) if isinstance(key, str) else None
+        if name is None:
+            raise UserError(f"{source}: unknown split {one_line_list([key])}")
+        if name in parts:
+            raise UserError(f"{source} has a split twice: {one_line_list(list(loaded))}")
+        parts[name] = part
+    return parts
+
+
+def common_widths(
+    frames: Mapping[str, Mapping[Modality, NDArray[Any]]], source: Path
+) -> dict[Modality, int]:
+    """The columns of each modality, the same in all splits.
+
+    Args:
+        frames: for each split the (N, T, D) arrays that it has.
+        source: for the message.
+
+    Raises:
+        UserError: a modality has another width in another split.
+
+    Example:
+        >>> common_widths({"train": {Modality.AUDIO: np.zeros((9, 50, 5))}}, Path("mosi.pkl"))
+        {<Modality.AUDIO: 'audio'>: 5}
+    """
+    widths: dict[Modality, int] = {}
+    for split, arrays in frames.items():
+        for modality, values in arrays.items():
+            width = int(values.shape[2])
+            if widths.setdefault(modality, width) != width:
+                raise UserError(
+                    f"{source}: {modality} must have one width, got {widths[modality]} "
+                    f"and {width} in split {split!r}"
+                )
+    return widths
+
+
 def describe_file(path: Path) -> SourceFile:
     """Name, hash and size of a file, read in pieces."""
     try:

@@ -27,17 +27,19 @@ from tecafn.data.readers.base import (
     as_string,
     as_strings,
     bounded,
+    common_widths,
     dataset_name,
     describe_file,
     is_pickle_file,
     num_leading_zeros,
     one_line_list,
     parse_id,
+    parts_by_split,
     peek_pickle,
     present_only,
     scale_of,
 )
-from tecafn.data.samples import DatasetDescription, Sample, canonical_split, public_id
+from tecafn.data.samples import DatasetDescription, Sample, public_id
 from tecafn.data.unpickle import load_pickle
 
 _WIDTHS = {(5, 20): "cmu-mosi", (74, 35): "cmu-mosei"}
@@ -162,19 +164,6 @@ def _split(name: str, part: object, source: Path) -> _Split:
     return _Split(name=name, ids=ids, texts=texts, labels=labels, frames=frames)
 
 
-def _widths(splits: list[_Split], source: Path) -> dict[Modality, int]:
-    widths: dict[Modality, int] = {}
-    for split in splits:
-        for modality, values in split.frames.items():
-            width = int(values.shape[2])
-            if widths.setdefault(modality, width) != width:
-                raise UserError(
-                    f"{source}: {modality} must have one width, got {widths[modality]} "
-                    f"and {width} in split {split.name!r}"
-                )
-    return widths
-
-
 def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
     """Samples of a MulT pickle, without the zero rows in front.
 
@@ -190,15 +179,8 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
             f"{source} must be a dictionary of train, valid, test with 'labels' and frames each "
             f"(MulT), got a {type(loaded).__name__}"
         )
-    splits = []
-    for key, part in loaded.items():
-        name = canonical_split(key) if isinstance(key, str) else None
-        if name is None:
-            raise UserError(f"{source}: unknown split {one_line_list([key])}")
-        splits.append(_split(name, part, source))
-    if len({split.name for split in splits}) != len(splits):
-        raise UserError(f"{source} has a split twice: {one_line_list(list(loaded))}")
-    widths = _widths(splits, source)
+    splits = [_split(name, part, source) for name, part in parts_by_split(loaded, source).items()]
+    widths = common_widths({split.name: split.frames for split in splits}, source)
     guess = _WIDTHS.get((widths.get(Modality.AUDIO, 0), widths.get(Modality.VISION, 0)), "unnamed")
     dataset = dataset_name(options, source, otherwise=guess)
     notes = []
