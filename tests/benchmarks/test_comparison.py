@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def comparison(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("comparison")
-    for name in ("comparison", "kept", "common"):
-        sys.modules.pop(name, None)
+def comparison(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("comparison")
 
 
 def _bench(comparison: ModuleType, minutes: float | None) -> Any:

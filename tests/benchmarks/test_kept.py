@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,15 +13,10 @@ from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.experiments.record import read_predictions, read_record
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("kept")
-    for name in ("kept", "common"):
-        sys.modules.pop(name, None)
+def kept(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("kept")
 
 
 def test_restored_cell_has_the_record_and_the_predictions(

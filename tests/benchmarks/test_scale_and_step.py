@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,19 +19,10 @@ Importing = Callable[[str], ModuleType]
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture
-def benchmark_module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Importing]:
-    """Imports one of the benchmarks, which find one another beside themselves."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in ("measuring", "scale", "train_step", "common"):
-        sys.modules.pop(name, None)
-
-
 def test_anonymous_memory_counts_what_is_held_and_the_children(
-    benchmark_module: Importing, tmp_path: Path
+    load_benchmark: Importing, tmp_path: Path
 ) -> None:
-    measuring = benchmark_module("measuring")
+    measuring = load_benchmark("measuring")
     held = 64 * 2**20
     nested = f"x = bytearray(b'1') * {held}; print('held', flush=True); input()"
     code = (
@@ -71,9 +61,9 @@ class FiveBatches:
 
 
 def test_steps_are_counted_after_the_warm_up_and_go_on_into_the_next_epoch(
-    benchmark_module: Importing,
+    load_benchmark: Importing,
 ) -> None:
-    measuring = benchmark_module("measuring")
+    measuring = load_benchmark("measuring")
     beside: list[int] = []
     source = measuring.FirstSteps(
         FiveBatches(), 4, epoch=2, warm_up=3, beside=lambda batch: beside.append(int(batch.index))
@@ -88,18 +78,18 @@ def test_steps_are_counted_after_the_warm_up_and_go_on_into_the_next_epoch(
 
 
 def test_corpora_that_the_disk_cannot_hold_are_refused_in_a_line(
-    benchmark_module: Importing, tmp_path: Path
+    load_benchmark: Importing, tmp_path: Path
 ) -> None:
-    scale = benchmark_module("scale")
+    scale = load_benchmark("scale")
     with pytest.raises(UserError, match=r"the corpora need [\d.]+ GB below .*, [\d.]+ GB are free"):
         scale.check_space(tmp_path, [10**12])
     scale.check_space(tmp_path, [10])
 
 
 def test_lengths_of_the_second_corpus_have_nothing_to_do_with_one_another(
-    benchmark_module: Importing, tmp_path: Path
+    load_benchmark: Importing, tmp_path: Path
 ) -> None:
-    step = benchmark_module("train_step")
+    step = load_benchmark("train_step")
     amounts = step.Amounts(alternations=1, clips=1, train=800, smoke=True, folder=tmp_path)
     found = []
     for correlated in (True, False):
@@ -112,10 +102,8 @@ def test_lengths_of_the_second_corpus_have_nothing_to_do_with_one_another(
     assert abs(found[1]) < 0.15
 
 
-def test_the_gpu_part_runs_and_counts_operations(
-    benchmark_module: Importing, tmp_path: Path
-) -> None:
-    step = benchmark_module("train_step")
+def test_the_gpu_part_runs_and_counts_operations(load_benchmark: Importing, tmp_path: Path) -> None:
+    step = load_benchmark("train_step")
     amounts = step.Amounts(alternations=2, clips=1, train=96, smoke=True, folder=tmp_path)
     step.corpus(amounts)
     part = step.measure_gpu(16, amounts, device="cpu")

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def search(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("search")
-    for name in ("search", "kept", "common"):
-        sys.modules.pop(name, None)
+def search(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("search")
 
 
 def _bench(search: ModuleType, errors: dict[str, float]) -> tuple[Any, list[tuple[str, ...]]]:
@@ -32,7 +25,7 @@ def _bench(search: ModuleType, errors: dict[str, float]) -> tuple[Any, list[tupl
             known = [errors[setting] for setting in settings if setting in errors]
             return search.Trial(settings, min(known)) if known else None
 
-    return Bench(data=FOLDER, out=FOLDER, train=False), asked
+    return Bench(data=Path(), out=Path(), train=False), asked
 
 
 def test_methods_have_the_same_number_of_trainings(search: ModuleType) -> None:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def variants(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module("variants")
-    for name in ("variants", "kept", "common"):
-        sys.modules.pop(name, None)
+def variants(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("variants")
 
 
 def _runs(variants: ModuleType, maes: Sequence[float]) -> Any:

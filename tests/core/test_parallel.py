@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as multiprocessing
 from scipy import stats
 from torch import nn
 
@@ -148,3 +151,23 @@ def test_average_gradients_of_one_process_leaves_them_alone() -> None:
     average_gradients(layer.parameters())
     assert torch.equal(layer.weight.grad, torch.ones_like(layer.weight))
     assert layer.bias.grad is None
+
+
+def gather_on_one_of_two(number: int, folder: str) -> None:
+    meeting = f"file://{folder}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=number, world_size=2)
+    own = torch.tensor([1.0 + number, 3.0 + number], dtype=torch.float64, requires_grad=True)
+    weight = 2.0 + number  # the two losses differ, and every row is in both
+    (first,) = torch.autograd.grad(weight * (gather_rows(own) ** 3).sum(), own, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), own)
+    torch.save((first.detach(), second), Path(folder) / f"{number}.pt")
+    dist.destroy_process_group()
+
+
+def test_gathered_rows_have_gradients_and_gradients_of_these(tmp_path: Path) -> None:
+    multiprocessing.spawn(gather_on_one_of_two, (str(tmp_path),), nprocs=2)
+    for number in (0, 1):
+        first, second = torch.load(tmp_path / f"{number}.pt")
+        own = torch.tensor([1.0 + number, 3.0 + number], dtype=torch.float64)
+        torch.testing.assert_close(first, (2.0 + 3.0) * 3 * own**2)
+        torch.testing.assert_close(second, (2.0 + 3.0) * 6 * own)

@@ -22,6 +22,7 @@ from tecafn.core.scheme import parameter_groups
 from tecafn.experiments.config import parse_config
 from tecafn.layers.attention import MultiHeadAttention, Transformer
 from tecafn.layers.authors import count_padding, misplaced_masks
+from tecafn.layers.encoders import AsTheAuthors, Dropouts, FrameEncoder
 from tecafn.layers.sequence import sinusoidal_positions
 from tecafn.layers.utterance import LastState
 from tecafn.losses.information import negative_log_density
@@ -415,3 +416,26 @@ def test_what_depends_on_one_processs_batch_is_refused_on_several(
     with pytest.raises(ValueError, match="train and evaluate this variant in one process, got 2"):
         scheme_of(**options)
     scheme_of(differences=("no_lstm", "mutual_information"))
+
+
+@pytest.mark.parametrize("masked_later", [False, True])
+def test_padding_that_is_read_later_is_the_same_while_training(masked_later: bool) -> None:
+    """Without the LSTM and the convolution behind it, what stands in padding reaches its reader."""
+    torch.manual_seed(0)
+    encoder = FrameEncoder(
+        5,
+        None,
+        dim=6,
+        num_layers=1,
+        num_heads=2,
+        hidden_dim=4,
+        kernel_size=3,
+        residual="printed",
+        dropouts=Dropouts(),
+        authors=AsTheAuthors(no_lstm=not masked_later, early_convolution=not masked_later),
+    ).double()
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    frames = Padded(torch.randn(2, 3, 5, dtype=torch.float64), mask)
+    training, evaluating = encoder.train()(frames), encoder.eval()(frames)
+    assert evaluating.values[0, 2].any()
+    torch.testing.assert_close(training.values, evaluating.values)

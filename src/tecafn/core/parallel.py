@@ -43,9 +43,23 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)  # autograd may share it
-        dist.all_reduce(total)
+        total: Tensor = _Sum.apply(gradients[0])  # type: ignore[no-untyped-call]
         return total[rank()]
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over ranks; of a gradient, whose own gradient is a sum again, as some losses need it."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        answer: Tensor = _Sum.apply(gradients[0])  # type: ignore[no-untyped-call]
+        return answer
 
 
 def gather_rows(values: Tensor) -> Tensor:

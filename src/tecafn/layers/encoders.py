@@ -121,7 +121,10 @@ class FrameEncoder(nn.Module):
             values = values + positions.to(values.dtype)
         values = self.embedding_dropout(values)  # eq. 1
         seen = count_padding(frames) if self.unmasked else frames
-        values = self.transformer(values, None, seen.mask, stream_mask=seen.mask)  # eq. 2-3
+        # Without an LSTM and a convolution padding leaves as it is, for who reads it.
+        is_masked_later = self.lstm is not None or self.convolution is not None
+        read = seen.mask if is_masked_later else None
+        values = self.transformer(values, None, seen.mask, stream_mask=read)  # eq. 2-3
         if self.lstm is not None:
             states, _ = self.lstm(Padded(values, frames.mask))  # eq. 4
             values = states.values
