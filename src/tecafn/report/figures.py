@@ -139,7 +139,7 @@ def validation_curve(
             description += f" Epoch {chosen} was chosen, at {shown[row]:.4g}."
         axes.set_xlabel("epoch (from 0)")
         axes.set_ylabel("on validation, in percent" if percent else "on validation")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.margins(x=0.03, y=0.12)
         return _svg(figure, name=name, description=description)
 
