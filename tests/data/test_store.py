@@ -245,3 +245,14 @@ def test_statistics_without_a_frame_are_one_line(tmp_path: Path) -> None:
         column_statistics(view, Modality.AUDIO)
     with pytest.raises(UserError, match="it holds audio, vision"):
         column_statistics(view, Modality.TEXT)
+
+
+def test_warnings_come_back_and_a_store_without_them_loads(tmp_path: Path) -> None:
+    described = replace(TOY, warnings=("audio has gone",))
+    store = _write(tmp_path / "s", [_sample(1)], described)
+    assert store.description.warnings == ("audio has gone",)
+    path = tmp_path / "s" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["warnings"]
+    path.write_text(json.dumps(manifest))
+    assert Store.open(tmp_path / "s").description.warnings == ()

@@ -182,6 +182,8 @@ class _Tally:
             yield from self._frame_rows(modality, counted)
         for level, message in self._known.findings():
             yield IntegrityRow(level, "known defect", message)
+        for warning in self._description.warnings:
+            yield IntegrityRow("warning", "import", warning)
         for note in self._description.notes:
             yield IntegrityRow("info", "note", note)
 

@@ -93,6 +93,7 @@ class DatasetDescription:
         aligned: do the modalities' frames correspond one to one?
         splits: the splits the source declares, even if it has no sample of them.
         notes: sentences for the user on what was done while reading.
+        warnings: sentences on what may make a number wrong; shown last, where they are seen.
         source_format: the reader's name.
         source_files: what was read.
 
@@ -109,6 +110,7 @@ class DatasetDescription:
     aligned: bool = False
     splits: tuple[str, ...] = SPLITS
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     source_format: str = ""
     source_files: tuple[SourceFile, ...] = ()
 

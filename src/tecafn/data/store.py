@@ -302,6 +302,7 @@ class StoreWriter:
             },
             "files": {p.relative_to(self._work).as_posix(): _hash(p) for p in files},
             "notes": list(described.notes),
+            "warnings": list(described.warnings),
             "repairs": {m.value: counts for m, counts in self._repairs.items()},
             "words_timed": self._words_timed,
         }
@@ -503,6 +504,7 @@ class Store:
             aligned=bool(manifest["aligned"]),
             splits=tuple(manifest["splits"]),
             notes=tuple(manifest["notes"]),
+            warnings=tuple(manifest.get("warnings", ())),  # absent from stores of before
             source_format=manifest["source"]["format"],
             source_files=tuple(
                 SourceFile(file["name"], file["sha256"], file["bytes"])
