@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from transformers import AutoModel, AutoTokenizer
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.data.samples import Sample
 from tecafn.data.synthetic import CorpusSpec, Latents, generate_with_latents, score
 

@@ -20,9 +20,10 @@ import numpy as np
 from common import markdown_table, write_results
 
 import tecafn.methods  # noqa: F401 - registers them
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, FeatureStatistics, TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme

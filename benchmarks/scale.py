@@ -27,8 +27,8 @@ import numpy as np
 from common import ROOT, markdown_table, write_results
 from measuring import MEBIBYTE, FirstSteps, Step, prepare, run_part, run_steps
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.data.samples import Sample
 from tecafn.data.store import Store, StoreWriter
 from tecafn.data.synthetic import CorpusSpec, describe, generate

@@ -28,8 +28,9 @@ from measuring import MEBIBYTE, FirstSteps, Prepared, Step, prepare, run_part, r
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.data.samples import Sample
 from tecafn.data.store import Store, StoreWriter

@@ -95,7 +95,7 @@ def _tiny_store(
     clips: int = 4,
 ) -> Path:
     """MOSI's widths, four clips a video; what a clip's words, voice and face say is its label."""
-    from tecafn.core.batch import Modality
+    from tecafn.core.modality import Modality
     from tecafn.data import DatasetDescription, Sample, StoreWriter
 
     random = np.random.default_rng(seed)

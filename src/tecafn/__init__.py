@@ -14,13 +14,14 @@ __version__ = "0.1.0"
 __all__ = ["Batch", "Modality", "Padded", "Predictor", "UserError", "list_methods", "load"]
 
 if TYPE_CHECKING:
-    from tecafn.core.batch import Batch, Modality, Padded
+    from tecafn.core.batch import Batch, Padded
     from tecafn.core.errors import UserError
+    from tecafn.core.modality import Modality
     from tecafn.serving.predictor import Predictor, load
 
 _HOMES = {
     "Batch": "tecafn.core.batch",
-    "Modality": "tecafn.core.batch",
+    "Modality": "tecafn.core.modality",
     "Padded": "tecafn.core.batch",
     "UserError": "tecafn.core.errors",
     "Predictor": "tecafn.serving.predictor",

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo, FeatureStatistics, Task, TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Progress
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Scheme

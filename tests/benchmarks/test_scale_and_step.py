@@ -11,8 +11,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 
 Importing = Callable[[str], ModuleType]
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
+from tecafn.core.modality import Modality
 
 TEXT, AUDIO, VISION = Modality
 
@@ -104,3 +105,9 @@ def test_modalities_are_their_names() -> None:
     assert Modality("audio") is AUDIO
     with pytest.raises(ValueError, match="acoustic"):
         Modality("acoustic")
+
+
+def test_modality_is_still_imported_from_core_batch() -> None:
+    from tecafn.core import batch, modality
+
+    assert batch.Modality is modality.Modality

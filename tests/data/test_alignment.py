@@ -11,8 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Batch, Modality
+from tecafn.core.batch import Batch
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.data import BatchLoader, DatasetDescription, Sample, Store, StoreWriter, import_dataset
 from tecafn.data.text import align_tokens, frames_of_texts
 from tecafn.layers.text_encoder import Tokenizer

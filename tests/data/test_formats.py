@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.data import DatasetDescription, ReadOptions, Sample, import_dataset, open_source
 from tecafn.data.readers.csd import mean_of_words
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Batch, Modality
+from tecafn.core.batch import Batch
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.data import (
     BatchLoader,
     DatasetDescription,

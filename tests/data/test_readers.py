@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.data import READERS, ReadOptions, Sample, import_dataset, open_source
 from tecafn.data.samples import split_joined_id
 from tecafn.testing import check_reader

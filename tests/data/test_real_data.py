@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.data import ReadOptions, check, column_statistics, import_dataset
 from tecafn.data.csd_file import CsdFile
 from tecafn.data.readers.table import table_rows

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.data import DatasetDescription, Sample, Store, StoreWriter, column_statistics
 from tecafn.data import store as store_module
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.data.lexicon import TOPICS
 from tecafn.data.remarks import Draws, compose, reword, words_of
 from tecafn.data.samples import Sample

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.evaluation.evaluator import (
     Predictions,
     evaluating,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.experiments.config import (
     RunConfig,

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tecafn.experiments.cross_validation as cross_validation
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import BatchLoader
 from tecafn.data.store import SplitView, Store

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS, Method
 from tecafn.data.store import Store
 from tecafn.experiments.config import load_config

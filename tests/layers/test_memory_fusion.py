@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
+from tecafn.core.modality import Modality
 from tecafn.layers.memory_fusion import MemoryFusion, MemoryFusionSettings, joint_frames
 
 TEXT, AUDIO, VISION = Modality

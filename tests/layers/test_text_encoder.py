@@ -28,9 +28,10 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from tecafn.core.batch import Modality, Padded
+from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.layers.text_encoder import (
     FAMILY,
     StoredText,

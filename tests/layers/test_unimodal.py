@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.layers.heads import Answer
 from tecafn.layers.sequence import SequenceLSTM
 from tecafn.layers.unimodal import GlobalBatchNorm, ModalityFrames, Slots, pool

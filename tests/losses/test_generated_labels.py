@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.core.output import Output
 from tecafn.layers.heads import task_heads
 from tecafn.losses.generated_labels import GeneratedLabels, UnimodalTasks

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo, TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.losses.memory_bank import NegativeBank
 from tecafn.methods.tecafn import TeCaFNConfig, TeCaFNScheme

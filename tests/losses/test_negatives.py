@@ -10,8 +10,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo, TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.core.parallel import sample_uniform
 from tecafn.losses.negatives import Pairing, sample_hard_negatives

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, FeatureStatistics, TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.core.scheme import parameter_groups
 from tecafn.experiments.config import parse_config

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.methods.bimha import BIMHA, PAIRS, BIMHAConfig
 from tecafn.testing import MethodCase, _double, method_case

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality
+from tecafn.core.batch import Batch
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.registry import Method
 from tecafn.core.scheme import Network, Phase, Scheme, parameter_groups

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import tecafn.methods  # noqa: F401  registers every method
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
 from tecafn.core.info import Task
+from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.methods.tecafn import DIFFERENCES, Difference, TeCaFNConfig
 from tecafn.testing import METHOD_PARTS, MethodCase, check_method, check_part, method_case

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.core.registry import METHODS
 from tecafn.methods.hcil import PAIRS, HCILConfig, HCILScheme, supervised_contrast

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from tecafn.core.batch import Batch, Modality
+from tecafn.core.batch import Batch
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.methods.iccn import ICCNConfig, ICCNScheme, PairCNN
 from tecafn.testing import MethodCase, _double, method_case

@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.methods.lmf import LMF, LMFConfig, LowRankFusion
 from tecafn.methods.tfn import tensor_fusion
 from tecafn.testing import method_case

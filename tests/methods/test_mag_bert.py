@@ -13,9 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.data import DatasetDescription, Sample, Store, StoreWriter
 from tecafn.experiments.config import load_config
 from tecafn.experiments.run import evaluate_run, predict_run, train_run

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.losses.mmd import normal_mmd
 from tecafn.methods.mfm import Generator, MFMConfig, MFMScheme, reconstruction_loss

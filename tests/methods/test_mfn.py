@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
+from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.layers.memory_fusion import joint_frames
 from tecafn.methods.mfn import MFN

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Modality, Padded
+from tecafn.core.batch import Padded
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.layers.unimodal import UtteranceLSTM
 from tecafn.methods.misa import MISAConfig, MISAScheme

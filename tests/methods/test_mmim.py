@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tecafn.core.batch import Batch, Modality
+from tecafn.core.batch import Batch
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.methods.mmim import MMIMConfig, MMIMScheme
 from tecafn.testing import MethodCase, _double, method_case

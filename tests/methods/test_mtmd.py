@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.core.registry import METHODS
 from tecafn.losses.distillation import MomentumCopy

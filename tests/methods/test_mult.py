@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
+from tecafn.core.modality import Modality
 from tecafn.layers.attention import Transformer, TransformerLayer
 from tecafn.layers.sequence import sinusoidal_positions
 from tecafn.methods.mult import MulT, MulTConfig, last_real

@@ -16,8 +16,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo, FeatureStatistics, TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.layers.attention import MultiHeadAttention, Transformer, TransformerLayer
 from tecafn.layers.sequence import MaskedConv1d, SequenceLSTM, masked_mean, sinusoidal_positions

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.methods.tefna import TeFNA, TeFNAConfig, TeFNAScheme
 from tecafn.testing import MethodCase, method_case

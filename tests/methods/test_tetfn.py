@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tecafn.core.batch import Modality, Padded
+from tecafn.core.batch import Padded
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.layers.attention import Transformer
 from tecafn.layers.sequence import sinusoidal_positions

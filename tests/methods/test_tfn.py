@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from tecafn.core.batch import Modality, Padded
+from tecafn.core.batch import Padded
+from tecafn.core.modality import Modality
 from tecafn.layers.subnetworks import FrameSubnetwork, TextSubnetwork
 from tecafn.methods.tfn import TFN, TFNConfig, tensor_fusion
 from tecafn.testing import method_case

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tecafn.core.batch import Batch, Modality
+from tecafn.core.batch import Batch
+from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.core.parallel import sample_uniform
 from tecafn.methods.tmbl import TMBLConfig, TMBLScheme, partners

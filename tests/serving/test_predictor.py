@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import tecafn
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.core.weights import save_module
 from tecafn.data.store import SplitView, Store
 from tecafn.experiments.record import read_predictions

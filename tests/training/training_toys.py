@@ -14,7 +14,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, BatchSource, Modality, Padded
+from tecafn.core.batch import Batch, BatchSource, Padded
+from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.parallel import gather_rows, mean_over_rows, rank, world_size
 from tecafn.core.scheme import Network, Phase, Scheme

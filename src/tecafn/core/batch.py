@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-
-class Modality(StrEnum):
-    """The three channels of a speaker; papers also write language, acoustic, visual."""
-
-    TEXT = "text"
-    AUDIO = "audio"
-    VISION = "vision"
+from tecafn.core.modality import Modality
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 
 Task = Literal["regression", "classification"]
 

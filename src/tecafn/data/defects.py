@@ -12,7 +12,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.data.samples import DatasetDescription, Sample, split_segment_id
 
 Level = Literal["error", "warning", "info"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.data.defects import PUBLISHED_SIZES, KnownDefects, Level, published_files
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.core.parallel import rank, world_size
 from tecafn.data.store import SplitView
 from tecafn.data.text import (

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Modality
 from tecafn.core.info import Task
+from tecafn.core.modality import Modality
 
 SPLITS = ("train", "valid", "test")
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
 from tecafn.core.info import FeatureStatistics
+from tecafn.core.modality import Modality
 from tecafn.data.store import SplitView
 
 _FRAMES_A_CHUNK = 16384

@@ -27,9 +27,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
 from tecafn.core.info import Task
+from tecafn.core.modality import Modality
 from tecafn.data.samples import DatasetDescription, Sample, SourceFile
 
 FORMAT_VERSION: Final = 1

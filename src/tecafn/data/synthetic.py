@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.data.lexicon import TOPICS
 from tecafn.data.remarks import Draws, Remark, compose, reword, words_of
 from tecafn.data.samples import SPLITS, DatasetDescription, Sample, public_id

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Modality
+from tecafn.core.modality import Modality
 from tecafn.data.store import SplitView
 
 Tokenize = Callable[[Sequence[str], Sequence[str | None]], Sequence[NDArray[np.int64]]]

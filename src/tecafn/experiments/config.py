@@ -15,9 +15,9 @@ import pydantic
 import tomli_w
 
 import tecafn.methods  # noqa: F401 - registers them
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.training.config import TrainingConfig
 

@@ -11,9 +11,9 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme

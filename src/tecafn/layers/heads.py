@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Modality
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.layers.dropout import Dropout
 
 OutputKind = Literal["tanh", "linear"]

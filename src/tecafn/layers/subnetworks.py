@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.sequence import SequenceLSTM, masked_mean
 from tecafn.layers.unimodal import GlobalBatchNorm, ModalityFrames, Slots

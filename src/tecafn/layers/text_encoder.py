@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tecafn.core.batch import Modality, Padded
+from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, TextEncoderSpec
+from tecafn.core.modality import Modality
 from tecafn.layers.sequence import hides_frames, zero_padding
 
 STORED_FEATURES = "features"

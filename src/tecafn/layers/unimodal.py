@@ -13,8 +13,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo, FeatureStatistics
+from tecafn.core.modality import Modality
 from tecafn.core.parallel import world_size
 from tecafn.layers.sequence import SequenceLSTM, Standardise, masked_mean, zero_padding
 from tecafn.layers.text_encoder import STORED_FEATURES, build_text_encoder

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, Modality
+from tecafn.core.batch import Batch
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.parallel import mean_over_rows
 from tecafn.core.registry import METHODS, Method

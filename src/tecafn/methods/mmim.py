@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from tecafn.core.batch import Batch, Modality
+from tecafn.core.batch import Batch
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Phase, Scheme, parameter_groups

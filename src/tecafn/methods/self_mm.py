@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tecafn.core.batch import Batch, Modality
+from tecafn.core.batch import Batch
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network

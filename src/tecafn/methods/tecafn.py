@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tecafn.core.batch import Batch, Modality, Padded
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.parallel import gather_rows, mean_over_rows, world_size
 from tecafn.core.registry import METHODS, Method

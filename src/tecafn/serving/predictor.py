@@ -17,9 +17,10 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from numpy.typing import ArrayLike, NDArray
 
 import tecafn.methods  # noqa: F401 - registers them
-from tecafn.core.batch import Batch, Modality, Padded, pad_rows
+from tecafn.core.batch import Batch, Padded, pad_rows
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo
+from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Network
 from tecafn.core.weights import load_module, save_module

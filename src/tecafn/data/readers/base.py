@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
 from tecafn.core.info import Task
+from tecafn.core.modality import Modality
 from tecafn.core.registry import Registry
 from tecafn.data.samples import (
     DatasetDescription,

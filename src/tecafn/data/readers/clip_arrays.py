@@ -17,8 +17,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.data.arrays import open_npy, open_npz
 from tecafn.data.readers.base import (
     READERS,

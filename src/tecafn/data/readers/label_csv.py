@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.data.arrays import open_npz
 from tecafn.data.readers.base import (
     READERS,

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError, nearest_known
+from tecafn.core.modality import Modality
 from tecafn.data.samples import canonical_split, public_id
 
 _REQUIRED = ("video_id", "clip_id", "text", "mode")

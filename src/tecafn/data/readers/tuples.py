@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tecafn.core.batch import Modality
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.data.readers.base import (
     PICKLE_SUFFIXES,
     Frames,
