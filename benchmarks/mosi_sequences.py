@@ -26,9 +26,10 @@ from common import (
 from tecafn.core.errors import UserError
 from tecafn.data.importing import import_dataset
 from tecafn.data.readers import ReadOptions
-from tecafn.experiments.config import find_config, load_config
+from tecafn.experiments.config import load_config
 from tecafn.experiments.cross_validation import OUT_OF_FOLD, cross_validate_run
 from tecafn.experiments.record import read_predictions, read_record
+from tecafn.experiments.shipped import find_config
 
 SEEDS = (0,)
 FOLDS = 10

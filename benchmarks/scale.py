@@ -32,7 +32,8 @@ from tecafn.core.modality import Modality
 from tecafn.data.samples import Sample
 from tecafn.data.store import Store, StoreWriter
 from tecafn.data.synthetic import CorpusSpec, describe, generate
-from tecafn.experiments.config import RunConfig, find_config, load_config
+from tecafn.experiments.config import RunConfig, load_config
+from tecafn.experiments.shipped import find_config
 
 SIZES = (5_000, 20_000, 50_000, 200_000)
 WORD_WIDTH = 32

@@ -35,7 +35,8 @@ from tecafn.core.output import Progress
 from tecafn.data.samples import Sample
 from tecafn.data.store import Store, StoreWriter
 from tecafn.data.synthetic import CorpusSpec, describe, generate
-from tecafn.experiments.config import RunConfig, find_config, load_config
+from tecafn.experiments.config import RunConfig, load_config
+from tecafn.experiments.shipped import find_config
 from tecafn.layers.text_encoder import StoredText, Tokenizer
 from tecafn.methods.tecafn import TeCaFN
 from tecafn.serving.predictor import ModelDefinition, Predictor

@@ -15,7 +15,7 @@ import pytest
 import tecafn.methods  # noqa: F401  registers every method
 from tecafn.core.errors import UserError
 from tecafn.core.registry import METHODS
-from tecafn.experiments.config import configs_folder
+from tecafn.experiments.shipped import configs_folder
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "add-a-method.md"
 METHOD = "src/tecafn/methods/gated.py"

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     },
     "serving": {"core", "methods", "features"},
 }
-ON_TOP = {"__init__", "__main__", "cli", "testing"}
+ON_TOP = {"__init__", "__main__", "cli", "console", "exits", "testing"}
 
 # A third-party library to the folders that may import it; torch and numpy are looked at apart.
 LIBRARIES = {
@@ -50,7 +50,7 @@ LIBRARIES = {
     "pyarrow": {"data"},
     "h5py": {"data"},
     "pydantic": {"experiments", "serving"},
-    "rich": {"cli", "experiments", "training"},
+    "rich": {"console", "experiments", "training"},
     "safetensors": {"layers", "training", "experiments", "serving", "testing"},
     "scipy": {"data", "evaluation"},
     "tensorboardX": {"training"},
@@ -60,7 +60,7 @@ LIBRARIES = {
 }
 # Imported inside what needs them, so that nothing else waits for them or fails without them.
 LAZY = {"scipy", "tensorboardX", "transformers"}
-WITHOUT_TORCH = {"report", "cli", "__main__"}
+WITHOUT_TORCH = {"report", "cli", "console", "exits", "__main__"}
 WITHOUT_NUMPY = {"core", "losses"}
 
 # What the tables above forbid and is meant all the same.
@@ -185,8 +185,31 @@ def reached(start: Path, package: Path) -> set[str]:
     return libraries
 
 
-@pytest.mark.parametrize("place", ["report", "cli.py", "__init__.py", "evaluation/metrics.py"])
-def test_reports_and_the_command_line_start_without_torch(place: str) -> None:
+# Folders and files which nothing that they import makes wait for torch.
+START_WITHOUT_TORCH = [
+    "report",
+    "cli.py",
+    "console.py",
+    "exits.py",
+    "__init__.py",
+    "evaluation/metrics.py",
+    "core/modality.py",
+    "core/info.py",
+    "core/registry.py",
+    "data/readers",
+    "data/importing.py",
+    "data/integrity.py",
+    "data/statistics.py",
+    "data/store.py",
+    "data/synthetic.py",
+    "experiments/cells.py",
+    "experiments/launched.py",
+    "experiments/shipped.py",
+]
+
+
+@pytest.mark.parametrize("place", START_WITHOUT_TORCH)
+def test_what_needs_no_tensor_starts_without_torch(place: str) -> None:
     where = PACKAGE / place
     files = sorted(where.rglob("*.py")) if where.is_dir() else [where]
     assert files

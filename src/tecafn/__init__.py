@@ -39,17 +39,7 @@ def __getattr__(name: str) -> Any:
 
 
 def list_methods() -> list[dict[str, Any]]:
-    """Every registered method: name, summary, tasks, needs and paper."""
-    import tecafn.methods  # noqa: F401 - registers them
-    from tecafn.core.registry import METHODS
+    """Every registered method: name, summary, tasks, needs and paper. Needs no torch."""
+    from tecafn.experiments.shipped import list_methods as listed
 
-    return [
-        {
-            "name": name,
-            "summary": method.summary,
-            "tasks": list(method.tasks),
-            "needs": list(method.needs),
-            "paper": method.paper,
-        }
-        for name, method in METHODS.items()
-    ]
+    return listed()

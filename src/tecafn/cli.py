@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import signal
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -15,12 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
+from tecafn.console import legible_output, print_json, print_list, print_table
 from tecafn.core.errors import UserError
-
-_INTERRUPTED = 130
-_TERMINATED = 143
-# How long a process that is not the first waits with its complaint; see _complain.
-_GRACE_SECONDS = 3.0
+from tecafn.exits import (
+    INTERRUPTED,
+    TERMINATED,
+    Terminated,
+    complain,
+    is_out_of_memory,
+    lost_others,
+    out_of_memory,
+    raise_at_sigterm,
+    report_loss,
+)
 
 # Commands import what they need when they run: `tecafn --help` should not wait for torch.
 
@@ -58,21 +61,6 @@ def _speaks() -> bool:
     return launched().rank == 0
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
-
-
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*row)
-    print(title)  # as the table's own title it would be wrapped to the table's width
-    Console().print(table)
-
-
 def _print_evaluation(evaluation: Mapping[str, Any]) -> None:
     """Metrics with their intervals, then the pairs."""
     from tecafn.evaluation.metrics import METRIC_INFO, format_metric
@@ -97,7 +85,7 @@ def _print_evaluation(evaluation: Mapping[str, Any]) -> None:
         f"{evaluation['split']}: {evaluation['num_samples']} samples, "
         f"checkpoint chosen on {evaluation['chosen_on']}"
     )
-    _print_table(title, ["metric", "value", "95 % interval"], rows)
+    print_table(title, ["metric", "value", "95 % interval"], rows)
 
 
 def _summary(manifest: Mapping[str, Any]) -> str:
@@ -162,7 +150,7 @@ def data_check(
     options = ReadOptions(dataset=dataset, split=split, audio=audio, vision=vision)
     report = check(source, format=format, options=options)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
         print(report.render())
     if report.exit_code:
@@ -207,7 +195,8 @@ def train(
     quiet: QuietOption = False,
 ) -> None:
     """Train a method. The test split is never touched."""
-    from tecafn.experiments.config import find_config, load_config
+    from tecafn.experiments.config import load_config
+    from tecafn.experiments.shipped import find_config
 
     settings = load_config(find_config(config), overrides or ())
     if cross_validate is None:
@@ -263,7 +252,7 @@ def evaluate(
     if not _speaks():
         return
     if as_json:
-        _print_json(evaluation | ({"comparison": comparison} if comparison else {}))
+        print_json(evaluation | ({"comparison": comparison} if comparison else {}))
         return
     _print_evaluation(evaluation)
     if comparison:
@@ -273,7 +262,7 @@ def evaluate(
             for name, d in comparison["difference"].items()
         ]  # fmt: skip
         title = f"{run} minus {against}, paired"
-        _print_table(title, ["metric", "difference", "95 % interval", "p"], rows)
+        print_table(title, ["metric", "difference", "95 % interval", "p"], rows)
 
 
 def _evaluate_with_protocol(
@@ -294,7 +283,7 @@ def _evaluate_with_protocol(
         raise UserError(f"protocol {PROTOCOL} is about the test split, and compares nothing")
     outcome = peek_at_test(run, data=data, device=device)
     if as_json:
-        _print_json(outcome)
+        print_json(outcome)
         return
     print(f"WARNING: {WARNING}", file=sys.stderr)
     _print_evaluation(outcome)
@@ -366,7 +355,7 @@ def _print_comparison(summary: Mapping[str, Any]) -> None:
     from tecafn.report.comparison import notes, plain_table, reason_of_row
 
     columns, rows = plain_table(summary)
-    _print_table(f"{summary['data']['dataset']}, {summary['split']} split", columns, rows)
+    print_table(f"{summary['data']['dataset']}, {summary['split']} split", columns, rows)
     for row in summary["methods"]:
         if reason_of_row(row):
             print(f"{row['name']} was not trained: {reason_of_row(row)}")
@@ -397,19 +386,19 @@ def list_methods(as_json: JsonOption = False) -> None:
 
     methods = tecafn.list_methods()
     if as_json:
-        _print_json(methods)
+        print_json(methods)
         return
-    rows = [
-        [
-            m["name"],
-            m["summary"],
-            "" if len(m["tasks"]) > 1 else f"{m['tasks'][0]} only",
-            ", ".join(m["needs"]),
-            _short_citation(m["paper"]),
-        ]
-        for m in methods
-    ]
-    _print_table("methods", ["name", "what it does", "task", "needs", "paper"], rows)
+    print_list({method["name"]: _method_in_words(method) for method in methods})
+
+
+def _method_in_words(method: Mapping[str, Any]) -> list[str]:
+    """What it does; then whose it is, and what it takes."""
+    limits = [_short_citation(method["paper"])]
+    if len(method["tasks"]) == 1:
+        limits.append(f"{method['tasks'][0]} only")
+    if method["needs"]:
+        limits.append(f"needs: {', '.join(method['needs'])}")
+    return [method["summary"], "; ".join(filter(None, limits))]
 
 
 def _short_citation(paper: str) -> str:
@@ -428,117 +417,26 @@ def _short_citation(paper: str) -> str:
 @list_app.command("datasets")
 def list_datasets(as_json: JsonOption = False) -> None:
     """The formats that can be imported."""
-    from tecafn.data.readers import READERS
+    from tecafn.experiments.shipped import list_formats
 
-    formats = [{"format": name, "summary": reader.summary} for name, reader in READERS.items()]
+    formats = list_formats()
     if as_json:
-        _print_json(formats)
+        print_json(formats)
         return
-    _print_table("formats", ["format", "reads"], [[f["format"], f["summary"]] for f in formats])
+    print_list({each["format"]: [each["summary"]] for each in formats})
 
 
 @list_app.command("configs")
 def list_configs(as_json: JsonOption = False) -> None:
     """The configs that are shipped; `tecafn train` takes them by these names."""
-    from tecafn.experiments.config import configs_folder
+    from tecafn.experiments.shipped import configs_folder
 
     folder = configs_folder()
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.toml"))
     if as_json:
-        _print_json(names)
+        print_json(names)
     else:
         print("\n".join(names))
-
-
-class _Terminated(BaseException):
-    """SIGTERM: a launcher or a scheduler wants this process to end."""
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
-
-
-def _on_sigterm(action: signal.Handlers) -> None:
-    """From now on; a process that is not the command's own keeps what it had."""
-    if signal.getsignal(signal.SIGTERM) is _terminate:
-        signal.signal(signal.SIGTERM, action)
-
-
-def _complain(line: str) -> None:
-    """One line on stderr; of several processes the first is the one to say it.
-
-    The others most often have the same to say, and their launcher ends them as soon as the first
-    has gone. One that is still there after a while was alone with its trouble.
-    """
-    from tecafn.experiments.launched import launched
-
-    try:
-        started = launched()
-    except UserError:  # which is what is being said
-        started = None
-    if started and started.rank:
-        _on_sigterm(signal.SIG_DFL)
-        time.sleep(_GRACE_SECONDS)
-        line = f"rank {started.rank} of {started.num_processes}: {line}"
-    print(line, file=sys.stderr, flush=True)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Python's, torch's on a GPU, torch's on the CPU (which has no class of its own)."""
-    return (
-        isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "DefaultCPUAllocator: can't allocate memory" in str(error)
-    )
-
-
-def _out_of_memory(command: str) -> str:
-    if command == "train":
-        return (
-            "error: out of memory; lower training.batch_size (a larger training.accumulate makes "
-            "up for it) or max_text_tokens and begin a new run; where memory was short for a "
-            "while only, --resume goes on with this one"
-        )
-    return "error: out of memory; give it a machine, or a --device, with more"
-
-
-def _lost_others(error: BaseException) -> bool:
-    """Did a process of the same run go away, as its peers' network library puts it?"""
-    kind = type(error).__name__
-    # gloo raises plain RuntimeErrors; NCCL's and the store's are DistBackendError and the like.
-    return isinstance(error, RuntimeError) and ("gloo" in str(error) or kind.startswith("Dist"))
-
-
-def _who_died(seconds: float) -> str:
-    """Names the dead ranks, waiting for the system to notice them; empty if none is known."""
-    if "torch" not in sys.modules:
-        return ""
-    from tecafn.training.together import dead_peers
-
-    until = time.monotonic() + seconds
-    while not (dead := dead_peers()) and time.monotonic() < until:
-        time.sleep(0.05)
-    names = ", ".join(map(str, dead))
-    return names and (f"rank {names} has died" if len(dead) == 1 else f"ranks {names} have died")
-
-
-def _report_loss(command: str, *, seconds: float, otherwise: str) -> None:
-    """Say at once who is missing: the launcher is about to end this process, too."""
-    from tecafn.experiments.launched import launched
-
-    _on_sigterm(signal.SIG_IGN)
-    started = launched()
-    what = _who_died(seconds) or otherwise
-    how = "start it again"
-    if command == "train":
-        how = "the last checkpoint stands; go on with --resume"
-        if started.num_processes > 1:
-            how += f" and {started.num_processes} processes"
-    where = ""
-    if started.num_processes > 1:
-        where = f"rank {started.rank} of {started.num_processes}: "
-    print(f"{where}error: {what}; {how}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -548,53 +446,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
     can be mended), 130 (Ctrl-C) or 143 (SIGTERM). ``--debug``, anywhere, shows a traceback in
     place of the one line.
     """
+    with legible_output():
+        return _main(arguments)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
     command = given[0] if given else ""
     if arguments is None:  # else the process is somebody else's
-        signal.signal(signal.SIGTERM, _terminate)
+        raise_at_sigterm()
     try:
         code = app(args=given, prog_name="tecafn", standalone_mode=False)
         sys.stdout.flush()  # here, where it may fail, and not when the interpreter ends
     except UserError as error:
         if debug:
             raise
-        _complain(f"error: {' '.join(str(error).split())}")
+        complain(f"error: {' '.join(str(error).split())}")
         return 2
     except BrokenPipeError:
         # Whoever read our output has seen enough; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        code = _INTERRUPTED  # newer versions of typer give it as the exit code
-    except _Terminated:
-        _report_loss(command, seconds=0.2, otherwise="ended by SIGTERM")
-        return _TERMINATED
+        code = INTERRUPTED  # newer versions of typer give it as the exit code
+    except Terminated:
+        report_loss(command, seconds=0.2, otherwise="ended by SIGTERM")
+        return TERMINATED
     except Exception as error:
         # A wrong option or command; typer carries its own copy of click, or uses the installed one.
         explain = getattr(error, "format_message", None)
         if explain is not None:
             message = " ".join(explain().split())
             if message:  # a group without a command has printed its help
-                _complain(f"error: {message}")
+                complain(f"error: {message}")
             return 2
         if debug:
             raise
-        if _is_out_of_memory(error):
-            _complain(_out_of_memory(command))
+        if is_out_of_memory(error):
+            complain(out_of_memory(command))
             return 2
         if isinstance(error, OSError):
             # What nothing nearer explained: a full disk, a folder without permission.
             what = f"{error.filename}: " if error.filename else ""
-            _complain(f"error: {what}{' '.join(str(error.strerror or error).split())}")
+            complain(f"error: {what}{' '.join(str(error.strerror or error).split())}")
             return 2
-        if _lost_others(error):
-            _report_loss(command, seconds=1.0, otherwise="another process has died or is silent")
+        if lost_others(error):
+            report_loss(command, seconds=1.0, otherwise="another process has died or is silent")
             return 1
-        _complain(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
+        complain(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
         return 1
-    if code == _INTERRUPTED and _speaks():
+    if code == INTERRUPTED and _speaks():
         how = "the same command goes on" if command == "compare" else "a run goes on with --resume"
         print(f"interrupted; {how}", file=sys.stderr)
     return code if isinstance(code, int) else 0

@@ -21,9 +21,10 @@ from tecafn.evaluation.assessment import assess
 from tecafn.evaluation.hard_pairs import find_hard_pairs
 from tecafn.evaluation.significance import paired_difference
 from tecafn.experiments.cells import USAGE_FILE, Cell
-from tecafn.experiments.compare import Protocol, compare_methods, config_folder, plan
+from tecafn.experiments.compare import Protocol, compare_methods, plan
 from tecafn.experiments.config import load_config
 from tecafn.experiments.record import write_predictions, write_record
+from tecafn.experiments.shipped import config_folder
 
 MakeStore = Callable[..., Path]
 METHODS_COMPARED = ("concat", "tecafn")

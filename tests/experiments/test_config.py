@@ -16,12 +16,11 @@ from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.experiments.config import (
     RunConfig,
-    configs_folder,
-    find_config,
     load_config,
     parse_config,
     write_config,
 )
+from tecafn.experiments.shipped import configs_folder, find_config
 from tecafn.training.config import TrainingConfig
 
 SHIPPED = sorted(configs_folder().rglob("*.toml"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import DataInfo
-from tecafn.core.scheme import Scheme
+
+if TYPE_CHECKING:  # the names of methods and readers are looked up without torch, too
+    from tecafn.core.scheme import Scheme
 
 T = TypeVar("T")
 

@@ -28,7 +28,7 @@ from tecafn.evaluation.hard_pairs import (
 from tecafn.evaluation.metrics import METRIC_INFO, names_in_order
 from tecafn.evaluation.significance import holm_adjusted, paired_difference
 from tecafn.experiments.cells import Cell, CellRunner, Outcome, usage_of
-from tecafn.experiments.config import RunConfig, configs_folder, find_config, load_config
+from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.launched import launched
 from tecafn.experiments.record import (
     library_versions,
@@ -40,6 +40,7 @@ from tecafn.experiments.record import (
 )
 from tecafn.experiments.run import check_begun
 from tecafn.experiments.setup import check_needs
+from tecafn.experiments.shipped import config_folder
 from tecafn.layers.text_encoder import MINILM
 from tecafn.training.run_lock import run_lock
 
@@ -51,7 +52,6 @@ COMPARISON_FORMAT = 1
 AFTER_THE_ABSTRACT = "after the abstract"
 # Whose best value makes a method the best one, by task.
 PRIMARY = {"regression": "mae", "classification": "accuracy"}
-_EMBEDDED = "embedded-"
 _NO_CONFIG = "there is no config"
 
 
@@ -291,32 +291,6 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
 
 def _by_seed(entries: Sequence[Entry]) -> Iterable[tuple[Cell, ...]]:
     return zip(*(entry.cells for entry in entries if entry.cells), strict=True)
-
-
-def config_folder(configs: str | None, dataset: str) -> Path:
-    """The folder of a data set's configs.
-
-    Args:
-        configs: a path, or the name of a shipped folder; None = by the data set's name.
-        dataset: its name; the embedded corpus has the folder ``synthetic``.
-
-    Raises:
-        UserError: there is no such folder; the shipped ones are named.
-    """
-    shipped = configs_folder()
-    if configs is not None:
-        folder = Path(configs) if Path(configs).is_dir() else find_config(Path(configs))
-        folder = folder if folder.is_dir() else shipped / configs
-    else:
-        name = "synthetic" if dataset.startswith(_EMBEDDED) else dataset.replace("-", "_")
-        folder = shipped / name
-        if not folder.is_dir():  # cmu-mosi is known as mosi
-            folder = shipped / (name.partition("_")[2] or name)
-    if not folder.is_dir():
-        known = ", ".join(sorted(path.name for path in shipped.iterdir() if path.is_dir()))
-        what = f"no configs {configs!r}" if configs else f"no configs for the data set {dataset!r}"
-        raise UserError(f"{what}: name a folder with --configs, or a shipped one: {known}")
-    return folder
 
 
 def summarise(

@@ -173,19 +173,3 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
 def write_config(config: RunConfig, path: Path) -> None:
     """Write the full config, defaults included."""
     path.write_text(tomli_w.dumps(config.as_dict()), encoding="utf-8")
-
-
-def configs_folder() -> Path:
-    """Where the shipped configs lie: beside the package when installed, else in the checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "configs"
-    return installed if installed.is_dir() else package.parents[1] / "configs"
-
-
-def find_config(name: Path) -> Path:
-    """A config by path, or by its place among the shipped ones (``mosi/tecafn.toml``)."""
-    if name.exists():
-        return name
-    relative = Path(*name.parts[1:]) if name.parts[:1] == ("configs",) else name
-    shipped = configs_folder() / relative
-    return shipped if shipped.is_file() else name

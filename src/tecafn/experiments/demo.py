@@ -8,9 +8,10 @@ from typing import Any
 from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.data.synthetic import CorpusSpec, make_corpus
-from tecafn.experiments.config import configs_folder, load_config
+from tecafn.experiments.config import load_config
 from tecafn.experiments.record import read_record
 from tecafn.experiments.run import compare_runs, evaluate_run, train_run
+from tecafn.experiments.shipped import configs_folder
 
 TEXT_ALONE = 'modalities=["text"]'
 

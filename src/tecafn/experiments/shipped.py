@@ -1,0 +1,151 @@
+"""What ships with the package, found without torch: configs, methods, formats."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tecafn.core.errors import UserError
+from tecafn.core.registry import METHODS, Method
+
+_EMBEDDED = "embedded-"
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def configs_folder() -> Path:
+    """Where the shipped configs lie: beside the package when installed, else in the checkout."""
+    installed = _PACKAGE / "configs"
+    return installed if installed.is_dir() else _PACKAGE.parents[1] / "configs"
+
+
+def find_config(name: Path) -> Path:
+    """A config by path, or by its place among the shipped ones (``mosi/tecafn.toml``)."""
+    if name.exists():
+        return name
+    relative = Path(*name.parts[1:]) if name.parts[:1] == ("configs",) else name
+    shipped = configs_folder() / relative
+    return shipped if shipped.is_file() else name
+
+
+def config_folder(configs: str | None, dataset: str) -> Path:
+    """The folder of a data set's configs.
+
+    Args:
+        configs: a path, or the name of a shipped folder; None = by the data set's name.
+        dataset: its name; the embedded corpus has the folder ``synthetic``.
+
+    Raises:
+        UserError: there is no such folder; the shipped ones are named.
+    """
+    shipped = configs_folder()
+    if configs is not None:
+        folder = Path(configs) if Path(configs).is_dir() else find_config(Path(configs))
+        folder = folder if folder.is_dir() else shipped / configs
+    else:
+        name = "synthetic" if dataset.startswith(_EMBEDDED) else dataset.replace("-", "_")
+        folder = shipped / name
+        if not folder.is_dir():  # cmu-mosi is known as mosi
+            folder = shipped / (name.partition("_")[2] or name)
+    if not folder.is_dir():
+        known = ", ".join(sorted(path.name for path in shipped.iterdir() if path.is_dir()))
+        what = f"no configs {configs!r}" if configs else f"no configs for the data set {dataset!r}"
+        raise UserError(f"{what}: name a folder with --configs, or a shipped one: {known}")
+    return folder
+
+
+def list_methods() -> list[dict[str, Any]]:
+    """Every registered method: name, summary, tasks, needs and paper, in the order of names.
+
+    The registry is the truth. As long as nothing has loaded the shipped methods, what they
+    register is read from the source of their files, in a fiftieth of the time; a registration that
+    cannot be read in this way loads them all.
+    """
+    if "tecafn.methods" not in sys.modules:
+        try:
+            told = read_registrations(_PACKAGE / "methods", ("summary", "tasks", "needs", "paper"))
+            shipped = {name: Method(config=object, build=_never, **fields) for name, fields in told}
+        except ValueError:
+            import tecafn.methods  # noqa: F401 - registers them
+
+            shipped = {}
+    else:
+        shipped = {}
+    methods = {**METHODS, **shipped}
+    return [
+        {
+            "name": name,
+            "summary": methods[name].summary,
+            "tasks": list(methods[name].tasks),
+            "needs": list(methods[name].needs),
+            "paper": methods[name].paper,
+        }
+        for name in sorted(methods)
+    ]
+
+
+def _never(config: Any, info: Any) -> Any:
+    raise AssertionError("a method that was only read about is not built")
+
+
+def list_formats() -> list[dict[str, str]]:
+    """Every registered format, ``format`` and ``summary``, found as ``list_methods`` finds."""
+    if "tecafn.data.readers" not in sys.modules:
+        with suppress(ValueError):
+            told = dict(read_registrations(_PACKAGE / "data" / "readers", ("summary",)))
+            return [{"format": name, **told[name]} for name in sorted(told)]
+    from tecafn.data.readers import READERS
+
+    return [{"format": name, "summary": reader.summary} for name, reader in READERS.items()]
+
+
+def read_registrations(
+    folder: Path, fields: Collection[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the files of a folder register, read and not run.
+
+    Args:
+        folder: with one Python file per method or format, each with calls such as
+            ``METHODS.register("name", Method(summary="...", ...))`` at its end.
+        fields: the keywords that are wanted.
+
+    Returns:
+        Each name with those keywords that its registration has.
+
+    Raises:
+        ValueError: one of them is not a literal, or a call stands where it is not looked for.
+    """
+    for path in sorted(folder.glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        calls = list(re.finditer(r"\.register\(", text))
+        if not calls:
+            continue
+        # Registrations stand last in a file: what stands before them need not be parsed.
+        begin = text.rfind("\n", 0, calls[0].start()) + 1
+        try:
+            found = [_read_registration(node, fields) for node in ast.parse(text[begin:]).body]
+        except SyntaxError:
+            found = []
+        if len(found) != len(calls):
+            raise ValueError(f"{path.name}: a registration is not at the end of the file")
+        yield from found
+
+
+def _read_registration(node: ast.stmt, fields: Collection[str]) -> tuple[str, dict[str, Any]]:
+    match node:
+        case ast.Expr(
+            ast.Call(
+                func=ast.Attribute(value=ast.Name(), attr="register"),
+                args=[name, ast.Call(args=[], keywords=given)],
+                keywords=[],
+            )
+        ):
+            wanted = [(str(k.arg), k.value) for k in given if k.arg is None or k.arg in fields]
+            return str(ast.literal_eval(name)), {
+                key: ast.literal_eval(value) for key, value in wanted
+            }
+    raise ValueError(f"not a registration: {ast.unparse(node)}")
