@@ -70,8 +70,8 @@ def test_names_of_the_package_are_listed_without_torch() -> None:
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "configs"])
 def test_a_list_takes_no_longer_than_the_command_line_and_a_bit(what: str) -> None:
-    # Beside the help, which loads nothing, and in seconds of the processor: how long it takes by the
-    # clock says more about the machine and its neighbours.
+    # Beside the help, which loads nothing, and in seconds of the processor: those of the clock say
+    # more about the machine and its neighbours.
     def seconds(*arguments: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         run(*arguments)

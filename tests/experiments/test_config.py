@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,49 @@ def test_later_override_wins_and_the_rest_of_the_file_stays(toml: Any) -> None:
 )
 def test_wrong_override_is_one_line(toml: Any, override: str, named: str) -> None:
     with pytest.raises(UserError, match=named):
+        load_config(toml("seed = 3"), [override])
+
+
+@pytest.mark.parametrize(
+    ("alias", "name", "value", "read"),
+    [
+        ("text_encoder.trainable_layers", "num_trained_text_layers", "2", 2),
+        ("text_encoder.num_trained_layers", "num_trained_text_layers", "all", "all"),
+        ("text_encoder.source", "text_encoder", "some/folder", "some/folder"),
+        ("text_encoder.max_tokens", "max_text_tokens", "64", 64),
+    ],
+)
+def test_override_by_an_alias_reaches_the_key_and_says_its_name_once(
+    toml: Any, capsys: pytest.CaptureFixture[str], alias: str, name: str, value: str, read: Any
+) -> None:
+    from tecafn.experiments import config as module
+
+    module._aliases_said.clear()
+    path = toml('text_encoder = "minilm"')
+    for _ in range(2):
+        assert getattr(load_config(path, [f"{alias}={value}"]), name) == read
+    assert capsys.readouterr().err == f"note: --set {alias} is {name} here\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("max_epochs=2", "unknown key 'max_epochs': did you mean 'training.max_epochs'?"),
+        ("model.batch_size=2", "'model.batch_size': did you mean 'training.batch_size'?"),
+        ("training.dim=2", "unknown key 'training.dim': did you mean 'model.dim'?"),
+        ("training.seed=2", "unknown key 'training.seed': did you mean 'seed'?"),
+        ("training.epochs=2", "unknown key 'training.epochs': did you mean 'max_epochs'?"),
+        ("trainin.max_epochs=2", "key 'trainin.max_epochs': did you mean 'training.max_epochs'?"),
+        ("learning_rates.main=2", "did you mean 'training.learning_rates.main'?"),
+        ("text_encoder.layers=2", "a value, not a table; did you mean 'num_trained_text_layers'?"),
+        ("text_encoder.tokens=2", "a value, not a table; did you mean 'max_text_tokens'?"),
+    ],
+)
+def test_unknown_key_names_the_nearest_one_of_the_whole_config(
+    toml: Any, override: str, named: str
+) -> None:
+    # The file names no text encoder: what is left at its default is no table either.
+    with pytest.raises(UserError, match=re.escape(named)):
         load_config(toml("seed = 3"), [override])
 
 

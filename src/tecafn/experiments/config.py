@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
+import re
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +23,23 @@ from tecafn.core.info import TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.training.config import TrainingConfig
+
+# Keys as one writes them who takes the text encoder for a table, and what they are here.
+_ALIASES: Mapping[str, str] = {
+    "text_encoder.name": "text_encoder",
+    "text_encoder.source": "text_encoder",
+    "text_encoder.trainable_layers": "num_trained_text_layers",
+    "text_encoder.trained_layers": "num_trained_text_layers",
+    "text_encoder.num_trainable_layers": "num_trained_text_layers",
+    "text_encoder.num_trained_layers": "num_trained_text_layers",
+    "text_encoder.num_trained_text_layers": "num_trained_text_layers",
+    "text_encoder.max_tokens": "max_text_tokens",
+    "text_encoder.max_text_tokens": "max_text_tokens",
+    "text_encoder.learning_rate": "training.learning_rates.text_encoder",
+}
+_aliases_said: set[str] = set()
+# What has keys of its own; every other key of a config is a value.
+_TABLES = ("model", "training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,20 +145,87 @@ def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> RunConfig:
     if not isinstance(name, str):
         raise UserError(f"{where}: method must be a name, got {name!r}")
     method = METHODS[name]
-    model = _parse(method.config, tables.pop("model", {}), where=where, prefix="model.")
-    training = _parse(TrainingConfig, tables.pop("training", {}), where=where, prefix="training.")
-    shell: RunConfig = _parse(RunConfig, tables, where=where, prefix="")
-    return dataclasses.replace(shell, model=model, training=training)
+    tree = config_keys(name)
+    tables_of_config = (
+        (method.config, "model", tables.pop("model", {})),
+        (TrainingConfig, "training", tables.pop("training", {})),
+        (RunConfig, "", tables),
+    )
+    # All keys before all values: a key at the wrong place says more than what it lacks there.
+    for _, prefix, raw in reversed(tables_of_config):
+        _refuse_unknown(prefix, raw, tree, where)
+    model, training, shell = (
+        _parse(kind, raw, where=where, prefix=prefix) for kind, prefix, raw in tables_of_config
+    )
+    config: RunConfig = dataclasses.replace(shell, model=model, training=training)
+    return config
 
 
-def _parse(kind: type[Any], raw: Any, *, where: str, prefix: str) -> Any:
+def config_keys(method: str) -> tuple[str, ...]:
+    """Every key of a method's config, as ``--set`` takes it.
+
+    Example:
+        >>> [key for key in config_keys("tecafn") if "epochs" in key]
+        ['training.max_epochs', 'training.keep_improving_epochs']
+    """
+    tables = (("", RunConfig), ("model.", METHODS[method].config), ("training.", TrainingConfig))
+    return tuple(
+        prefix + field.name for prefix, kind in tables for field in dataclasses.fields(kind)
+    )
+
+
+def _refuse_unknown(prefix: str, raw: Any, tree: tuple[str, ...], where: str) -> None:
+    """Name the nearest key of the same table, or of another one where that is nearer."""
     if not isinstance(raw, Mapping):
-        raise UserError(f"{where}: {prefix.rstrip('.')} must be a table, got {raw!r}")
-    known = [f.name for f in dataclasses.fields(kind)]
+        raise UserError(f"{where}: {prefix} must be a table, got {raw!r}")
+    table = f"{prefix}." if prefix else ""
+    known = [k.removeprefix(table) for k in tree if k.rpartition(".")[0] == prefix]
     for key in raw:
-        if key not in known:
-            hint = nearest_known(key, known)
-            raise UserError(f"{where}: unknown key {prefix + key!r}: {hint}")
+        if key in known:
+            continue
+        nearest = nearest_key(table + key, tree)
+        hint = nearest_known(key, known)
+        if nearest and nearest.rpartition(".")[0] != prefix:
+            hint = f"did you mean {nearest!r}? known: {', '.join(sorted(known))}"
+        elif nearest:
+            hint = f"did you mean {nearest.removeprefix(table)!r}? " + hint.partition("? ")[2]
+        raise UserError(f"{where}: unknown key {table + key!r}: {hint}")
+
+
+def nearest_key(key: str, tree: Iterable[str]) -> str | None:
+    """The key of a config that somebody who wrote ``key`` may have meant.
+
+    Names are compared without their tables, by spelling and by their words; of a table that there
+    is not (``text_encoder.layers``) the name says something, too.
+
+    Example:
+        >>> nearest_key("max_epoch", ["seed", "training.max_epochs"])
+        'training.max_epochs'
+        >>> nearest_key("text_encoder.layers", ["num_trained_text_layers", "text_encoder"])
+        'num_trained_text_layers'
+    """
+    known = list(tree)
+    table, _, name = key.rpartition(".")
+    is_table = table in ("", *(each.rpartition(".")[0] for each in known))
+    words = set(re.split(r"[._]", name if is_table else key))
+
+    def likeness(other: str) -> float:
+        other_table, _, other_name = other.rpartition(".")
+        other_words = set(other_name.split("_"))
+        spelling = difflib.SequenceMatcher(None, name, other_name).ratio()
+        shared = 2 * len(words & other_words) / (len(words) + len(other_words))
+        return max(spelling, shared) + 0.05 * (table == other_table)
+
+    candidates = known
+    if not is_table:  # of a value that was taken for a table: what has a word in common with it
+        asked = set(re.split(r"[._]", table))
+        candidates = [k for k in known if asked & set(re.split(r"[._]", k)) and k != table]
+        candidates = candidates or known
+    best = max(candidates, key=likeness, default=None)
+    return best if best is not None and likeness(best) >= (0.6 if is_table else 0.5) else None
+
+
+def _parse(kind: type[Any], raw: Mapping[str, Any], *, where: str, prefix: str) -> Any:
     try:
         # As JSON, where strict still takes a list for a tuple and a name for an enum's member: no
         # text becomes a number, and no truth value either.
@@ -146,7 +233,9 @@ def _parse(kind: type[Any], raw: Any, *, where: str, prefix: str) -> Any:
         return pydantic.TypeAdapter(kind).validate_json(text, strict=True)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        place = (prefix + ".".join(str(part) for part in first["loc"][:1])).rstrip(".")
+        place = (
+            f"{prefix}." * bool(prefix) + ".".join(str(part) for part in first["loc"][:1])
+        ).rstrip(".")
         message = first["msg"].removeprefix("Value error, ")
         came = "" if first["type"] == "value_error" else f", got {first['input']!r}"
         raise UserError(f"{where}: {place + ': ' if place else ''}{message}{came}") from None
@@ -160,14 +249,37 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    *path, last = key.strip().split(".")
+    key = _without_alias(key.strip())
+    *path, last = key.split(".")
     table = raw
-    for part in path:
+    for place, part in enumerate(path):
         inner = table.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise UserError(f"--set {override!r}: {part!r} is a value, not a table")
+        # A value that this file leaves at its default is a value all the same.
+        if not isinstance(inner, dict) or (not place and part not in _TABLES):
+            raise UserError(f"--set {override!r}: {_no_table(part, key, raw)}")
         table = inner
     table[last] = value
+
+
+def _no_table(part: str, key: str, raw: Mapping[str, Any]) -> str:
+    """That ``part`` of ``key`` has no keys of its own, and which key was meant."""
+    method = raw.get("method", "tecafn")
+    tree = config_keys(method) if method in METHODS else ()
+    moved = [known for known in tree if known.rpartition(".")[2] == part and known != part]
+    nearest = moved[0] + key.removeprefix(part) if moved else nearest_key(key, tree)
+    what = f"{part!r} is a value, not a table"
+    if part != key.split(".")[0] or part in tree:
+        return f"{what}; did you mean {nearest!r}?" if nearest else what
+    return f"unknown key {key!r}" + (f": did you mean {nearest!r}?" if nearest else "")
+
+
+def _without_alias(key: str) -> str:
+    """The key's own name; that it was written otherwise is said once."""
+    name = _ALIASES.get(key, key)
+    if name != key and key not in _aliases_said:
+        _aliases_said.add(key)
+        print(f"note: --set {key} is {name} here", file=sys.stderr)
+    return name
 
 
 def write_config(config: RunConfig, path: Path) -> None:
