@@ -131,6 +131,9 @@ def data_import(
     options = ReadOptions(dataset=dataset, split=split, audio=audio, vision=vision)
     store = import_dataset(source, format=format, out=out, options=options)
     print(f"{out}: {_summary(store.manifest)}")
+    for kind in ("decision", "note", "warning"):
+        for sentence in store.manifest[f"{kind}s"]:
+            print(f"{kind}: {sentence}")
 
 
 @data_app.command("check")

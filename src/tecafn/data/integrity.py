@@ -184,6 +184,8 @@ class _Tally:
             yield IntegrityRow(level, "known defect", message)
         for warning in self._description.warnings:
             yield IntegrityRow("warning", "import", warning)
+        for decision in self._description.decisions:
+            yield IntegrityRow("info", "decision", decision)
         for note in self._description.notes:
             yield IntegrityRow("info", "note", note)
 

@@ -45,6 +45,7 @@ class Sample:
         start, end: seconds within the video.
         words: the words, pauses ("sp") included, one a frame where the source is word-aligned.
         word_intervals: (W, 2) seconds of each word within the video.
+        where: file, split and row that a reader took it from, for messages; not stored.
 
     Example:
         >>> Sample(
@@ -69,6 +70,7 @@ class Sample:
     end: float | None = None
     words: tuple[str, ...] | None = None
     word_intervals: NDArray[np.float32] | None = None
+    where: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ class DatasetDescription:
         num_classes: classes of a classification, else 1.
         aligned: do the modalities' frames correspond one to one?
         splits: the splits the source declares, even if it has no sample of them.
+        decisions: sentences for the user on what was decided about the source, each with its
+            grounds: which dataset it is, how its ids are read.
         notes: sentences for the user on what was done while reading.
         warnings: sentences on what may make a number wrong; shown last, where they are seen.
         source_format: the reader's name.
@@ -109,6 +113,7 @@ class DatasetDescription:
     num_classes: int = 1
     aligned: bool = False
     splits: tuple[str, ...] = SPLITS
+    decisions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     source_format: str = ""

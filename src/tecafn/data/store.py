@@ -152,7 +152,7 @@ class StoreWriter:
             for modality, width in description.widths.items()
         }
         self._rows: list[dict[str, Any]] = []
-        self._videos_by_id: dict[str, str] = {}
+        self._first_with_id: dict[str, tuple[str, str]] = {}  # its video, and where it stands
         self._splits: dict[str, dict[str, Any]] = {
             split: {"num_samples": 0, "num_labelled": 0, "videos": set()}
             for split in description.splits
@@ -161,6 +161,16 @@ class StoreWriter:
             m: {"nan_frames": 0, "inf_frames": 0, "empty_sequences": 0} for m in description.widths
         }
         self._words_timed = False
+        self._notes: list[str] = []
+        self._warnings: list[str] = []
+
+    def note(self, *sentences: str) -> None:
+        """Keep what was done beside the description's notes."""
+        self._notes += sentences
+
+    def warn(self, *sentences: str) -> None:
+        """Keep what is doubtful beside the description's warnings."""
+        self._warnings += sentences
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +198,7 @@ class StoreWriter:
 
         Raises:
             UserError: a label is NaN or infinite, a width differs from the description's, the
-                split is none of its, another video's clip has the same id, or the disk is full.
+                split is none of its, another sample has the same id, or the disk is full.
         """
         number = sum(counts["num_samples"] for counts in self._splits.values()) + 1
         what = f"sample {number}, {sample.id!r} ({sample.split})"
@@ -202,11 +212,18 @@ class StoreWriter:
                 raise UserError(
                     f"{what}: {name} is {value}; leave it empty if the sample is unlabelled"
                 )
-        if self._videos_by_id.setdefault(sample.id, sample.video) != sample.video:
+        where = sample.where or what
+        if sample.id in self._first_with_id:
+            video, first = self._first_with_id[sample.id]
+            if video != sample.video:
+                raise UserError(
+                    f"{where}: id {sample.id!r} must be of one video, got {sample.video!r} and "
+                    f"{video!r} ({first})"
+                )
             raise UserError(
-                f"{what}: id must be of one video, got {self._videos_by_id[sample.id]!r} "
-                f"and {sample.video!r}"
+                f"{where}: id {sample.id!r} must be of one sample, it is also that of {first}"
             )
+        self._first_with_id[sample.id] = (sample.video, where)
         unknown = set(sample.sequences) - set(self._shards)
         if unknown:
             raise UserError(f"{what}: the data set has no {', '.join(sorted(unknown))}")
@@ -301,8 +318,9 @@ class StoreWriter:
                 ],
             },
             "files": {p.relative_to(self._work).as_posix(): _hash(p) for p in files},
-            "notes": list(described.notes),
-            "warnings": list(described.warnings),
+            "decisions": list(described.decisions),
+            "notes": [*described.notes, *self._notes],
+            "warnings": [*described.warnings, *self._warnings],
             "repairs": {m.value: counts for m, counts in self._repairs.items()},
             "words_timed": self._words_timed,
         }
@@ -503,6 +521,7 @@ class Store:
             num_classes=int(manifest["num_classes"]),
             aligned=bool(manifest["aligned"]),
             splits=tuple(manifest["splits"]),
+            decisions=tuple(manifest.get("decisions", ())),
             notes=tuple(manifest["notes"]),
             warnings=tuple(manifest.get("warnings", ())),  # absent from stores of before
             source_format=manifest["source"]["format"],
