@@ -25,8 +25,9 @@ from tecafn.evaluation.hard_pairs import (
 from tecafn.evaluation.metrics import METRIC_INFO, format_metric
 from tecafn.evaluation.significance import Difference, paired_difference
 from tecafn.experiments.config import load_config
+from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.record import library_versions, read_predictions, read_record
-from tecafn.experiments.run import evaluate_run, train_run
+from tecafn.experiments.run import train_run
 from tecafn.experiments.shipped import find_config
 
 ROOT = Path(__file__).resolve().parents[1]

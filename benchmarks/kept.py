@@ -24,8 +24,8 @@ from common import RESULTS, ROOT
 from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.evaluation.evaluator import Predictions
+from tecafn.experiments.evaluate import prediction_rows
 from tecafn.experiments.record import read_predictions, write_predictions, write_record
-from tecafn.experiments.run import prediction_rows
 
 CELLS = RESULTS / "cells"
 RUNS = ROOT / "runs"

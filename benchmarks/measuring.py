@@ -17,8 +17,9 @@ from lightning_fabric import Fabric
 from tecafn.core.batch import Batch, BatchSource
 from tecafn.core.scheme import Scheme
 from tecafn.data.store import Store
+from tecafn.experiments import setup
 from tecafn.experiments.config import RunConfig
-from tecafn.experiments.setup import build_scheme, describe_data, open_fabric, prepare_batches
+from tecafn.experiments.setup import open_fabric
 from tecafn.training.events import EventLog
 from tecafn.training.trainer import Trainer
 
@@ -128,17 +129,14 @@ class Prepared:
 
 def prepare(config: RunConfig, store: Store, device: str = "cpu") -> Prepared:
     """What ``train_run`` does before the first step."""
-    fabric = open_fabric(device, config.training.precision)
     view = store.split("train")
-    info = describe_data(store, view, config)
-    scheme = build_scheme(config, info)
-    batches = prepare_batches(config, info, scheme, store, fabric.device)
+    prepared = setup.prepare(config, store, view, open_fabric(device, config.training.precision))
     return Prepared(
         config=config,
-        fabric=fabric,
-        scheme=scheme,
-        train=batches.loader(view, shuffle=True, labelled=True),
-        valid=batches.loader(store.split("valid"), shuffle=False, labelled=True),
+        fabric=prepared.fabric,
+        scheme=prepared.scheme,
+        train=prepared.batches.loader(view, shuffle=True, labelled=True),
+        valid=prepared.batches.loader(store.split("valid"), shuffle=False, labelled=True),
     )
 
 

@@ -22,7 +22,7 @@ from common import (
 )
 
 from tecafn.core.errors import UserError
-from tecafn.experiments.run import predict_run
+from tecafn.experiments.evaluate import predict_run
 
 SEEDS = (0, 1, 2)
 ROWS = (

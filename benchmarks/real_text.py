@@ -31,7 +31,7 @@ from tecafn.core.errors import UserError
 from tecafn.data.importing import import_dataset
 from tecafn.data.readers import ReadOptions
 from tecafn.data.store import Store
-from tecafn.experiments.run import predict_run
+from tecafn.experiments.evaluate import predict_run
 
 # Half the time of float32 on a CPU that multiplies bfloat16; scores stay in float32.
 SHARED = ("text_encoder=minilm", "training.precision=bf16-mixed", 'modalities=["text"]')

@@ -546,7 +546,7 @@ def test_permission_and_disk_errors_that_nobody_explained_are_one_line(
     tecafn_command: Command, tiny_run: Path, tiny_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As root nothing is forbidden, so the system's answer is made here.
-    import tecafn.experiments.run as run_module
+    import tecafn.experiments.evaluate as evaluate_module
 
     for error, named in (
         (PermissionError(13, "Permission denied", "some/place"), "some/place: Permission denied"),
@@ -556,7 +556,7 @@ def test_permission_and_disk_errors_that_nobody_explained_are_one_line(
         def fail(*arguments: Any, error: OSError = error, **options: Any) -> None:
             raise error
 
-        monkeypatch.setattr(run_module, "predict_source", fail)
+        monkeypatch.setattr(evaluate_module, "predict_source", fail)
         done = tecafn_command("predict", tiny_run, "--data", tiny_store, "--out", "p.csv")
         assert_one_line(done, named)
 

@@ -16,7 +16,8 @@ import pytest
 import tecafn
 from tecafn.data.store import Store
 from tecafn.experiments.config import load_config
-from tecafn.experiments.run import evaluate_run, predict_run, train_run
+from tecafn.experiments.evaluate import evaluate_run, predict_run
+from tecafn.experiments.run import train_run
 from tecafn.report.html import write_report
 
 RUNS = ("tecafn", "self_mm")

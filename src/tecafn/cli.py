@@ -244,7 +244,8 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a run; the first evaluation on test is kept and returned ever after."""
-    from tecafn.experiments.run import compare_runs, evaluate_run
+    from tecafn.experiments.evaluate import evaluate_run
+    from tecafn.experiments.paired import compare_runs
 
     if protocol is not None:
         _evaluate_with_protocol(protocol, run, data, split=split, against=against, device=device,
@@ -375,7 +376,7 @@ def predict(
     device: DeviceOption = "auto",
 ) -> None:
     """Predict a split, labelled or not."""
-    from tecafn.experiments.run import predict_run
+    from tecafn.experiments.evaluate import predict_run
 
     count = predict_run(run, data=data, split=split, out=out, device=device)
     if _speaks():

@@ -126,7 +126,7 @@ def _start(arguments: list[str], environment: dict[str, str], log: Path) -> Runn
 def _be_tecafn(arguments: list[str], environment: dict[str, str], log: Path) -> None:
     import torch
 
-    import tecafn.experiments.run as run_module
+    import tecafn.report.html as report_module
     from tecafn.cli import main
 
     # A suite that was started as a background job has inherited that Ctrl-C is ignored.
@@ -138,7 +138,7 @@ def _be_tecafn(arguments: list[str], environment: dict[str, str], log: Path) -> 
     torch.set_num_threads(1)
     os.fsync = lambda descriptor: None  # no test cuts the power
     # Drawing takes most of a tiny run's time.
-    run_module.write_report = lambda run: (run / "report.html").touch()  # type: ignore[assignment]
+    report_module.write_report = lambda run: (run / "report.html").touch()  # type: ignore[assignment]
     os.environ.update(environment)
     sys.argv = ["tecafn", *arguments]
     sys.exit(main())

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tecafn.experiments.cross_validation as cross_validation
+import tecafn.experiments.fit as fit_module
+import tecafn.experiments.setup as preparing
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
@@ -22,8 +23,8 @@ from tecafn.data.loader import BatchLoader
 from tecafn.data.store import SplitView, Store
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.cross_validation import cross_validate_run, video_folds
+from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.record import read_predictions, read_record
-from tecafn.experiments.run import evaluate_run
 
 CrossValidate = Callable[..., dict[str, Any]]
 
@@ -116,7 +117,7 @@ def quick() -> Iterator[None]:
     """Neither waits for the disk nor draws."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda descriptor: None)
-        patch.setattr("tecafn.experiments.run.write_report", lambda run: run / "report.html")
+        patch.setattr("tecafn.report.html.write_report", lambda run: run / "report.html")
         yield
 
 
@@ -135,7 +136,7 @@ def finished(
 ) -> tuple[Path, Seen]:
     """A finished cross-validation, and what it looked at."""
     out, seen = tmp_path_factory.mktemp("cv") / "run", Seen()
-    build, describe = cross_validation.build_scheme, cross_validation.describe_data
+    build, describe = preparing.build_scheme, preparing.describe_data
     split = Store.split
 
     def building(config: RunConfig, info: DataInfo) -> Scheme:
@@ -152,8 +153,8 @@ def finished(
         return split(self, name)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_validation, "build_scheme", building)
-        patch.setattr(cross_validation, "describe_data", describing)
+        patch.setattr(preparing, "build_scheme", building)
+        patch.setattr(preparing, "describe_data", describing)
         patch.setattr(Store, "split", splitting)
         cross_validate(out)
     return out, seen
@@ -230,7 +231,7 @@ def test_a_folds_predictions_come_from_its_own_network(
         row["id"]: float(row["prediction"])
         for row in read_predictions(out / "predictions" / "out-of-fold.csv")
     }
-    tokenizer = cross_validation.prepare_batches(
+    tokenizer = preparing.prepare_batches(
         load_config(out / "config.toml"),
         seen.schemes[0][1],
         seen.schemes[0][0],
@@ -274,12 +275,12 @@ def test_resume_trains_unfinished_folds_alone_and_ends_the_same(
     shutil.rmtree(out / "fold-02")
     trained = []
 
-    class Watched(cross_validation.Trainer):  # type: ignore[misc]
+    class Watched(fit_module.Trainer):  # type: ignore[misc]
         def fit(self, *arguments: Any, **options: Any) -> Any:
             trained.append(self._run_dir.name)
             return super().fit(*arguments, **options)
 
-    monkeypatch.setattr(cross_validation, "Trainer", Watched)
+    monkeypatch.setattr(fit_module, "Trainer", Watched)
     with pytest.raises(UserError, match="holds a run already"):
         cross_validate(out)
     cross_validate(out, resume=True)

@@ -33,7 +33,7 @@ OFTEN = ["--set", "training.checkpoint_every_steps=2"]
 def _without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a tiny run's time."""
     monkeypatch.setattr(
-        "tecafn.experiments.run.write_report", lambda run: (run / "report.html").touch()
+        "tecafn.report.html.write_report", lambda run: (run / "report.html").touch()
     )
 
 
@@ -377,7 +377,7 @@ def test_prediction_out_of_memory_is_one_line(
     def allocate(*arguments: Any, **options: Any) -> Any:
         return torch.empty(1 << 46, dtype=torch.uint8)
 
-    monkeypatch.setattr("tecafn.experiments.run.predict_source", allocate)
+    monkeypatch.setattr("tecafn.experiments.evaluate.predict_source", allocate)
     command = [
         "predict",
         tiny_run,
@@ -422,18 +422,20 @@ def test_run_that_ended_while_the_second_one_started_is_not_written_over(
 def test_evaluation_waits_for_another_that_writes_and_takes_its_answer(
     tiny_run: Path, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tecafn.experiments.run as run_module
+    import tecafn.experiments.evaluate as evaluate_module
 
     out = shutil.copytree(tiny_run, tmp_path / "run")
-    predict = run_module.predict_source
+    predict = evaluate_module.predict_source
     first: list[dict[str, Any]] = []
 
     def overtaken(*arguments: Any, **options: Any) -> Any:
         answers = predict(*arguments, **options)
-        monkeypatch.setattr(run_module, "predict_source", predict)
-        first.append(run_module.evaluate_run(out, data=tiny_store, device="cpu"))
-        monkeypatch.setattr(run_module, "write_record", os.abort)  # must not write a second time
+        monkeypatch.setattr(evaluate_module, "predict_source", predict)
+        first.append(evaluate_module.evaluate_run(out, data=tiny_store, device="cpu"))
+        monkeypatch.setattr(
+            evaluate_module, "write_record", os.abort
+        )  # must not write a second time
         return answers
 
-    monkeypatch.setattr(run_module, "predict_source", overtaken)
-    assert run_module.evaluate_run(out, data=tiny_store, device="cpu") == first[0]
+    monkeypatch.setattr(evaluate_module, "predict_source", overtaken)
+    assert evaluate_module.evaluate_run(out, data=tiny_store, device="cpu") == first[0]

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from tecafn.cli import app
 from tecafn.core.errors import UserError
+from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.peeking import peek_at_test
 from tecafn.experiments.record import read_record
-from tecafn.experiments.run import evaluate_run
 
 KEEP = (
     "training.keep_improving_epochs=true",

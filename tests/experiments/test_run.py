@@ -19,13 +19,16 @@ import numpy as np
 import pytest
 import torch
 
-import tecafn.experiments.run as run_module
+import tecafn.experiments.evaluate as evaluate_module
+import tecafn.experiments.fit as fit_module
 from tecafn.core.errors import UserError
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.metrics import sentiment_metrics
 from tecafn.experiments.config import load_config
+from tecafn.experiments.evaluate import evaluate_run, predict_run
+from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.record import file_hash, read_predictions, read_record, write_record
-from tecafn.experiments.run import compare_runs, evaluate_run, predict_run, train_run
+from tecafn.experiments.run import train_run
 from tecafn.serving.predictor import load
 
 TrainTiny = Callable[..., dict[str, Any]]
@@ -43,7 +46,7 @@ def run(tiny_run: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a tiny run's time."""
-    monkeypatch.setattr(run_module, "write_report", lambda run: run / "report.html")
+    monkeypatch.setattr("tecafn.report.html.write_report", lambda run: run / "report.html")
 
 
 def num_steps(run: Path) -> int:
@@ -222,7 +225,7 @@ def test_finished_run_is_left_as_it_is_by_a_resume(
     run: Path, tiny_store: Path, tiny_toml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path: file_hash(path) for path in run.rglob("*") if path.is_file()}
-    monkeypatch.setattr(run_module, "Trainer", None)
+    monkeypatch.setattr(fit_module, "Trainer", None)
     record = train_run(
         load_config(tiny_toml), data=tiny_store, out=run, resume=True, device="cpu", progress=False
     )
@@ -248,7 +251,7 @@ def test_record_appears_only_with_its_validation(
         raise RuntimeError("killed here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "assess_view", fail)
+        patch.setattr(evaluate_module, "assess_view", fail)
         with pytest.raises(RuntimeError, match="killed here"):
             train_tiny("run")
     assert not (tmp_path / "run" / "record.json").exists()
@@ -291,7 +294,7 @@ def test_resume_on_other_data_is_refused(
 def test_run_that_failed_before_its_first_checkpoint_does_not_block_its_directory(
     train_tiny: TrainTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "write_report", lambda run: run / "report.html")
+    monkeypatch.setattr("tecafn.report.html.write_report", lambda run: run / "report.html")
     with pytest.raises(UserError, match="mian"):
         train_tiny("run", "training.learning_rates={mian = 1e-3}")
     train_tiny("run", "training.learning_rates={main = 1e-3}")
@@ -404,8 +407,8 @@ def test_first_test_evaluation_is_kept_and_returned_without_running_the_network(
     def fail(*arguments: Any, **options: Any) -> None:
         raise AssertionError("the network was run again")
 
-    monkeypatch.setattr(run_module, "predict_source", fail)
-    monkeypatch.setattr(run_module, "load", fail)
+    monkeypatch.setattr(evaluate_module, "predict_source", fail)
+    monkeypatch.setattr(evaluate_module, "load", fail)
     assert evaluate_run(run, data=tiny_store, split="test", device="cpu") == first
 
 

@@ -234,10 +234,9 @@ def test_cached_and_uncached_training_give_the_same_predictions(
     computed: list[int],
     trained: int,
 ) -> None:
-    import tecafn.experiments.run as run_module
     import tecafn.experiments.setup as setup
 
-    monkeypatch.setattr(run_module, "write_report", lambda run: run / "report.html")
+    monkeypatch.setattr("tecafn.report.html.write_report", lambda run: run / "report.html")
     data = make_store(tmp_path / "store")
     overrides = (f"num_trained_text_layers={trained}", "training.learning_rate=0.01")
     train_tiny("cached", *overrides, data=data)

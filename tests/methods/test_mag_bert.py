@@ -19,7 +19,8 @@ from tecafn.core.info import DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.data import DatasetDescription, Sample, Store, StoreWriter
 from tecafn.experiments.config import load_config
-from tecafn.experiments.run import evaluate_run, predict_run, train_run
+from tecafn.experiments.evaluate import evaluate_run, predict_run
+from tecafn.experiments.run import train_run
 from tecafn.methods.mag_bert import MAGBERT, AdaptationGate, MAGBERTConfig
 from tecafn.serving.predictor import load
 from tecafn.testing import MethodCase, _double, method_case

@@ -21,8 +21,8 @@ from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.core.weights import save_module
 from tecafn.data.store import SplitView, Store
+from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.record import read_predictions
-from tecafn.experiments.run import evaluate_run
 from tecafn.serving.predictor import ModelDefinition, Predictor, load, load_export
 
 pytestmark = pytest.mark.usefixtures("no_fsync")

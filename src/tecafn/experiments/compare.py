@@ -38,7 +38,7 @@ from tecafn.experiments.record import (
     source_commit,
     write_text_atomically,
 )
-from tecafn.experiments.run import check_begun
+from tecafn.experiments.run_folder import check_begun
 from tecafn.experiments.setup import check_needs
 from tecafn.experiments.shipped import config_folder
 from tecafn.layers.text_encoder import MINILM

@@ -4,44 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-import tecafn
-from tecafn.core.batch import BatchSource
 from tecafn.core.errors import UserError
-from tecafn.core.registry import METHODS
-from tecafn.core.scheme import Scheme
-from tecafn.data.store import Store
-from tecafn.evaluation.evaluator import Predictions, predict_source, validation_metrics
+from tecafn.data.store import SplitView, Store
+from tecafn.evaluation.evaluator import Predictions
 from tecafn.experiments.config import RunConfig
-from tecafn.experiments.record import (
-    FORMAT_VERSION,
-    library_versions,
-    now,
-    source_commit,
-    write_predictions,
-    write_record,
-)
-from tecafn.experiments.run import (
+from tecafn.experiments.evaluate import assess_view, prediction_rows
+from tecafn.experiments.fit import fit
+from tecafn.experiments.record import now, write_predictions, write_record
+from tecafn.experiments.run_folder import (
     FOLD_RESULT,
-    assess_view,
-    describe_store,
     finished_record,
     hold,
-    prediction_rows,
+    new_record,
     write_beginning,
 )
-from tecafn.experiments.setup import build_scheme, describe_data, open_fabric, prepare_batches
-from tecafn.training.events import EventLog
+from tecafn.experiments.setup import open_fabric, prepare, say_what_is_absent
 from tecafn.training.together import on_rank_0
-from tecafn.training.trainer import Trainer
 
 OUT_OF_FOLD = "out-of-fold"
 
@@ -147,106 +135,23 @@ def cross_validate_run(
         pool = store.labelled_pool()
         folds = video_folds(pool.videos, num_folds=num_folds, seed=config.seed)
         on_rank_0(lambda: write_beginning(out, config, begun_with))
-        scores = np.full(len(pool), np.nan)
-        classes = np.zeros(len(pool), np.int64)
         results = []
         for number, fold in enumerate(folds):
             folder = out / f"fold-{number:02d}"
-            done = folder / FOLD_RESULT
-            if not on_rank_0(done.exists):
-                train, valid, held_out = (
-                    pool.subset(rows) for rows in (fold.train, fold.valid, fold.held_out)
-                )
-                info = describe_data(store, train, config)
-                scheme = build_scheme(config, info)
-                batches = prepare_batches(config, info, scheme, store, fabric.device)
-
-                def validate(
-                    scheme: Scheme, source: BatchSource, task: Any = info.task
-                ) -> dict[str, float]:
-                    predictions = predict_source(
-                        scheme.predict, source, device=fabric.device, task=task
-                    )
-                    return validation_metrics(predictions, task)
-
-                with EventLog(folder, tensorboard=False) as events:
-                    fitted = Trainer(
-                        config.training,
-                        fabric=fabric,
-                        run_dir=folder,
-                        seed=config.seed,
-                        events=events,
-                        progress=progress,
-                    ).fit(
-                        scheme,
-                        batches.loader(train, whole=pool, shuffle=True, labelled=True),
-                        batches.loader(valid, whole=pool, shuffle=False, labelled=True),
-                        validate=validate,
-                        resume=resume,
-                    )
-                answers = predict_source(
-                    scheme.predict,
-                    batches.loader(held_out, whole=pool, shuffle=False, labelled=True),
-                    device=fabric.device,
-                    task=info.task,
-                )
-                chosen = answers.predictions if answers.classes is None else answers.classes
-                result = {
-                    "predictions": answers.predictions,
-                    "classes": chosen.astype(np.int64),
-                    "best_epoch": fitted.best_epoch,
-                    "epochs": fitted.epochs,
-                    "seconds": fitted.seconds,
-                    "monitor_value": fitted.monitor_value,
-                }
-                on_rank_0(partial(_save_atomically, done, **result))
-            saved = on_rank_0(partial(_close_fold, done))
-            scores[fold.held_out] = saved["predictions"]
-            classes[fold.held_out] = saved["classes"]
-            results.append(
-                {
-                    "fold": number,
-                    "num_train": len(fold.train),
-                    "num_valid": len(fold.valid),
-                    "num_held_out": len(fold.held_out),
-                    "epochs": int(saved["epochs"]),
-                    "best_epoch": int(saved["best_epoch"]),
-                    "monitor_value": float(saved["monitor_value"]),
-                    "seconds": round(float(saved["seconds"]), 1),
-                }
-            )
-        predictions = Predictions(
-            ids=tuple(pool.ids),
-            index=np.arange(len(pool)),
-            predictions=scores,
-            labels=np.asarray(pool.labels, np.float64),
-            classes=classes if pool.task == "classification" else None,
-        )
+            if not on_rank_0((folder / FOLD_RESULT).exists):
+                _run_fold(config, store, pool, fold, folder, fabric, resume, progress)
+            results.append(on_rank_0(partial(_close_fold, folder)))
+        predictions = _together(pool, folds, results)
 
         def finish() -> dict[str, Any]:
-            record = {
-                "format_version": FORMAT_VERSION,
-                "tecafn_version": tecafn.__version__,
+            record = new_record(config, store, folds=_describe_folds(folds, results))
+            record["evaluations"][OUT_OF_FOLD] = {
+                "split": OUT_OF_FOLD,
+                "chosen_on": "validation videos of each fold",
+                "data_hash": store.content_hash,
+                "weights_hash": None,
                 "created": now(),
-                "method": config.method,
-                "paper": METHODS[config.method].paper,
-                "config": config.as_dict(),
-                "seed": config.seed,
-                "commit": source_commit(),
-                "versions": library_versions(),
-                "data": describe_store(store),
-                "folds": results,
-                "evaluations": {
-                    OUT_OF_FOLD: {
-                        "split": OUT_OF_FOLD,
-                        "chosen_on": "validation videos of each fold",
-                        "data_hash": store.content_hash,
-                        "weights_hash": None,
-                        "created": now(),
-                        **assess_view(pool, predictions),
-                    }
-                },
-                "comparisons": [],
+                **assess_view(pool, predictions),
             }
             write_predictions(
                 out / "predictions" / f"{OUT_OF_FOLD}.csv", prediction_rows(pool, predictions)
@@ -257,10 +162,85 @@ def cross_validate_run(
         return on_rank_0(finish)
 
 
-def _close_fold(done: Path) -> dict[str, Any]:
+def _run_fold(
+    config: RunConfig,
+    store: Store,
+    pool: SplitView,
+    fold: Fold,
+    folder: Path,
+    fabric: Fabric,
+    resume: bool,
+    progress: bool,
+) -> None:
+    """Train one fold's network and write what it says of the videos that it did not see."""
+    train, valid, held_out = (pool.subset(rows) for rows in (fold.train, fold.valid, fold.held_out))
+    prepared = prepare(config, store, train, fabric)
+    if folder.name == "fold-00":
+        say_what_is_absent(config, prepared.info)
+    loader = partial(prepared.batches.loader, whole=pool, labelled=True)
+    fitted = fit(
+        prepared,
+        loader(train, shuffle=True),
+        loader(valid, shuffle=False),
+        folder,
+        resume=resume,
+        progress=progress,
+        tensorboard=False,
+    )
+    answers = fitted.predict(loader(held_out, shuffle=False))
+    chosen = answers.predictions if answers.classes is None else answers.classes
+    result = {
+        "predictions": answers.predictions,
+        "classes": chosen.astype(np.int64),
+        "best_epoch": fitted.result.best_epoch,
+        "epochs": fitted.result.epochs,
+        "seconds": fitted.result.seconds,
+        "monitor_value": fitted.result.monitor_value,
+    }
+    on_rank_0(partial(_save_atomically, folder / FOLD_RESULT, **result))
+
+
+def _together(
+    pool: SplitView, folds: Sequence[Fold], results: Sequence[Mapping[str, Any]]
+) -> Predictions:
+    """The folds' predictions in the order of ``pool``."""
+    scores = np.full(len(pool), np.nan)
+    classes = np.zeros(len(pool), np.int64)
+    for fold, result in zip(folds, results, strict=True):
+        scores[fold.held_out] = result["predictions"]
+        classes[fold.held_out] = result["classes"]
+    return Predictions(
+        ids=tuple(pool.ids),
+        index=np.arange(len(pool)),
+        predictions=scores,
+        labels=np.asarray(pool.labels, np.float64),
+        classes=classes if pool.task == "classification" else None,
+    )
+
+
+def _describe_folds(
+    folds: Sequence[Fold], results: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """What the record says of each fold."""
+    return [
+        {
+            "fold": number,
+            "num_train": len(fold.train),
+            "num_valid": len(fold.valid),
+            "num_held_out": len(fold.held_out),
+            "epochs": int(result["epochs"]),
+            "best_epoch": int(result["best_epoch"]),
+            "monitor_value": float(result["monitor_value"]),
+            "seconds": round(float(result["seconds"]), 1),
+        }
+        for number, (fold, result) in enumerate(zip(folds, results, strict=True))
+    ]
+
+
+def _close_fold(folder: Path) -> dict[str, Any]:
     """A fold's result; its weights are not what a cross-validation is for."""
-    shutil.rmtree(done.parent / "checkpoints", ignore_errors=True)
-    with np.load(done) as saved:
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    with np.load(folder / FOLD_RESULT) as saved:
         return dict(saved)
 
 

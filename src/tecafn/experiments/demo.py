@@ -9,8 +9,10 @@ from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.data.synthetic import CorpusSpec, make_corpus
 from tecafn.experiments.config import load_config
+from tecafn.experiments.evaluate import evaluate_run
+from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.record import read_record
-from tecafn.experiments.run import compare_runs, evaluate_run, train_run
+from tecafn.experiments.run import train_run
 from tecafn.experiments.shipped import configs_folder
 
 TEXT_ALONE = 'modalities=["text"]'

@@ -17,13 +17,11 @@ from tecafn.core.errors import UserError
 from tecafn.core.parallel import world_size
 from tecafn.core.registry import METHODS
 from tecafn.core.weights import load_module
-from tecafn.data.loader import BatchLoader
 from tecafn.data.store import Store
-from tecafn.evaluation.evaluator import predict_source
+from tecafn.experiments.evaluate import assess_view, open_run
 from tecafn.experiments.record import now, read_record, write_record
-from tecafn.experiments.run import assess_view, check_widths
-from tecafn.experiments.setup import open_fabric, usable_modalities
-from tecafn.serving.predictor import EXPORT_FOLDER, TEXT_ENCODER_FOLDER, Predictor, load
+from tecafn.experiments.setup import open_fabric
+from tecafn.serving.predictor import EXPORT_FOLDER, TEXT_ENCODER_FOLDER, Predictor
 from tecafn.training.checkpoint import Checkpoints
 from tecafn.training.run_lock import run_lock
 
@@ -57,40 +55,27 @@ def peek_at_test(run: Path, *, data: Path, device: str = "auto") -> dict[str, An
         )
     if record["data"]["task"] != "regression":
         raise UserError(f"protocol {PROTOCOL} is by MAE; {run} is a {record['data']['task']}")
-    store = Store.open(data)
-    view = store.split("test")
+    view = Store.open(data).split("test")
     if not view.labelled.all():
         raise UserError(f"protocol {PROTOCOL} needs labels in the test split of {data}")
     fabric = open_fabric(device, "32-true")
     if world_size() > 1:
         raise UserError(f"protocol {PROTOCOL} runs in one process, got {world_size()}")
-    exported = load(run)
-    check_widths(exported, store)
-    source = BatchLoader(
-        view,
-        modalities=usable_modalities(exported.definition.info),
-        batch_size=64,
-        seed=0,
-        shuffle=False,
-        text=exported.tokenizer,
-    )
-    epochs = _epochs_by_step(run)
+    opened = open_run(run, data, "test", fabric)
+    checkpoints, epochs = Checkpoints(run / "checkpoints"), _epochs_by_step(run)
+    precision = record["config"]["training"]["precision"]
     assessed: list[dict[str, Any]] = []
-    for path in Checkpoints(run / "checkpoints").best_paths():
-        weights = path / "scheme.safetensors"
-        precision = record["config"]["training"]["precision"]
-        predictor = _with_weights_of(weights, exported, run, precision=precision)
-        predictor.to(fabric.device)
-        predictions = predict_source(
-            predictor.network_prediction, source, device=fabric.device, task=view.task
-        )
-        assessed.append({"epoch": epochs[int(path.name)], **assess_view(view, predictions)})
+    for step in checkpoints.best_steps():
+        weights = checkpoints.weights_of(step)
+        predictor = _with_weights_of(weights, opened.predictor, run, precision=precision)
+        predictions = opened.predict(predictor.to(fabric.device))
+        assessed.append({"epoch": epochs[step], **assess_view(view, predictions)})
     chosen = min(assessed, key=lambda assessment: float(assessment["metrics"]["mae"]))
     outcome = {
         "warning": WARNING,
         "split": "test",
         "chosen_on": "test",
-        "data_hash": store.content_hash,
+        "data_hash": opened.store.content_hash,
         "created": now(),
         "looks": [{"epoch": a["epoch"], "test_mae": a["metrics"]["mae"]} for a in assessed],
         **chosen,

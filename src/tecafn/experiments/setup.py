@@ -244,6 +244,43 @@ def num_positions(encoder: TextEncoder) -> int:
     return positions
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """An untrained scheme with its batches.
+
+    Args:
+        config: what both were made after.
+        fabric: with the device.
+        info: what the scheme knows of the data.
+        scheme: not trained yet.
+        batches: makes the loaders that go with it.
+    """
+
+    config: RunConfig
+    fabric: Fabric
+    info: DataInfo
+    scheme: Scheme
+    batches: Batches
+
+
+def prepare(config: RunConfig, store: Store, train_view: SplitView, fabric: Fabric) -> Prepared:
+    """From a config and a store to a scheme and its batches.
+
+    Args:
+        config: of the run.
+        store: its data.
+        train_view: whose frames are standardised with.
+        fabric: with the device.
+
+    Raises:
+        UserError: config, method and data do not fit one another.
+    """
+    info = describe_data(store, train_view, config)
+    scheme = build_scheme(config, info)
+    batches = prepare_batches(config, info, scheme, store, fabric.device)
+    return Prepared(config, fabric, info, scheme, batches)
+
+
 def prepare_batches(
     config: RunConfig, info: DataInfo, scheme: Scheme, store: Store, device: torch.device
 ) -> Batches:

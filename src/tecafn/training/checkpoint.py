@@ -123,18 +123,34 @@ class Checkpoints:
             int(path.name) for path in (self._folder / "best").glob("*") if path.name.isdigit()
         )
 
-    def best_paths(self) -> list[Path]:
-        """Where the schemes of the epochs that were the best lie, as far as kept, oldest first.
+    def best_steps(self) -> list[int]:
+        """Steps at which epochs ended that were the best, as far as kept, oldest first.
 
         Raises:
-            UserError: one of them is broken.
+            UserError: the weights of one of them are broken.
         """
-        paths = [self.best_path(step) for step in self._best_steps()]
-        for path in paths:
-            defect = _defect(path, (_SCHEME,))
+        steps = self._best_steps()
+        for step in steps:
+            defect = _defect(self.best_path(step), (_SCHEME,))
             if defect:
-                raise UserError(f"the weights {path} are broken: {defect}")
-        return paths
+                raise UserError(f"the weights {self.best_path(step)} are broken: {defect}")
+        return steps
+
+    def weights_of(self, step: int) -> Path:
+        """The file with the scheme of the best epoch that ended at ``step``."""
+        return self.best_path(step) / _SCHEME
+
+    def drop_all_but_best(self) -> None:
+        """Remove what only a resume needs: optimizer states are twice a network's size.
+
+        The scheme of the best epoch stays; with ``keep_every_best``, of every epoch that was.
+        """
+        steps = self._best_steps()
+        kept = {self.best_path(s) for s in (steps if self._keep_every_best else steps[-1:])}
+        best = self._folder / "best"
+        for folder in [*self._folder.glob("*"), *best.glob("*")]:
+            if folder != best and folder not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of ``step`` lies."""

@@ -1,0 +1,288 @@
+"""A saved network on a split: its metrics, its predictions. The only place that opens a run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning_fabric import Fabric
+
+from tecafn.core.errors import UserError
+from tecafn.data.loader import BatchLoader
+from tecafn.data.store import SplitView, Store
+from tecafn.evaluation.assessment import assess
+from tecafn.evaluation.evaluator import Predictions, predict_source
+from tecafn.experiments.record import (
+    file_hash,
+    now,
+    read_record,
+    write_predictions,
+    write_record,
+)
+from tecafn.experiments.run_folder import write_report
+from tecafn.experiments.setup import (
+    check_needs,
+    open_fabric,
+    token_frames,
+    usable_modalities,
+)
+from tecafn.serving.predictor import EXPORT_FOLDER, WEIGHTS_FILE, Predictor, load
+from tecafn.training.run_lock import run_lock
+from tecafn.training.together import on_rank_0
+
+# Another evaluation of the same run writes for a moment only.
+_PATIENCE_SECONDS = 60.0
+_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A trained network beside the split that it shall predict.
+
+    Args:
+        predictor: the network, on the device it predicts on.
+        store: the data set of the split.
+        view: the split.
+        source: its batches, with all that the network's method needs.
+    """
+
+    predictor: Predictor
+    store: Store
+    view: SplitView
+    source: BatchLoader
+
+    def predict(self, predictor: Predictor | None = None) -> Predictions:
+        """Predict the split.
+
+        Args:
+            predictor: the same network with other weights; None = the opened one.
+        """
+        predictor = predictor or self.predictor
+        return predict_source(
+            predictor.network_prediction,
+            self.source,
+            device=predictor.device,
+            task=self.view.task,
+        )
+
+
+def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
+    """Load a run's network and the batches of one split that suit it.
+
+    Whatever predicts with a saved network goes through here, so that all of them hand it the same
+    batches.
+
+    Args:
+        run: a run's directory, or an exported model.
+        data: a store.
+        split: of the store.
+        fabric: whose device the network moves to.
+
+    Raises:
+        UserError: one of them cannot be read, or the data do not fit the network.
+    """
+    predictor, store = load(run), Store.open(data)
+    view = store.split(split)
+    check_widths(predictor, store)
+    definition = predictor.definition
+    encoder = definition.info.text_encoder.source
+    check_needs(definition.method, store, view, text_encoder=encoder)
+    predictor.to(fabric.device)
+    source = BatchLoader(
+        view,
+        modalities=usable_modalities(definition.info),
+        batch_size=_BATCH_SIZE,
+        seed=0,
+        shuffle=False,
+        text=predictor.tokenizer,
+        frame_of_token=token_frames(store, view, definition.info, predictor.tokenizer),
+    )
+    return OpenRun(predictor, store, view, source)
+
+
+def check_widths(predictor: Predictor, store: Store) -> None:
+    """Refuse data that the network was not built for.
+
+    Raises:
+        UserError: a modality's width or the task differs, or a modality is missing altogether.
+    """
+    info, description = predictor.definition.info, store.description
+    if info.task != description.task:
+        raise UserError(f"the model does {info.task}, {store.path} is a {description.task}")
+    for modality, width in info.widths.items():
+        found = description.widths.get(modality)
+        if found is None:
+            raise UserError(
+                f"the model takes {modality} {width} wide, {store.path} has no {modality}"
+            )
+        if found != width:
+            raise UserError(
+                f"the model takes {modality} {width} wide, {store.path} has it {found} wide"
+            )
+
+
+def evaluate_run(
+    run: Path, *, data: Path, split: str = "test", device: str = "auto"
+) -> dict[str, Any]:
+    """Metrics of a run's chosen checkpoint on a labelled split.
+
+    The first evaluation on test is written into the record; a later call with the same weights
+    and data returns it. An evaluation on another data set's split of that name is written beside
+    it, as ``<split>@<start of the data's hash>``.
+
+    Raises:
+        UserError: the split is empty or unlabelled, or the data do not fit the network.
+    """
+    record = read_record(run)
+    if not (run / EXPORT_FOLDER).is_dir():
+        what = "a cross-validation keeps none" if "folds" in record else "it was removed"
+        raise UserError(f"{run} has no network in {EXPORT_FOLDER}/ to evaluate: {what}")
+    store = Store.open(data)
+    view = store.split(split)
+    unlabelled = int((~view.labelled).sum())
+    if unlabelled:
+        raise UserError(
+            f"split {split!r} of {data} has {unlabelled} of {len(view)} samples without a label; "
+            f"use `tecafn predict {run} --data {data} --split {split} --out predictions.csv`"
+        )
+    fabric = open_fabric(device, "32-true")
+    known = on_rank_0(lambda: _known_evaluation(run, store, split))
+    if known:
+        return known
+    opened = open_run(run, data, split, fabric)
+    predictions = opened.predict()
+
+    def add() -> dict[str, Any]:
+        with run_lock(run, wait_seconds=_PATIENCE_SECONDS):
+            # Another process may have been first while this one predicted.
+            known = _known_evaluation(run, store, split)
+            if known:
+                return known
+            evaluation = add_evaluation(run, read_record(run), store, view, predictions)
+            write_report(run)
+            return evaluation
+
+    return on_rank_0(add)
+
+
+def _known_evaluation(run: Path, store: Store, split: str) -> dict[str, Any] | None:
+    """What was found when the same weights were evaluated on the same data."""
+    record = read_record(run)
+    known: dict[str, Any] | None = record["evaluations"].get(_evaluation_name(record, store, split))
+    hashes = (weights_hash(run), store.content_hash)
+    return known if known and (known["weights_hash"], known["data_hash"]) == hashes else None
+
+
+def weights_hash(run: Path) -> str:
+    """SHA-256 of the exported weights.
+
+    Raises:
+        UserError: there are none.
+    """
+    path = run / EXPORT_FOLDER / WEIGHTS_FILE
+    try:
+        return file_hash(path)
+    except OSError as error:
+        raise UserError(f"cannot read weights {path}: {error.strerror or error}") from None
+
+
+def _evaluation_name(record: Mapping[str, Any], store: Store, split: str) -> str:
+    """``test`` for the test split that belongs to the training data, or if that has none."""
+    trained_on = record["data"]
+    is_foreign = store.content_hash != trained_on["hash"] and trained_on["splits"].get(split)
+    return f"{split}@{store.content_hash[:8]}" if is_foreign else split
+
+
+def add_evaluation(
+    run: Path, record: dict[str, Any], store: Store, view: SplitView, predictions: Predictions
+) -> dict[str, Any]:
+    """Assess predictions, write them and the record."""
+    name = _evaluation_name(record, store, view.name)
+    evaluation = {
+        "split": view.name,
+        "chosen_on": record["training"]["chosen_on"],
+        "weights_hash": weights_hash(run),
+        "data_hash": store.content_hash,
+        "created": now(),
+        **assess_view(view, predictions),
+    }
+    record["evaluations"][name] = evaluation
+    write_predictions(run / "predictions" / f"{name}.csv", prediction_rows(view, predictions))
+    write_record(run, record)
+    return evaluation
+
+
+def assess_view(view: SplitView, predictions: Predictions) -> dict[str, Any]:
+    """Metrics, intervals, pairs, and for a generated corpus its ceiling."""
+    labels = np.asarray(view.labels, np.float64)
+    pair_ids = view.column("pair_id")
+    has_pairs = any(pair_ids)
+    answers = predictions.predictions if predictions.classes is None else predictions.classes
+    result = assess(
+        answers, labels, view.videos, task=view.task, pair_ids=pair_ids if has_pairs else None
+    )
+    oracle = view.column("oracle")
+    if all(value is not None for value in oracle) and view.task == "regression":
+        ceiling = assess(
+            np.asarray(oracle, np.float64),
+            labels,
+            view.videos,
+            pair_ids=pair_ids if has_pairs else None,
+        )
+        result["ceiling"] = {k: ceiling[k] for k in ("metrics", "hard_pairs", "designed_pairs")}
+    return result
+
+
+def prediction_rows(view: SplitView, predictions: Predictions) -> list[dict[str, Any]]:
+    """Rows of ``predictions/<split>.csv``."""
+    columns = zip(
+        view.ids,
+        view.videos,
+        view.column("clip"),
+        view.labels.tolist(),
+        view.labelled.tolist(),
+        predictions.predictions.tolist(),
+        view.column("pair_id"),
+        view.texts,
+        strict=True,
+    )
+    return [
+        {
+            "id": name,
+            "video": video,
+            "clip": clip,
+            "label": round(label, 6) if is_labelled else None,
+            "prediction": prediction,
+            "pair_id": pair,
+            "text": text,
+        }
+        for name, video, clip, label, is_labelled, prediction, pair, text in columns
+    ]
+
+
+def predict_run(run: Path, *, data: Path, split: str, out: Path, device: str = "auto") -> int:
+    """Write ``id,prediction`` for every sample of a split, labelled or not.
+
+    Returns:
+        How many.
+    """
+    fabric = open_fabric(device, "32-true")
+    opened = open_run(run, data, split, fabric)
+    view, predictions = opened.view, opened.predict()
+
+    def write() -> int:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            with out.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(["id", "prediction"])
+                writer.writerows(zip(view.ids, predictions.predictions.tolist(), strict=True))
+        except OSError as error:
+            raise UserError(f"cannot write {out}: {error.strerror or error}") from None
+        return len(view)
+
+    return on_rank_0(write)
