@@ -51,6 +51,29 @@ DataOption = Annotated[Path, typer.Option("--data", help="A store made by `tecaf
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 SplitOption = Annotated[str, typer.Option(help="train, valid or test.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PaddingOption = Annotated[
+    str | None,
+    typer.Option(help="Where arrays are padded: front, end or none, or audio=front,vision=end."),
+]
+IgnoreLengthsOption = Annotated[
+    bool,
+    typer.Option("--ignore-lengths", help="Find frames by their zero rows, not by the lengths."),
+]
+MissingOption = Annotated[
+    str | None,
+    typer.Option(help="Modalities that samples may lack: audio,vision, or all."),
+]
+JoinShareOption = Annotated[
+    float | None,
+    typer.Option(help="Least share of the table's rows that must find frames.", min=0, max=1),
+]
+MatchIdsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How ids of features meet the table's: as-written, plus-one, minus-one, "
+        "ignore-case; commas between."
+    ),
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
 
 
@@ -88,6 +111,31 @@ def _print_evaluation(evaluation: Mapping[str, Any]) -> None:
     print_table(title, ["metric", "value", "95 % interval"], rows)
 
 
+def _modalities(text: str | None, option: str) -> frozenset[Any]:
+    """``audio,vision`` or ``all`` as modalities."""
+    from tecafn.core.modality import Modality
+
+    names = [name.strip().lower() for name in (text or "").split(",") if name.strip()]
+    known = [modality.value for modality in Modality]
+    if unknown := [name for name in names if name not in (*known, "all")]:
+        raise UserError(f"{option} must be {', '.join(known)} or all, got {unknown[0]!r}")
+    return frozenset(Modality) if "all" in names else frozenset(map(Modality, names))
+
+
+def _padding(text: str | None) -> dict[Any, Any]:
+    """``front``, or ``audio=front,vision=end``, as the side of each modality."""
+    from tecafn.core.modality import Modality
+
+    sides = {}
+    for part in (text or "").split(",") if text else ():
+        name, found, side = part.strip().lower().rpartition("=")
+        if side not in ("front", "end", "none"):
+            raise UserError(f"--padding must be front, end or none, got {side!r}")
+        for modality in _modalities(name if found else "all", "--padding"):
+            sides[Modality(modality)] = side
+    return sides
+
+
 def _summary(manifest: Mapping[str, Any]) -> str:
     """A store in one line."""
     splits = ", ".join(
@@ -123,17 +171,31 @@ def data_import(
     vision: Annotated[Path | None, typer.Option(help="npz of vision for a label.csv.")] = None,
     dataset: Annotated[str | None, typer.Option(help="mosi, mosei, sims ...")] = None,
     split: Annotated[str | None, typer.Option(help="The split of a file with just one.")] = None,
+    padding: PaddingOption = None,
+    ignore_lengths: IgnoreLengthsOption = False,
+    allow_missing_frames: MissingOption = None,
+    min_join_share: JoinShareOption = None,
+    match_ids: MatchIdsOption = None,
 ) -> None:
     """Convert a data set to the store. Pickles are read, never executed."""
     from tecafn.data.importing import import_dataset
     from tecafn.data.readers.base import ReadOptions
+    from tecafn.data.summary import render_summary
 
-    options = ReadOptions(dataset=dataset, split=split, audio=audio, vision=vision)
+    options = ReadOptions(
+        dataset=dataset,
+        split=split,
+        audio=audio,
+        vision=vision,
+        padding=_padding(padding),
+        ignore_lengths=ignore_lengths,
+        allow_missing_frames=_modalities(allow_missing_frames, "--allow-missing-frames"),
+        min_join_share=min_join_share,
+        match_ids=match_ids,
+    )
     store = import_dataset(source, format=format, out=out, options=options)
-    print(f"{out}: {_summary(store.manifest)}")
-    for kind in ("decision", "note", "warning"):
-        for sentence in store.manifest[f"{kind}s"]:
-            print(f"{kind}: {sentence}")
+    print(f"{out}: {_summary(store.manifest)}\n")
+    print(render_summary(store.manifest))
 
 
 @data_app.command("check")
@@ -144,13 +206,28 @@ def data_check(
     vision: Annotated[Path | None, typer.Option(help="npz of vision for a label.csv.")] = None,
     dataset: Annotated[str | None, typer.Option(help="mosi, mosei, sims ...")] = None,
     split: Annotated[str | None, typer.Option(help="The split of a file with just one.")] = None,
+    padding: PaddingOption = None,
+    ignore_lengths: IgnoreLengthsOption = False,
+    allow_missing_frames: MissingOption = None,
+    min_join_share: JoinShareOption = None,
+    match_ids: MatchIdsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Report on a data set's integrity; exit code 1 if it must not be trained on as it is."""
     from tecafn.data.integrity import check
     from tecafn.data.readers.base import ReadOptions
 
-    options = ReadOptions(dataset=dataset, split=split, audio=audio, vision=vision)
+    options = ReadOptions(
+        dataset=dataset,
+        split=split,
+        audio=audio,
+        vision=vision,
+        padding=_padding(padding),
+        ignore_lengths=ignore_lengths,
+        allow_missing_frames=_modalities(allow_missing_frames, "--allow-missing-frames"),
+        min_join_share=min_join_share,
+        match_ids=match_ids,
+    )
     report = check(source, format=format, options=options)
     if as_json:
         print_json(report.as_dict())

@@ -7,6 +7,7 @@ from pathlib import Path
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.store import Store, StoreWriter
+from tecafn.data.summary import check_frames
 
 
 def import_dataset(
@@ -18,14 +19,19 @@ def import_dataset(
         source: a file or folder of the format.
         format: a name in ``READERS``; None = recognise it.
         out: where the store shall be; must not exist, or be an empty folder.
-        options: what the source does not say about itself.
+        options: what the source does not say about itself, and what the caller allows.
 
     Raises:
-        UserError: the source is wrong (a NaN label among others), or ``out`` is taken. Nothing is
+        UserError: the source is wrong (a NaN label among others), more than a few samples have no
+            frame of a modality that need not have been absent, or ``out`` is taken. Nothing is
             left at ``out`` then.
     """
+    options = options or ReadOptions()
     description, samples = open_source(source, format=format, options=options)
     with StoreWriter(out, description) as writer:
         for sample in releasing(samples):
             writer.add(sample)
+        warnings, allowed = check_frames(writer.census, allowed=options.allow_missing_frames)
+        writer.warn(*warnings)
+        writer.allow(*allowed)
     return Store.open(out)

@@ -17,6 +17,7 @@ from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.readers.base import one_line_list
 from tecafn.data.samples import DatasetDescription, Sample
 from tecafn.data.store import Store
+from tecafn.data.summary import Census, missing_frames_of
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,9 @@ def check(
     """Look at every sample of a store, a store's folder, or a source of any known format.
 
     Errors: a video or an id in two splits, a NaN or infinite label, a label out of range, an
-    empty split. Warnings: sizes other than the paper's, repeated text, an id twice in a split,
-    frames that will be masked, an MMSA file with a sum that is not published. The rest is
+    empty split, a modality without frames in more than a few samples unless that was allowed when
+    they were imported. Warnings: sizes other than the paper's, repeated text, an id twice in a
+    split, frames that will be masked, an MMSA file with a sum that is not published. The rest is
     information. Defects that the field's files are known for are named as such besides.
 
     Raises:
@@ -92,7 +94,7 @@ def check(
     else:
         description, samples = open_source(source, format=format, options=options)
         name = str(source)
-    tally = _Tally(description)
+    tally = _Tally(description, may_miss=(options or ReadOptions()).allow_missing_frames)
     for sample in releasing(samples):
         tally.add(sample)
     rows = sorted(tally.rows(), key=lambda row: ("error", "warning", "info").index(row.level))
@@ -113,8 +115,10 @@ class _Lengths:
 class _Tally:
     """Counts over a stream of samples."""
 
-    def __init__(self, description: DatasetDescription) -> None:
+    def __init__(self, description: DatasetDescription, *, may_miss: frozenset[Modality]) -> None:
         self._description = description
+        self._census = Census(description)
+        self._may_miss = may_miss
         self._sizes = Counter(dict.fromkeys(description.splits, 0))
         self._labelled: Counter[str] = Counter()
         self._ranges: dict[str, tuple[float, float]] = {}
@@ -130,6 +134,7 @@ class _Tally:
 
     def add(self, sample: Sample) -> None:
         split = sample.split
+        self._census.add(sample)
         self._known.add(sample)
         self._sizes[split] += 1
         self._splits_of_video[sample.video].add(split)
@@ -180,14 +185,27 @@ class _Tally:
         yield from self._text_rows()
         for modality, counted in self._modalities.items():
             yield from self._frame_rows(modality, counted)
+        yield from self._missing_rows()
         for level, message in self._known.findings():
             yield IntegrityRow(level, "known defect", message)
+        missing = tuple(self._census.missing_sentences().values())
         for warning in self._description.warnings:
-            yield IntegrityRow("warning", "import", warning)
+            if not warning.startswith(missing):  # counted anew above
+                yield IntegrityRow("warning", "import", warning)
         for decision in self._description.decisions:
             yield IntegrityRow("info", "decision", decision)
         for note in self._description.notes:
             yield IntegrityRow("info", "note", note)
+
+    def _missing_rows(self) -> Iterable[IntegrityRow]:
+        """Samples without frames: an error beyond a few, unless it was allowed."""
+        refused = self._census.too_many_missing()
+        for modality, sentence in self._census.missing_sentences().items():
+            allowed = modality in self._may_miss or (
+                missing_frames_of(modality) in self._description.allowed
+            )
+            is_error = modality in refused and not allowed
+            yield IntegrityRow("error" if is_error else "warning", "frames", sentence)
 
     def _size_rows(self) -> Iterable[IntegrityRow]:
         described = self._description

@@ -98,6 +98,7 @@ class DatasetDescription:
             grounds: which dataset it is, how its ids are read.
         notes: sentences for the user on what was done while reading.
         warnings: sentences on what may make a number wrong; shown last, where they are seen.
+        allowed: what would have been refused, had the caller not allowed it by name.
         source_format: the reader's name.
         source_files: what was read.
 
@@ -116,6 +117,7 @@ class DatasetDescription:
     decisions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
     source_format: str = ""
     source_files: tuple[SourceFile, ...] = ()
 

@@ -31,6 +31,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
 from tecafn.data.samples import DatasetDescription, Sample, SourceFile
+from tecafn.data.summary import Census
 
 FORMAT_VERSION: Final = 1
 _MANIFEST: Final = "manifest.json"
@@ -118,6 +119,9 @@ class StoreWriter:
         path: where the store shall be; must not exist, or be an empty folder.
         description: what the samples belong to.
 
+    Attributes:
+        census: counts of the samples added so far.
+
     Raises:
         UserError: ``path`` is taken or cannot be written, or (from ``add``) a sample is wrong.
 
@@ -151,6 +155,8 @@ class StoreWriter:
             modality: _ShardWriter(self._work / modality, width)
             for modality, width in description.widths.items()
         }
+        self.census = Census(description)
+        self._allowed: list[str] = []
         self._rows: list[dict[str, Any]] = []
         self._first_with_id: dict[str, tuple[str, str]] = {}  # its video, and where it stands
         self._splits: dict[str, dict[str, Any]] = {
@@ -171,6 +177,10 @@ class StoreWriter:
     def warn(self, *sentences: str) -> None:
         """Keep what is doubtful beside the description's warnings."""
         self._warnings += sentences
+
+    def allow(self, *checks: str) -> None:
+        """Keep what the caller allowed beside what the description has."""
+        self._allowed += checks
 
     def __enter__(self) -> Self:
         return self
@@ -251,6 +261,7 @@ class StoreWriter:
             for modality in self._shards:
                 row |= self._append(modality, sample.sequences.get(modality), what)
             self._rows.append(row)
+            self.census.add(sample)
             counts = self._splits[sample.split]
             counts["num_samples"] += 1
             counts["num_labelled"] += sample.label is not None
@@ -321,6 +332,8 @@ class StoreWriter:
             "decisions": list(described.decisions),
             "notes": [*described.notes, *self._notes],
             "warnings": [*described.warnings, *self._warnings],
+            "allowed": list(dict.fromkeys([*described.allowed, *self._allowed])),
+            "summary": self.census.as_dict(),
             "repairs": {m.value: counts for m, counts in self._repairs.items()},
             "words_timed": self._words_timed,
         }
@@ -523,7 +536,9 @@ class Store:
             splits=tuple(manifest["splits"]),
             decisions=tuple(manifest.get("decisions", ())),
             notes=tuple(manifest["notes"]),
-            warnings=tuple(manifest.get("warnings", ())),  # absent from stores of before
+            # Absent from stores of before.
+            warnings=tuple(manifest.get("warnings", ())),
+            allowed=tuple(manifest.get("allowed", ())),
             source_format=manifest["source"]["format"],
             source_files=tuple(
                 SourceFile(file["name"], file["sha256"], file["bytes"])

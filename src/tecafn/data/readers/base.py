@@ -6,7 +6,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
 from tecafn.core.registry import Registry
+from tecafn.data.padding import Side
 from tecafn.data.samples import (
     DatasetDescription,
     Sample,
@@ -39,12 +40,24 @@ class ReadOptions:
         split: the split of a file that holds one; None = take it from the file's name.
         audio, vision: files with frames: npz for a label.csv, .csd for a folder that holds several
             of one modality.
+        padding: where a modality's arrays are padded; a modality that is not named is searched.
+        ignore_lengths: find frames by their zero rows, whatever the file's lengths say.
+        allow_missing_frames: modalities of which more than a few samples may be without frames.
+        min_join_share: least share of the table's rows that must find frames in a file joined to
+            it; None = all but a few, see ``tecafn.data.shares``.
+        match_ids: how a joined file's ids correspond to the table's, one of
+            ``tecafn.data.joins.RULES``; None = look.
     """
 
     dataset: str | None = None
     split: str | None = None
     audio: Path | None = None
     vision: Path | None = None
+    padding: Mapping[Modality, Side] = field(default_factory=dict)
+    ignore_lengths: bool = False
+    allow_missing_frames: frozenset[Modality] = frozenset()
+    min_join_share: float | None = None
+    match_ids: str | None = None
 
 
 Read = Callable[[Path, ReadOptions], tuple[DatasetDescription, Iterator[Sample]]]
@@ -332,7 +345,7 @@ def as_numbers(value: object, *, what: str, ndim: int) -> NDArray[Any]:
         UserError: it is something else.
     """
     if ndim == 1 and isinstance(value, (list, tuple)):
-        if not all(type(item) in (int, float, bool) for item in value):
+        if not all(type(item) in (int, float, bool) or _is_scalar(item) for item in value):
             raise UserError(f"{what} must hold numbers")
         value = np.array([float(item) for item in value])
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
@@ -340,6 +353,13 @@ def as_numbers(value: object, *, what: str, ndim: int) -> NDArray[Any]:
     if value.ndim != ndim:
         raise UserError(f"{what} must have {ndim} dimensions, got shape {value.shape}")
     return value
+
+
+def _is_scalar(value: object) -> bool:
+    """Is it NumPy's number, which a pickle gives as an array without dimensions?"""
+    return isinstance(value, (np.ndarray, np.generic)) and (
+        value.ndim == 0 and value.dtype.kind in "biuf"
+    )
 
 
 def as_frames(value: NDArray[Any]) -> Frames:
@@ -352,28 +372,6 @@ def _used(frames: NDArray[Any]) -> NDArray[np.int64]:
     """Rows of (L, D) that are not all zero."""
     with np.errstate(invalid="ignore"):  # damaged files may hold NaN that signals
         return np.flatnonzero((frames != 0).any(axis=1))
-
-
-def without_trailing_zeros(frames: NDArray[Any]) -> NDArray[Any]:
-    """Frames (L, D) up to the last one that is not all zero; zero rows at the end are padding.
-
-    Example:
-        >>> without_trailing_zeros(np.array([[0.0], [1.0], [0.0]])).ravel().tolist()
-        [0.0, 1.0]
-    """
-    used = _used(frames)
-    return frames[: used[-1] + 1 if used.size else 0]
-
-
-def num_leading_zeros(frames: NDArray[Any]) -> int:
-    """How many frames (L, D) at the start are all zero; L if all are.
-
-    Example:
-        >>> num_leading_zeros(np.array([[0.0], [0.0], [1.0], [0.0]]))
-        2
-    """
-    used = _used(frames)
-    return int(used[0]) if used.size else len(frames)
 
 
 def present_only(sequences: Mapping[Modality, Frames]) -> dict[Modality, Frames]:

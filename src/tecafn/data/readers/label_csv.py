@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.arrays import open_npz
+from tecafn.data.padding import FoundFrames, Padded, extent_of, find_frames
 from tecafn.data.readers.base import (
     READERS,
     Frames,
@@ -25,12 +26,12 @@ from tecafn.data.readers.base import (
     describe_file,
     one_line_list,
     scale_of,
-    without_trailing_zeros,
 )
 from tecafn.data.readers.table import find_table, table_ids, table_rows
 from tecafn.data.samples import DatasetDescription, Sample
 
 _NOT_FRAMES = ("ids", "lengths", "offsets", "columns")
+_FILE = "the file"  # an npz has no splits: its padding is found in all of its rows together
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,12 @@ class _FrameFile:
     """Frames by public id, in one of the three layouts, and how to cut one sample out."""
 
     path: Path
+    modality: Modality
     frames: NDArray[Any]
     rows: Mapping[str, int]
     lengths: NDArray[Any] | None
     offsets: NDArray[Any] | None
+    found: FoundFrames
 
     @property
     def width(self) -> int:
@@ -55,16 +58,14 @@ class _FrameFile:
             return as_frames(self.frames[self.offsets[row] : self.offsets[row + 1]])
         if self.frames.ndim == 2:
             return as_frames(self.frames[row : row + 1])
-        if self.lengths is not None:
-            return as_frames(self.frames[row, : self.lengths[row]])
-        return as_frames(without_trailing_zeros(self.frames[row]))
+        return as_frames(self.frames[row][self.found.slice(_FILE, self.modality, row)])
 
 
-def _open_frames(path: Path, modality: Modality) -> _FrameFile:
+def _open_frames(path: Path, modality: Modality, options: ReadOptions) -> _FrameFile:
     """Check an npz: ``ids`` (N,) and one array, named like the modality or the only other one.
 
-    (N, D) is one vector a sample; (N, L, D) a padded sequence, with ``lengths`` (N,) or else
-    trailing zero frames as padding; (F, D) with ``offsets`` (N + 1,) all frames in a row.
+    (N, D) is one vector per sample; (N, L, D) a sequence whose padding is found, with ``lengths``
+    (N,) or without; (F, D) with ``offsets`` (N + 1,) all frames in a row.
     """
     arrays = open_npz(path)
     if "ids" not in arrays:
@@ -86,6 +87,7 @@ def _open_frames(path: Path, modality: Modality) -> _FrameFile:
     if len(rows) != len(ids):
         raise UserError(f"{path}: ids must differ, {len(ids) - len(rows)} of {len(ids)} recur")
     offsets = lengths = None
+    found = FoundFrames()
     if "offsets" in arrays:
         frames = as_numbers(arrays[name], what=f"{path}: {name} (with offsets)", ndim=2)
         offsets = _counts(arrays["offsets"], f"{path}: offsets", num=len(ids) + 1, most=len(frames))
@@ -96,13 +98,26 @@ def _open_frames(path: Path, modality: Modality) -> _FrameFile:
         frames = as_numbers(arrays[name], what=f"{path}: {name}", ndim=ndim)
         if len(frames) != len(ids):
             raise UserError(f"{path}: {name} has {len(frames)} rows, ids has {len(ids)}")
-        if ndim == 3 and "lengths" in arrays:
-            lengths = _counts(
-                arrays["lengths"], f"{path}: lengths", num=len(ids), most=frames.shape[1]
+        if ndim == 3:
+            if "lengths" in arrays:
+                lengths = as_numbers(arrays["lengths"], what=f"{path}: lengths", ndim=1)
+                if len(lengths) != len(ids):
+                    raise UserError(f"{path}: lengths has {len(lengths)} rows, ids has {len(ids)}")
+                if (lengths > frames.shape[1]).any():
+                    raise UserError(
+                        f"{path}: lengths must lie in 0 to {frames.shape[1]}, "
+                        f"got {lengths.min():g} to {lengths.max():g}"
+                    )
+            part = Padded(_FILE, modality, str(path), extent_of(frames), lengths)
+            found = find_frames(
+                [part],
+                convention="end",
+                padding=options.padding,
+                ignore_lengths=options.ignore_lengths,
             )
     if frames.shape[-1] == 0:
         raise UserError(f"{path}: {name} has frames without columns, shape {frames.shape}")
-    return _FrameFile(path, frames, rows, lengths, offsets)
+    return _FrameFile(path, modality, frames, rows, lengths, offsets, found)
 
 
 def _counts(value: NDArray[Any], what: str, *, num: int, most: int) -> NDArray[Any]:
@@ -130,7 +145,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     """
     table = find_table(source)
     chosen = {Modality.AUDIO: options.audio, Modality.VISION: options.vision}
-    files = {m: _open_frames(path, m) for m, path in chosen.items() if path is not None}
+    files = {m: _open_frames(path, m, options) for m, path in chosen.items() if path is not None}
 
     known = set(table_ids(table))
     aligned = len(files) == 2
@@ -161,7 +176,9 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         widths={modality: file.width for modality, file in files.items()},
         **vars(scale_of(dataset)),
         aligned=aligned,
+        decisions=tuple(text for file in files.values() for text in file.found.decisions),
         notes=tuple(notes),
+        warnings=tuple(text for file in files.values() for text in file.found.warnings),
         source_format="label-csv",
         source_files=tuple(describe_file(p) for p in (table, *(f.path for f in files.values()))),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.padding import FoundFrames, Padded, extent_of, find_frames
 from tecafn.data.readers.base import (
     READERS,
-    Frames,
     Reader,
     ReadOptions,
     as_frames,
@@ -30,7 +30,6 @@ from tecafn.data.readers.base import (
     peek_pickle,
     present_only,
     scale_of,
-    without_trailing_zeros,
 )
 from tecafn.data.samples import (
     DatasetDescription,
@@ -58,8 +57,8 @@ class _Split:
     labels: NDArray[Any] | None
     unimodal: Mapping[Modality, NDArray[Any]]
     frames: Mapping[Modality, NDArray[Any]]  # (N, T, D), padded
-    lengths: Mapping[Modality, NDArray[np.int64]]  # (N,), where the source tells them
-    exact: frozenset[Modality]  # whose lengths are their own, not the text's
+    padded: tuple[Padded, ...]  # what is known of where the frames are
+    is_aligned: bool  # do rows correspond across modalities?
 
 
 def _is_layout(value: object) -> bool:
@@ -78,7 +77,7 @@ def _numbers(part: Mapping[Any, Any], key: str, what: str, count: int) -> NDArra
     if part.get(key) is None:
         return None
     value = part[key]
-    if isinstance(value, np.ndarray) and value.size == len(value):
+    if isinstance(value, np.ndarray) and value.ndim and value.size == len(value):
         value = value.reshape(-1)
     numbers = as_numbers(value, what=f"{what}: {key}", ndim=1)
     if len(numbers) != count:
@@ -86,25 +85,15 @@ def _numbers(part: Mapping[Any, Any], key: str, what: str, count: int) -> NDArra
     return numbers
 
 
-def _lengths(
-    part: Mapping[Any, Any], modality: Modality, what: str, shape: tuple[int, ...]
-) -> NDArray[np.int64] | None:
-    """Real frames of each sample: the file's own count, else the text mask's of an aligned file."""
-    key = f"{modality}_lengths"
-    given = _numbers(part, key, what, shape[0])
-    if given is None:
-        tokens = part.get("text_bert")
-        if tokens is None:
-            return None
-        tokens = as_numbers(tokens, what=f"{what}: text_bert", ndim=3)  # (N, 3, T)
-        if tokens.shape[0] != shape[0] or tokens.shape[1] != 3 or tokens.shape[2] != shape[1]:
-            return None
-        given = tokens[:, 1].sum(axis=1)
-    if len(given) and (given.min() < 0 or given.max() > shape[1]):
-        raise UserError(
-            f"{what}: {key} must lie in 0 to {shape[1]}, got {given.min()} to {given.max()}"
-        )
-    return given.astype(np.int64)
+def _text_mask(part: Mapping[Any, Any], what: str, count: int) -> NDArray[Any] | None:
+    """(N, T) which rows of each sample's text are tokens; None without tokens."""
+    tokens = part.get("text_bert")
+    if tokens is None:
+        return None
+    tokens = as_numbers(tokens, what=f"{what}: text_bert", ndim=3)  # (N, 3, T)
+    if tokens.shape[:2] != (count, 3):
+        return None
+    return np.asarray(tokens[:, 1] != 0)
 
 
 def _split(name: str, part: object, source: Path) -> _Split:
@@ -121,7 +110,9 @@ def _split(name: str, part: object, source: Path) -> _Split:
         texts = [""] * count
     if len(texts) != count:
         raise UserError(f"{what}: raw_text has {len(texts)} rows, id has {count}")
-    frames, lengths, exact = {}, {}, set()
+    frames: dict[Modality, NDArray[Any]] = {}
+    padded = []
+    mask = _text_mask(part, what, count)  # (N, T)
     for modality in Modality:
         # Text vectors are stored only where there is no text to encode.
         if part.get(modality.value) is None or (
@@ -134,11 +125,20 @@ def _split(name: str, part: object, source: Path) -> _Split:
         if values.shape[2] == 0:
             raise UserError(f"{what}: {modality} has frames without columns, shape {values.shape}")
         frames[modality] = values
-        found = _lengths(part, modality, what, values.shape)
-        if found is not None:
-            lengths[modality] = found
-        if part.get(f"{modality}_lengths") is not None:
-            exact.add(modality)
+        lengths = _numbers(part, f"{modality}_lengths", what, count)
+        # Of a word-aligned file the text's mask says where a sequence ends.
+        as_long = lengths is None and mask is not None and mask.shape[1] == values.shape[1]
+        padded.append(
+            Padded(
+                split=name,
+                modality=modality,
+                what=what,
+                extent=extent_of(values),
+                lengths=lengths,
+                lengths_name=f"{modality}_lengths",
+                limit=mask.sum(axis=1) if as_long and mask is not None else None,
+            )
+        )
     unimodal = {m: _numbers(part, key, what, count) for key, m in _UNIMODAL.items()}
     return _Split(
         name=name,
@@ -147,20 +147,28 @@ def _split(name: str, part: object, source: Path) -> _Split:
         labels=_numbers(part, "regression_labels", what, count),
         unimodal={m: values for m, values in unimodal.items() if values is not None},
         frames=frames,
-        lengths=lengths,
-        exact=frozenset(exact),
+        padded=tuple(padded),
+        is_aligned=_is_aligned(part, padded),
     )
+
+
+def _is_aligned(part: Mapping[Any, Any], padded: Sequence[Padded]) -> bool:
+    """Without lengths, and as many rows of each modality as of the text, rows are words."""
+    sizes = {int(one.extent.size[0]) for one in padded if len(one.extent.size)}
+    if isinstance(text := part.get("text"), np.ndarray) and text.ndim == 3 and len(text):
+        sizes.add(text.shape[1])
+    return len(sizes) <= 1 and not any(f"{m}_lengths" in part for m in Modality)
 
 
 def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
     """Samples of an MMSA pickle; raw_text is the text, padding is cut off.
 
-    ``audio_lengths`` and ``vision_lengths`` say where a sequence ends; without them (aligned
-    files) the text mask does, and zero frames at the end are padding. A sequence of nothing but
-    zeros is an absent one.
+    Padding is found, in front or at the end (``find_frames``). ``audio_lengths`` and
+    ``vision_lengths`` say how many frames there are; without them (aligned files) the text mask
+    does, and zero rows are padding. A sequence of nothing but zeros is an absent one.
 
     Raises:
-        UserError: the pickle is refused, or its layout is another.
+        UserError: the pickle is refused, its layout is another, or lengths contradict frames.
     """
     loaded = load_pickle(source)
     if not isinstance(loaded, dict) or not _is_layout(loaded):
@@ -173,34 +181,56 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     guess = "ch-sims" if any(split.unimodal for split in splits) else "unnamed"
     guess = _WIDTHS.get((widths.get(Modality.AUDIO, 0), widths.get(Modality.VISION, 0)), guess)
     dataset = dataset_name(options, source, otherwise=guess)
+    aligned = all(split.is_aligned for split in splits)
+    found = _find_frames(splits, options, aligned=aligned)
     description = DatasetDescription(
         dataset=dataset,
         widths=widths,
         **vars(scale_of(dataset)),
-        aligned=not any("audio_lengths" in part for part in loaded.values()),
+        aligned=aligned,
         splits=tuple(split.name for split in splits),
+        decisions=tuple(found.decisions),
+        notes=tuple(found.notes),
+        warnings=tuple(found.warnings),
         source_format="mmsa",
         source_files=(describe_file(source),),
     )
-    samples = (sample for split in splits for sample in _samples(split, source))
+    samples = (sample for split in splits for sample in _samples(split, found, source))
     return description, bounded(samples, source=source, num_bytes=source.stat().st_size)
 
 
-def _cut(split: _Split, modality: Modality, row: int) -> Frames:
-    values = split.frames[modality][row]  # (T, D)
-    if modality in split.lengths:
-        values = values[: split.lengths[modality][row]]
-    return as_frames(values if modality in split.exact else without_trailing_zeros(values))
+def _find_frames(splits: Sequence[_Split], options: ReadOptions, *, aligned: bool) -> FoundFrames:
+    """Where the frames are; in an aligned file audio and vision stay row by row together."""
+    parts = [part for split in splits for part in split.padded]
+    # Vectors of a text encoder have no zero rows: the text's mask alone says where they end.
+    found = FoundFrames()
+    for is_text in (True, False):
+        group = [part for part in parts if (part.modality is Modality.TEXT) == is_text]
+        more = find_frames(
+            group,
+            convention="end",
+            padding=options.padding,
+            ignore_lengths=options.ignore_lengths,
+            together=aligned and not is_text,
+        )
+        found.places |= more.places
+        found.decisions += more.decisions
+        found.notes += more.notes
+        found.warnings += more.warnings
+    return found
 
 
-def _samples(split: _Split, source: Path) -> Iterator[Sample]:
+def _samples(split: _Split, found: FoundFrames, source: Path) -> Iterator[Sample]:
     for row, source_id in enumerate(split.ids):
         separator = "$_$" if "$_$" in source_id else "_"
         try:
             video, clip = split_joined_id(source_id, separator=separator)
         except ValueError as error:
             raise UserError(f"{source} split {split.name!r} row {row}: {error}") from None
-        frames = {m: _cut(split, m, row) for m in split.frames}
+        frames = {
+            m: as_frames(values[row][found.slice(split.name, m, row)])
+            for m, values in split.frames.items()
+        }
         yield Sample(
             id=public_id(video, clip),
             source_id=source_id,

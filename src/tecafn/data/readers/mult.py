@@ -1,4 +1,4 @@
-"""MulT's pickles (``mosi_data.pkl``, ``mosei_senti_data_noalign.pkl``): padded in front.
+"""MulT's pickles (``mosi_data.pkl``, ``mosei_senti_data_noalign.pkl``), mostly padded in front.
 
 A dict of splits, each with ``text`` (N, T, 300) GloVe vectors, ``audio``, ``vision``, ``labels``
 (N, 1, 1) and mostly ``id``. There is no text to read: the GloVe vectors are stored in its place.
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.padding import FoundFrames, Padded, extent_of, find_frames
 from tecafn.data.readers.base import (
     READERS,
-    Frames,
     Reader,
     ReadOptions,
     as_frames,
@@ -31,7 +31,6 @@ from tecafn.data.readers.base import (
     dataset_name,
     describe_file,
     is_pickle_file,
-    num_leading_zeros,
     one_line_list,
     parse_id,
     parts_by_split,
@@ -64,7 +63,7 @@ class _Split:
     ids: list[_Id]
     texts: list[str] | None
     labels: NDArray[Any]
-    frames: Mapping[Modality, NDArray[Any]]  # (N, T, D), padded in front
+    frames: Mapping[Modality, NDArray[Any]]  # (N, T, D), padded
 
     @property
     def is_aligned(self) -> bool:
@@ -165,13 +164,14 @@ def _split(name: str, part: object, source: Path) -> _Split:
 
 
 def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
-    """Samples of a MulT pickle, without the zero rows in front.
+    """Samples of a MulT pickle, without the zero rows of the padding.
 
-    Where all modalities of a split have one length, rows correspond: then only rows in which every
-    modality is zero are cut off, so that they still do. ``raw_text`` is read where a file has it.
+    Padding is found (``find_frames``); the layout has it in front. Where all modalities have one
+    length, rows correspond: then only rows in which every modality is zero are cut off in front,
+    so that they still do. ``raw_text`` is read where a file has it.
 
     Raises:
-        UserError: the pickle is refused, or its layout is another.
+        UserError: the pickle is refused, its layout is another, or its padding is on both sides.
     """
     loaded = load_pickle(source)
     if not isinstance(loaded, dict) or not _is_layout(loaded):
@@ -188,30 +188,39 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         notes.append("the source has no text; its text vectors are stored in its place")
     if any(part.get("id") is None for part in loaded.values()):
         notes.append("the source has no ids: rows are numbered, every sample is its own video")
+    aligned = all(split.is_aligned for split in splits)
+    found = find_frames(
+        [
+            Padded(split.name, m, f"{source} split {split.name!r}", extent_of(values))
+            for split in splits
+            for m, values in split.frames.items()
+        ],
+        convention="front",
+        padding=options.padding,
+        together=aligned,
+    )
     description = DatasetDescription(
         dataset=dataset,
         widths=widths,
         **vars(scale_of(dataset)),
-        aligned=all(split.is_aligned for split in splits),
+        aligned=aligned,
         splits=tuple(split.name for split in splits),
+        decisions=tuple(found.decisions),
         notes=tuple(notes),
+        warnings=tuple(found.warnings),
         source_format="mult",
         source_files=(describe_file(source),),
     )
-    samples = (sample for split in splits for sample in _samples(split))
+    samples = (sample for split in splits for sample in _samples(split, found))
     return description, bounded(samples, source=source, num_bytes=source.stat().st_size)
 
 
-def _cut(split: _Split, row: int) -> dict[Modality, Frames]:
-    padded = {modality: values[row] for modality, values in split.frames.items()}  # (T, D) each
-    starts = {modality: num_leading_zeros(values) for modality, values in padded.items()}
-    if split.is_aligned:
-        starts = dict.fromkeys(starts, min(starts.values()))
-    return {modality: as_frames(values[starts[modality] :]) for modality, values in padded.items()}
-
-
-def _samples(split: _Split) -> Iterator[Sample]:
+def _samples(split: _Split, found: FoundFrames) -> Iterator[Sample]:
     for row, named in enumerate(split.ids):
+        frames = {
+            m: as_frames(values[row][found.slice(split.name, m, row)])
+            for m, values in split.frames.items()
+        }
         yield Sample(
             id=public_id(named.video, named.clip),
             source_id=named.source_id,
@@ -220,7 +229,7 @@ def _samples(split: _Split) -> Iterator[Sample]:
             split=split.name,
             text="" if split.texts is None else split.texts[row],
             label=float(split.labels[row]),
-            sequences=present_only(_cut(split, row)),
+            sequences=present_only(frames),
             start=named.start,
             end=named.end,
         )

@@ -6,15 +6,17 @@ split. The three differ in the row's inner tuple, which is what each one's modul
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.padding import FoundFrames, Padded, extent_of_each, find_frames
 from tecafn.data.readers.base import (
     PICKLE_SUFFIXES,
     Frames,
@@ -44,6 +46,7 @@ from tecafn.data.samples import (
     public_id,
     split_segment_id,
 )
+from tecafn.data.shares import more_than_a_few
 from tecafn.data.unpickle import load_pickle
 
 PAUSE = "sp"
@@ -218,10 +221,68 @@ def _first_shapes(
     return widths, label_shape
 
 
-def _is_aligned(parts: list[_Part], layout: TupleLayout) -> bool:
+_COUNTS = {Modality.AUDIO: "alen", Modality.VISION: "vlen"}
+
+
+def _matrix(value: object) -> NDArray[Any]:
+    """(T, D) as the row has it; without a row what is no such array, which is refused later."""
+    if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "biuf":
+        return value
+    return np.empty((0, 0), np.float32)
+
+
+def _find_frames(parts: Sequence[_Part], layout: TupleLayout, options: ReadOptions) -> FoundFrames:
+    """Where each row's frames are: ``vlen`` and ``alen`` of them, or a frame a word.
+
+    Layouts with a frame a word have no padding, and nothing is searched, unless more than a few of
+    a split's arrays have one length that is not that of their words.
+    """
+    padded = []
+    for part in parts:
+        rows = [_row(row, layout) for row in part.rows]
+        for modality in _COUNTS:
+            arrays = [_matrix(row.frames[modality]) for row in rows]
+            name = _COUNTS[modality]
+            if "vlen" in layout.fields:
+                lengths = [
+                    _count(
+                        row.num_frames[modality],
+                        most=len(array),
+                        what=f"{part.what} row {number}: {_NAMES[modality]} length",
+                    )
+                    for number, (row, array) in enumerate(zip(rows, arrays, strict=True))
+                ]
+            else:
+                name = layout.spoken
+                words = [
+                    row.spoken if isinstance(row.spoken, (list, tuple)) else [] for row in rows
+                ]
+                lengths = [len(spoken) for spoken in words]
+                num_longer = sum(len(a) > n for a, n in zip(arrays, lengths, strict=True))
+                if len({len(a) for a in arrays}) > 1 or not more_than_a_few(num_longer, len(rows)):
+                    continue
+            padded.append(
+                Padded(
+                    split=part.split,
+                    modality=modality,
+                    what=part.what if "split" in part.what else f"{part.what} ({part.split})",
+                    extent=extent_of_each(arrays),
+                    lengths=np.array(lengths, np.int64),
+                    lengths_name=name,
+                )
+            )
+    return find_frames(
+        padded,
+        convention="end",
+        padding=options.padding,
+        ignore_lengths=options.ignore_lengths,
+    )
+
+
+def _is_aligned(parts: list[_Part], layout: TupleLayout, found: FoundFrames) -> bool:
     """Has every row as many frames of both modalities as words?"""
     for part in parts:
-        for row in part.rows:
+        for number, row in enumerate(part.rows):
             items = _row(row, layout)
             if not isinstance(items.spoken, (list, tuple)):
                 continue
@@ -229,8 +290,11 @@ def _is_aligned(parts: list[_Part], layout: TupleLayout) -> bool:
                 # Arrays without a dimension are refused later, by name.
                 if not isinstance(value, np.ndarray) or not value.ndim:
                     continue
-                count = items.num_frames.get(modality)
-                length = count if isinstance(count, int) else len(value)
+                if (part.split, modality) in found.places:
+                    place = found.slice(part.split, modality, number)
+                    length = place.stop - place.start
+                else:
+                    length = len(value)
                 if length != len(items.spoken):
                     return False
     return True
@@ -274,13 +338,16 @@ def read_tuples(
     elif not first_clip and any(_is_numbered(part) for part in parts):
         notes.append(f"clips of {dataset} keep the source's numbering from 0; label.csv's differs")
     files = _files(source)
+    found = _find_frames(parts, layout, options)
     description = DatasetDescription(
         dataset=dataset,
         widths=widths,
         **vars(scale_of(dataset)),
-        aligned=_is_aligned(parts, layout),
+        aligned=_is_aligned(parts, layout, found),
         splits=tuple(part.split for part in parts),
+        decisions=tuple(found.decisions),
         notes=tuple(notes),
+        warnings=tuple(found.warnings),
         source_format=layout.format,
         source_files=tuple(describe_file(path) for path in files),
     )
@@ -288,7 +355,7 @@ def read_tuples(
         sample
         for part in parts
         for sample in _samples(
-            part, layout, dataset=dataset, widths=dict(widths), first_clip=first_clip
+            part, layout, found, dataset=dataset, widths=dict(widths), first_clip=first_clip
         )
     )
     num_bytes = sum(path.stat().st_size for path in files)
@@ -310,6 +377,7 @@ def _outline(row: object) -> str:
 def _samples(
     part: _Part,
     layout: TupleLayout,
+    found: FoundFrames,
     *,
     dataset: str,
     widths: dict[Modality, int],
@@ -333,9 +401,8 @@ def _samples(
         for modality, value in row.frames.items():
             name = f"{what}: {_NAMES[modality]}"
             frames = _frames(value, what=name, width=widths.get(modality))
-            if modality in row.num_frames:
-                count = _count(row.num_frames[modality], most=len(frames), what=f"{name} length")
-                frames = frames[:count]
+            if (part.split, modality) in found.places:
+                frames = frames[found.slice(part.split, modality, number)]
             sequences[modality] = frames
         yield Sample(
             id=public_id(parsed.video, clip),

@@ -1,0 +1,424 @@
+"""Where the frames of padded arrays lie: found in the arrays, and held against the lengths given.
+
+The field's tools pad in front (MulT, an option of MMSA's feature tool) or at the end, and some
+write beside the arrays how many frames each sample has. Neither is taken on trust. A single
+sample says little, since a real frame may be all zero at an edge (silence, a face not found);
+so it is decided over all samples of a split, and the decision is noted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
+from tecafn.data.mapped import release_pages
+from tecafn.data.shares import FEW, more_than_a_few
+
+Side = Literal["front", "end", "none"]
+Counts = NDArray[np.int64]
+
+_SPOKEN: Final[Mapping[Side, str]] = {
+    "front": "in front",
+    "end": "at the end",
+    "none": "nowhere",
+}
+_CHUNK_BYTES: Final = 8 * 2**20
+_RELEASE_BYTES: Final = 256 * 2**20
+# One side must have so many times the other's zero rows, or samples, to be the padded one.
+_CLEARLY: Final = 2
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where each sample's rows that are not all zero lie.
+
+    Args:
+        first: (N,) the first such row; the sample's size where there is none.
+        stop: (N,) one past the last; 0 where there is none.
+        size: (N,) rows of each sample, padding included.
+    """
+
+    first: Counts
+    stop: Counts
+    size: Counts
+
+    @property
+    def used(self) -> NDArray[np.bool_]:
+        """(N,) has the sample a row that is not all zero?"""
+        return self.stop > 0
+
+    def together(self, other: Extent) -> Extent:
+        """Rows that are not all zero in either of two arrays whose rows correspond."""
+        return Extent(
+            np.minimum(self.first, other.first), np.maximum(self.stop, other.stop), self.size
+        )
+
+
+def extent_of(padded: NDArray[Any]) -> Extent:
+    """The extent of each sample of (N, T, D), in one pass that holds little.
+
+    Example:
+        >>> found = extent_of(np.array([[[0.0], [3.0], [0.0]], [[0.0], [0.0], [0.0]]]))
+        >>> found.first.tolist(), found.stop.tolist()
+        ([1, 3], [2, 0])
+    """
+    count, size = padded.shape[:2]
+    first = np.full(count, size, np.int64)
+    stop = np.zeros(count, np.int64)
+    num_bytes = max(1, int(np.prod(padded.shape[1:])) * padded.itemsize)
+    step = max(1, _CHUNK_BYTES // num_bytes)
+    seen = 0
+    for begin in range(0, count if size else 0, step):
+        with np.errstate(invalid="ignore"):  # damaged files may hold NaN that signals
+            filled = (padded[begin : begin + step] != 0).any(axis=2)  # (n, T)
+        some = filled.any(axis=1)
+        chunk = slice(begin, begin + len(filled))
+        first[chunk] = np.where(some, filled.argmax(axis=1), size)
+        stop[chunk] = np.where(some, size - filled[:, ::-1].argmax(axis=1), 0)
+        seen += len(filled) * num_bytes
+        if seen > _RELEASE_BYTES:
+            release_pages()
+            seen = 0
+    return Extent(first, stop, np.full(count, size, np.int64))
+
+
+def extent_of_each(arrays: Sequence[NDArray[Any]]) -> Extent:
+    """The extent of N samples whose (T, D) arrays have sizes of their own.
+
+    Example:
+        >>> extent_of_each([np.ones((2, 1)), np.zeros((3, 1))]).size.tolist()
+        [2, 3]
+    """
+    found = [extent_of(array[None]) for array in arrays]
+    if not found:
+        nothing = np.zeros(0, np.int64)
+        return Extent(nothing, nothing, nothing)
+    return Extent(
+        np.concatenate([one.first for one in found]),
+        np.concatenate([one.stop for one in found]),
+        np.concatenate([one.size for one in found]),
+    )
+
+
+@dataclass(frozen=True)
+class Padded:
+    """One modality of one split, as it is searched for frames.
+
+    Args:
+        split: its name.
+        modality: whose frames they are.
+        what: names the split in errors.
+        extent: of its arrays.
+        lengths: (N,) numbers of frames that the file gives; None = none.
+        lengths_name: what the file calls them.
+        limit: (N,) rows of the text beside which the frames lie (word-aligned files without
+            lengths): rows after it are padding.
+    """
+
+    split: str
+    modality: Modality
+    what: str
+    extent: Extent
+    lengths: NDArray[Any] | None = None
+    lengths_name: str = "lengths"
+    limit: Counts | None = None
+
+
+@dataclass
+class FoundFrames:
+    """Where the frames are, and what has to be said about it.
+
+    Attributes:
+        places: by split and modality (N,) first rows and (N,) ends.
+        decisions, notes, warnings: for the description.
+    """
+
+    places: dict[tuple[str, Modality], tuple[Counts, Counts]] = field(default_factory=dict)
+    decisions: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def slice(self, split: str, modality: Modality, row: int) -> slice:
+        """The rows of one sample's array that are its frames."""
+        starts, stops = self.places[split, modality]
+        return slice(int(starts[row]), int(stops[row]))
+
+
+def find_frames(
+    parts: Sequence[Padded],
+    *,
+    convention: Side,
+    padding: Mapping[Modality, Side] | None = None,
+    ignore_lengths: bool = False,
+    together: bool = False,
+) -> FoundFrames:
+    """Decide for each modality and split where its padding is, and cut it off.
+
+    With lengths, padding is on the side on which they leave no frame out. Without, it is on the
+    side that has clearly more zero rows over all samples of the split; a split that cannot say
+    follows the other splits.
+
+    Args:
+        parts: what is searched, any number of splits and modalities.
+        convention: where the layout usually has its padding; decides only where a handful of
+            samples cannot say.
+        padding: what the caller knows; is not searched then.
+        ignore_lengths: find the frames by their zero rows, whatever lengths say.
+        together: rows correspond across modalities: they must go on doing so, so all modalities of
+            a sample begin at one row.
+
+    Raises:
+        UserError: lengths are no counts or contradict the frames of more than a few samples, or
+            zero rows lie on both sides alike. Split, modality and count are named.
+
+    Example:
+        >>> frames = np.zeros((4, 5, 1))
+        >>> frames[:, 2:] = 1
+        >>> part = Padded("train", Modality.AUDIO, "x.pkl split 'train'", extent_of(frames))
+        >>> found = find_frames([part], convention="end")
+        >>> found.slice("train", Modality.AUDIO, 0)
+        slice(2, 5, None)
+        >>> found.decisions
+        ['audio: padded in front; 12 of 20 rows are frames']
+    """
+    found = FoundFrames()
+    sides: dict[tuple[str, Modality], Side] = {}
+    by_lengths: set[Modality] = set()
+    for modality in dict.fromkeys(part.modality for part in parts):
+        group = [part for part in parts if part.modality is modality]
+        shared = [_shared(part, parts) if together else part.extent for part in group]
+        for part, extent in zip(group, shared, strict=True):
+            lengths = None if ignore_lengths else _counts(part, found)
+            told = (padding or {}).get(modality)
+            if lengths is not None and told is None and _says_nothing(part, lengths):
+                found.warnings.append(
+                    f"{modality}: {part.lengths_name} counts all rows of all {len(lengths)} "
+                    f"samples of {part.split}, zero rows included: not followed"
+                )
+                lengths = None
+            if lengths is None:
+                side = told or _by_zeros(part, extent, shared, convention)
+                places = _places(part, extent, side, found=found)
+            else:
+                side = told or _by_lengths(part, lengths, shared, convention)
+                _check_lengths(part, lengths, side, told=told is not None, found=found)
+                places = _places_of_lengths(part, lengths, side)
+                by_lengths.add(modality)
+            sides[part.split, modality] = side
+            found.places[part.split, modality] = places
+        found.decisions.append(_decision(group, sides, found, by_lengths=modality in by_lengths))
+    return found
+
+
+def _shared(part: Padded, parts: Sequence[Padded]) -> Extent:
+    """The extent of all modalities of a part's split, whose rows correspond."""
+    extent = part.extent
+    for other in parts:
+        if other.split == part.split:
+            extent = extent.together(other.extent)
+    return extent
+
+
+def _counts(part: Padded, found: FoundFrames) -> Counts | None:
+    """The part's lengths as integers within the arrays.
+
+    Raises:
+        UserError: some are NaN, fractions, negative, or larger than an array that they do not fill.
+    """
+    if part.lengths is None:
+        return None
+    lengths = np.asarray(part.lengths).astype(np.float64)
+    total = len(lengths)
+    name = f"{part.what}: {part.lengths_name}"
+    for is_bad, kind in (
+        (~np.isfinite(lengths), "NaN or infinite"),
+        (np.isfinite(lengths) & (lengths != np.round(lengths)), "no whole numbers"),
+        (lengths < 0, "negative"),
+    ):
+        num_bad = int(is_bad.sum())
+        if num_bad:
+            raise UserError(
+                f"{name} must be numbers of frames, {num_bad} of {total} are {kind}; "
+                f"--ignore-lengths finds the {part.modality} frames by their zero rows"
+            )
+    extent = part.extent
+    beyond = lengths > extent.size
+    fills = (extent.first == 0) & (extent.stop == extent.size)
+    if (beyond & ~fills).any():
+        most = int(extent.size.max(initial=0))
+        raise UserError(
+            f"{name} must lie in 0 to {most}, got {lengths.min():g} to {lengths.max():g} "
+            f"({int((beyond & ~fills).sum())} of {total} samples lie beyond); "
+            f"--ignore-lengths finds the {part.modality} frames by their zero rows"
+        )
+    if beyond.any():
+        found.notes.append(
+            f"{part.modality}: {int(beyond.sum())} of {total} samples of {part.split} were cut "
+            f"before they came here: {part.lengths_name} counts more than the array has"
+        )
+    return np.minimum(lengths, extent.size).astype(np.int64)
+
+
+def _says_nothing(part: Padded, lengths: Counts) -> bool:
+    """Do the lengths count every row, although many samples have zero rows on one side?"""
+    extent = part.extent
+    if not len(lengths) or (lengths != extent.size).any():
+        return False
+    shorter = extent.used & ((extent.first > 0) | (extent.stop < extent.size))
+    return more_than_a_few(int(shorter.sum()), len(lengths)) and 2 * shorter.sum() > len(lengths)
+
+
+def _zero_rows(extents: Sequence[Extent]) -> tuple[int, int, int, int]:
+    """Zero rows in front and at the end, and how many samples have more of them there."""
+    rows_front = rows_end = votes_front = votes_end = 0
+    for extent in extents:
+        front = extent.first[extent.used]
+        end = (extent.size - extent.stop)[extent.used]
+        rows_front += int(front.sum())
+        rows_end += int(end.sum())
+        votes_front += int((front > end).sum())
+        votes_end += int((end > front).sum())
+    return rows_front, rows_end, votes_front, votes_end
+
+
+def _decide(extents: Sequence[Extent]) -> Side | None:
+    """The side that has clearly more zero rows, else clearly more samples; None = neither."""
+    rows_front, rows_end, votes_front, votes_end = _zero_rows(extents)
+    if not rows_front and not rows_end:
+        return "none"
+    for front, end in ((rows_front, rows_end), (votes_front, votes_end)):
+        if front > _CLEARLY * end:
+            return "front"
+        if end > _CLEARLY * front:
+            return "end"
+    return None
+
+
+def _by_zeros(part: Padded, extent: Extent, shared: Sequence[Extent], convention: Side) -> Side:
+    """Where the zero rows say that the padding is; the other splits help one that cannot say.
+
+    Raises:
+        UserError: they lie on both sides alike.
+    """
+    side = _decide([extent]) or _decide(shared)
+    if side is not None:
+        return side
+    num_used = sum(int(one.used.sum()) for one in shared)
+    rows_front, rows_end, _, _ = _zero_rows([extent])
+    num_short = int((extent.used & ((extent.first > 0) | (extent.stop < extent.size))).sum())
+    if num_used <= FEW or not more_than_a_few(num_short, len(extent.first)):
+        return convention
+    raise UserError(
+        f"{part.what}: {part.modality} has zero rows on both sides in {num_short} of "
+        f"{len(extent.first)} samples ({rows_front} in front, {rows_end} at the end): say where "
+        f"the padding is with --padding {part.modality}=front, =end or =none"
+    )
+
+
+def _left_out(part: Padded, lengths: Counts, side: Side) -> NDArray[np.bool_]:
+    """(N,) do frames lie outside of what the lengths keep, if padding is on ``side``?"""
+    extent = part.extent
+    if side == "front":
+        return extent.used & (extent.first < extent.size - lengths)
+    return extent.used & (extent.stop > lengths)
+
+
+def _by_lengths(part: Padded, lengths: Counts, shared: Sequence[Extent], convention: Side) -> Side:
+    """The side on which the lengths leave fewer samples' frames out."""
+    at_end = int(_left_out(part, lengths, "end").sum())
+    in_front = int(_left_out(part, lengths, "front").sum())
+    if at_end != in_front:
+        return "end" if at_end < in_front else "front"
+    side = _decide([part.extent]) or _decide(shared)
+    return convention if side is None or side == "none" else side
+
+
+def _check_lengths(
+    part: Padded, lengths: Counts, side: Side, *, told: bool, found: FoundFrames
+) -> None:
+    """Hold the lengths against the frames.
+
+    Raises:
+        UserError: frames of more than a few samples lie outside, and nobody said where padding is.
+    """
+    total = len(lengths)
+    num_outside = int(_left_out(part, lengths, side).sum())
+    if num_outside and not told and more_than_a_few(num_outside, total):
+        raise UserError(
+            f"{part.what}: {part.lengths_name} contradicts the {part.modality} frames of "
+            f"{num_outside} of {total} samples, which have more than it says; --ignore-lengths "
+            f"finds them by their zero rows, --padding {part.modality}={side} cuts them"
+        )
+    if num_outside:
+        found.warnings.append(
+            f"{part.modality}: {num_outside} of {total} samples of {part.split} have more frames "
+            f"than {part.lengths_name} says; the rest was cut off"
+        )
+    extent = part.extent
+    empty = extent.used & (extent.size - extent.first < lengths if side == "front"
+                           else extent.stop < lengths)  # fmt: skip
+    if 2 * int(empty.sum()) > total and more_than_a_few(int(empty.sum()), total):
+        found.warnings.append(
+            f"{part.modality}: {part.lengths_name} counts zero rows as frames in "
+            f"{int(empty.sum())} of {total} samples of {part.split}; kept, since it says so"
+        )
+
+
+def _places_of_lengths(part: Padded, lengths: Counts, side: Side) -> tuple[Counts, Counts]:
+    size = part.extent.size
+    if side == "front":
+        return size - lengths, size
+    return np.zeros_like(lengths), lengths
+
+
+def _places(
+    part: Padded, extent: Extent, side: Side, *, found: FoundFrames
+) -> tuple[Counts, Counts]:
+    """First rows and ends by the zero rows; ``extent`` may be that of all modalities together."""
+    own = part.extent
+    nothing = np.zeros_like(own.stop)
+    if side == "front":
+        return np.where(own.used, extent.first, 0), np.where(own.used, own.size, 0)
+    stops = own.stop
+    if side == "none" and part.limit is None:
+        stops = np.where(own.used, own.size, 0)
+    if part.limit is None:
+        return nothing, stops
+    beyond = int((stops > part.limit).sum()) if side == "end" else 0
+    if more_than_a_few(beyond, len(stops)):
+        found.warnings.append(
+            f"{part.modality}: {beyond} of {len(stops)} samples of {part.split} have frames "
+            "after the end of their text's mask; kept"
+        )
+        return nothing, stops
+    return nothing, np.minimum(stops, part.limit)
+
+
+def _decision(
+    group: Sequence[Padded],
+    sides: Mapping[tuple[str, Modality], Side],
+    found: FoundFrames,
+    *,
+    by_lengths: bool,
+) -> str:
+    """What was decided for one modality, on one line."""
+    modality = group[0].modality
+    where: dict[Side, list[str]] = {}
+    num_frames = num_rows = 0
+    for part in group:
+        where.setdefault(sides[part.split, modality], []).append(part.split)
+        starts, stops = found.places[part.split, modality]
+        num_frames += int((stops - starts).sum())
+        num_rows += int(part.extent.size.sum())
+    if len(where) == 1:
+        spoken = _SPOKEN[next(iter(where))]
+    else:
+        spoken = ", ".join(f"{_SPOKEN[side]} in {' and '.join(s)}" for side, s in where.items())
+    cut = f", cut by {group[0].lengths_name}" if by_lengths else ""
+    return f"{modality}: padded {spoken}{cut}; {num_frames} of {num_rows} rows are frames"

@@ -1,0 +1,247 @@
+"""What an import has found, counted while the samples pass, and the table that shows it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
+from tecafn.data.samples import DatasetDescription, Sample
+from tecafn.data.shares import more_than_a_few
+
+_COLUMNS = 80
+
+
+@dataclass
+class _Split:
+    """What is counted of one split."""
+
+    num_samples: int = 0
+    labels: list[float] = field(default_factory=list)
+    videos: set[str] = field(default_factory=set)
+    words: list[int] = field(default_factory=list)
+    lengths: dict[Modality, list[int]] = field(default_factory=dict)
+
+
+class Census:
+    """Counts over a stream of samples: what has text, frames and labels, split by split.
+
+    Args:
+        description: of the data set the samples belong to.
+
+    Example:
+        >>> census = Census(DatasetDescription(dataset="toy", widths={Modality.AUDIO: 2}))
+        >>> sample = Sample(id="v_1", source_id="v_1", video="v", clip="1", split="train",
+        ...                 text="quite fine", label=1.0)
+        >>> for _ in range(4):
+        ...     census.add(sample)
+        >>> census.missing()
+        {<Modality.AUDIO: 'audio'>: {'train': (4, 4)}}
+        >>> census.too_many_missing()
+        (<Modality.AUDIO: 'audio'>,)
+        >>> census.missing_sentences()
+        {<Modality.AUDIO: 'audio'>: 'audio has no frame in 4 of 4 samples of train'}
+    """
+
+    def __init__(self, description: DatasetDescription) -> None:
+        self._description = description
+        self._splits: dict[str, _Split] = {name: _Split() for name in description.splits}
+
+    def add(self, sample: Sample) -> None:
+        """Count one sample."""
+        split = self._splits.setdefault(sample.split, _Split())
+        split.num_samples += 1
+        split.videos.add(sample.video)
+        if sample.label is not None and np.isfinite(sample.label):
+            split.labels.append(float(sample.label))
+        if sample.text.strip():
+            split.words.append(len(sample.text.split()))
+        for modality in self._description.widths:
+            frames = sample.sequences.get(modality)
+            if frames is not None and len(frames):
+                split.lengths.setdefault(modality, []).append(len(frames))
+
+    def missing(self) -> dict[Modality, dict[str, tuple[int, int]]]:
+        """For each modality and split that lacks any: how many of its samples have no frame."""
+        found: dict[Modality, dict[str, tuple[int, int]]] = {}
+        for modality in self._description.widths:
+            for name, split in self._splits.items():
+                count = split.num_samples - len(split.lengths.get(modality, ()))
+                if count:
+                    found.setdefault(modality, {})[name] = (count, split.num_samples)
+        return found
+
+    def too_many_missing(self) -> tuple[Modality, ...]:
+        """Modalities that more than a few samples of a split, or all of all splits, lack."""
+        num_samples = sum(split.num_samples for split in self._splits.values())
+        return tuple(
+            modality
+            for modality, splits in self.missing().items()
+            if sum(count for count, _ in splits.values()) == num_samples
+            or any(more_than_a_few(count, total) for count, total in splits.values())
+        )
+
+    def missing_sentences(self) -> dict[Modality, str]:
+        """For each modality that a sample lacks, a sentence with the splits and the counts."""
+        sentences = {}
+        for modality, splits in self.missing().items():
+            counts = ", ".join(
+                f"{count} of {total} samples of {name}" for name, (count, total) in splits.items()
+            )
+            sentences[modality] = f"{modality} has no frame in {counts}"
+        return sentences
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest: by split the samples, labels, videos, words and frames."""
+        return {name: self._split_dict(split) for name, split in self._splits.items()}
+
+    def _split_dict(self, split: _Split) -> dict[str, Any]:
+        labels = split.labels
+        return {
+            "num_samples": split.num_samples,
+            "num_labelled": len(labels),
+            "num_videos": len(split.videos),
+            "labels": (
+                {"min": min(labels), "max": max(labels), "mean": float(np.mean(labels))}
+                if labels
+                else None
+            ),
+            "words": _lengths_dict(split.words),
+            "frames": {
+                modality.value: _lengths_dict(split.lengths.get(modality, ()))
+                for modality in self._description.widths
+            },
+        }
+
+
+def _lengths_dict(lengths: Sequence[int]) -> dict[str, float]:
+    return {
+        "num_samples": len(lengths),
+        "median": float(np.median(lengths)) if lengths else 0.0,
+        "longest": max(lengths, default=0),
+        "total": sum(lengths),
+    }
+
+
+def check_frames(
+    census: Census, *, allowed: frozenset[Modality]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Refuse samples without frames, unless they are few or allowed.
+
+    Args:
+        census: of all samples.
+        allowed: modalities that may be absent.
+
+    Returns:
+        Warnings, and what was allowed that would else have been refused.
+
+    Raises:
+        UserError: a modality has no frame in more than a few samples of a split.
+    """
+    sentences = census.missing_sentences()
+    refused = census.too_many_missing()
+    errors = [modality for modality in refused if modality not in allowed]
+    if errors:
+        raise UserError(
+            f"{'; '.join(sentences[modality] for modality in errors)}; if they are absent in "
+            f"truth, --allow-missing-frames {','.join(errors)}"
+        )
+    warnings = [
+        sentence + (", as was allowed" if modality in refused else "")
+        for modality, sentence in sentences.items()
+    ]
+    return tuple(warnings), tuple(missing_frames_of(modality) for modality in refused)
+
+
+def missing_frames_of(modality: Modality) -> str:
+    """How the record of an import calls it that a modality may be absent.
+
+    Example:
+        >>> missing_frames_of(Modality.AUDIO)
+        'missing-frames audio'
+    """
+    return f"missing-frames {modality}"
+
+
+# The table
+
+
+def render_summary(manifest: Mapping[str, Any], *, width: int = _COLUMNS) -> str:
+    """A store's manifest as tables, then the decisions taken, the warnings last.
+
+    Stores written before imports were counted have no tables.
+    """
+    paragraphs = []
+    summary: Mapping[str, Any] = manifest.get("summary") or {}
+    if summary:
+        paragraphs.append(_frames_table(summary, manifest["widths"]))
+        paragraphs.append(_labels_table(summary))
+    for title, sentences in (
+        ("decisions", manifest.get("decisions", ())),
+        ("notes", manifest.get("notes", ())),
+        ("allowed", manifest.get("allowed", ())),
+        ("warnings", manifest.get("warnings", ())),
+    ):
+        if sentences:
+            paragraphs.append("\n".join([title, *(_wrapped(text, width) for text in sentences)]))
+    return "\n\n".join(paragraphs)
+
+
+def _frames_table(summary: Mapping[str, Any], widths: Mapping[str, int]) -> str:
+    rows = []
+    for name, split in summary.items():
+        counted = {}
+        if split["words"]["num_samples"] or not split["frames"]:
+            counted["sentences"] = (split["words"], "words")
+        for modality, lengths in split["frames"].items():
+            counted[modality] = (lengths, str(widths[modality]))
+        for position, (modality, (lengths, unit)) in enumerate(counted.items()):
+            rows.append([
+                name if not position else "", modality, str(split["num_samples"]),
+                str(lengths["num_samples"]), f"{lengths['median']:g}", str(lengths["longest"]),
+                unit,
+            ])  # fmt: skip
+    header = ["split", "modality", "samples", "with frames", "median", "longest", "width"]
+    return _table(header, rows, num_left=2)
+
+
+def _labels_table(summary: Mapping[str, Any]) -> str:
+    rows = []
+    for name, split in summary.items():
+        labels = split["labels"]
+        shown = [f"{labels[key]:.3g}" for key in ("min", "max", "mean")] if labels else ["-"] * 3
+        rows.append([
+            name, str(split["num_samples"]), str(split["num_labelled"]), *shown,
+            str(split["num_videos"]),
+        ])  # fmt: skip
+    header = ["split", "samples", "labelled", "lowest label", "highest", "mean", "videos"]
+    return _table(header, rows, num_left=1)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, num_left: int) -> str:
+    """Columns two spaces apart, the first ``num_left`` flush left, numbers flush right."""
+    lines = [header, *rows]
+    sizes = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(size) if column < num_left else cell.rjust(size)
+            for column, (cell, size) in enumerate(zip(line, sizes, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _wrapped(text: str, width: int) -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        width,
+        initial_indent="- ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
