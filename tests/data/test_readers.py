@@ -98,7 +98,6 @@ def test_literal_nan_label_is_one_line_that_names_the_row(
         (("", "1", "x", "1", "train"), r"row 2: video_id and clip_id must not be empty"),
         (("a", "1", "x"), r"row 2 must have 5 fields"),
         (("a", "1", "x", "1", "train", "more"), r"row 2 must have 5 fields"),
-        (("a", "1", "x" * 200_000, "1", "train"), r"not a CSV file"),
     ],
 )
 def test_wrong_row_is_one_line(write_table: Write, row: tuple[str, ...], message: str) -> None:
@@ -119,9 +118,9 @@ def test_missing_file_and_unknown_layout_are_one_line(tmp_path: Path, dump: Writ
         _read(dump({"a": 1}))
 
 
-def test_text_that_is_not_utf_8_is_one_line(tmp_path: Path) -> None:
+def test_text_of_no_known_encoding_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "label.csv"
-    path.write_bytes(b"video_id,clip_id,text,label,mode\na,1,caf\xe9,1,train\n")
+    path.write_bytes(b"video_id,clip_id,text,label,mode\na,1,caf\x81 x,1,train\n")
     with pytest.raises(UserError, match="not a CSV file in UTF-8"):
         _read(path)
 

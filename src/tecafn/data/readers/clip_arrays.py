@@ -33,7 +33,7 @@ from tecafn.data.readers.base import (
     present_only,
     scale_of,
 )
-from tecafn.data.readers.table import TableRow, find_table, table_rows
+from tecafn.data.readers.table import TableRow, find_table, table_report, table_rows
 from tecafn.data.samples import DatasetDescription, Sample, SourceFile
 
 _SUFFIXES = (".npy", ".npz")
@@ -174,7 +174,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         ),
     )
     widths = {clips: survey.width for clips, survey in surveys.items()}
-    return description, _samples(table, widths)
+    return table_report(table).added_to(description), _samples(table, widths)
 
 
 def _samples(table: Path, widths: dict[_ClipFolder, int]) -> Iterator[Sample]:

@@ -37,7 +37,13 @@ from tecafn.data.readers.base import (
     present_only,
     scale_of,
 )
-from tecafn.data.readers.table import TableRow, csv_number, csv_rows, table_rows
+from tecafn.data.readers.table import (
+    TableRow,
+    csv_number,
+    csv_rows,
+    table_report,
+    table_rows,
+)
 from tecafn.data.readers.tuples import PAUSE
 from tecafn.data.samples import DatasetDescription, Sample
 
@@ -252,6 +258,7 @@ def _read(
     )
     num_bytes = sum(path.stat().st_size for path in sources.files)
     samples = _samples(sources, times, by_word=by_word)
+    description = table_report(sources.table).added_to(description)
     return description, bounded(samples, source=source, num_bytes=num_bytes)
 
 

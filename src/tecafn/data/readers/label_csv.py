@@ -27,7 +27,7 @@ from tecafn.data.readers.base import (
     one_line_list,
     scale_of,
 )
-from tecafn.data.readers.table import find_table, table_ids, table_rows
+from tecafn.data.readers.table import find_table, table_ids, table_report, table_rows
 from tecafn.data.samples import DatasetDescription, Sample
 
 _NOT_FRAMES = ("ids", "lengths", "offsets", "columns")
@@ -182,7 +182,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         source_format="label-csv",
         source_files=tuple(describe_file(p) for p in (table, *(f.path for f in files.values()))),
     )
-    return description, _samples(table, files)
+    return table_report(table).added_to(description), _samples(table, files)
 
 
 def _samples(table: Path, files: Mapping[Modality, _FrameFile]) -> Iterator[Sample]:
