@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-import tecafn.cli  # noqa: F401 - sets how threads wait, before torch is imported
 from tecafn.core.errors import UserError
 from tecafn.data.importing import import_dataset
 from tecafn.data.readers import ReadOptions
@@ -26,9 +25,10 @@ from tecafn.evaluation.metrics import METRIC_INFO, format_metric
 from tecafn.evaluation.significance import Difference, paired_difference
 from tecafn.experiments.config import load_config
 from tecafn.experiments.evaluate import evaluate_run
-from tecafn.experiments.record import library_versions, read_predictions, read_record
 from tecafn.experiments.run import train_run
 from tecafn.experiments.shipped import find_config
+from tecafn.records.predictions import read_predictions
+from tecafn.records.record import library_versions, read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -137,7 +137,7 @@ def is_finished(row: Row, *, out: Path, seed: int) -> bool:
 def run_row(row: Row, *, data: Path, out: Path, seeds: Sequence[int], split: str) -> SeedRuns:
     """Train and evaluate a row's cells; what is finished is not done again."""
     records, predictions = [], []
-    rows: list[dict[str, str]] = []
+    assert seeds
     for seed in seeds:
         run = run_of(row, out=out, seed=seed)
         if not is_finished(row, out=out, seed=seed):
@@ -148,13 +148,13 @@ def run_row(row: Row, *, data: Path, out: Path, seeds: Sequence[int], split: str
             evaluate_run(run, data=data, split=split, device="cpu")
         records.append(read_record(run))
         rows = read_predictions(run / "predictions" / f"{split}.csv")
-        predictions.append([float(r["prediction"]) for r in rows])
+        predictions.append(rows.predictions)
     return SeedRuns(
         records=records,
         predictions=np.array(predictions),
-        labels=np.array([float(r["label"]) for r in rows]),
-        videos=np.array([r["video"] for r in rows]),
-        pair_ids=[r["pair_id"] for r in rows],
+        labels=rows.labels,
+        videos=np.array(rows.videos),
+        pair_ids=list(rows.pair_ids),
         split=split,
     )
 

@@ -25,7 +25,8 @@ from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.evaluation.evaluator import Predictions
 from tecafn.experiments.evaluate import prediction_rows
-from tecafn.experiments.record import read_predictions, write_predictions, write_record
+from tecafn.records.predictions import read_predictions, write_predictions
+from tecafn.records.record import write_record
 
 CELLS = RESULTS / "cells"
 RUNS = ROOT / "runs"
@@ -77,7 +78,7 @@ def keep(run: Path, target: Path) -> None:
             cell[name] = json.loads((run / file).read_text(encoding="utf-8"))
     for split in record["evaluations"]:
         rows = read_predictions(run / "predictions" / f"{split}.csv")
-        cell["predictions"][split] = [round(float(row["prediction"]), 4) for row in rows]
+        cell["predictions"][split] = [round(value, 4) for value in rows.predictions.tolist()]
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(cell, separators=(",", ":")) + "\n", encoding="utf-8")
 

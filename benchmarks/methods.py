@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from common import markdown_table, write_results
 
 import tecafn.methods  # noqa: F401 - registers them
@@ -29,8 +30,6 @@ from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import plan_batches
 from tecafn.experiments.compare import AFTER_THE_ABSTRACT
-
-import torch  # isort: skip - after common, which sets how threads wait
 
 REFERENCE = "tecafn"
 BATCH_SIZE = 32

@@ -28,8 +28,9 @@ from tecafn.data.importing import import_dataset
 from tecafn.data.readers import ReadOptions
 from tecafn.experiments.config import load_config
 from tecafn.experiments.cross_validation import OUT_OF_FOLD, cross_validate_run
-from tecafn.experiments.record import read_predictions, read_record
 from tecafn.experiments.shipped import find_config
+from tecafn.records.predictions import read_predictions
+from tecafn.records.record import read_record
 
 SEEDS = (0,)
 FOLDS = 10
@@ -43,7 +44,7 @@ ROWS = (
 def cross_validated(row: Row, *, data: Path, out: Path) -> SeedRuns:
     """A row's out-of-fold predictions."""
     records, predictions = [], []
-    rows: list[dict[str, str]] = []
+
     for seed in SEEDS:
         run = out / row.name.replace(" ", "-") / f"seed-{seed}"
         if not (run / "record.json").exists():
@@ -63,13 +64,13 @@ def cross_validated(row: Row, *, data: Path, out: Path) -> SeedRuns:
         record["training"] = {"seconds": sum(fold["seconds"] for fold in record["folds"])}
         records.append(record)
         rows = read_predictions(run / "predictions" / f"{OUT_OF_FOLD}.csv")
-        predictions.append([float(r["prediction"]) for r in rows])
+        predictions.append(rows.predictions)
     return SeedRuns(
         records=records,
         predictions=np.array(predictions),
-        labels=np.array([float(r["label"]) for r in rows]),
-        videos=np.array([r["video"] for r in rows]),
-        pair_ids=[r["pair_id"] for r in rows],
+        labels=rows.labels,
+        videos=np.array(rows.videos),
+        pair_ids=list(rows.pair_ids),
         split=OUT_OF_FOLD,
     )
 

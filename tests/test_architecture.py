@@ -21,10 +21,10 @@ MAY_IMPORT = {
     "losses": {"core"},
     "methods": {"core", "layers", "losses"},
     "data": {"core"},
-    "features": {"core"},
     "training": {"core"},
     "evaluation": {"core"},
-    "report": {"core", "evaluation"},
+    "records": {"core"},
+    "report": {"core", "evaluation", "records"},
     "experiments": {
         "core",
         "layers",
@@ -33,9 +33,10 @@ MAY_IMPORT = {
         "data",
         "training",
         "evaluation",
+        "records",
         "report",
     },
-    "serving": {"core", "methods", "features"},
+    "serving": {"core", "methods"},
 }
 ON_TOP = {"__init__", "__main__", "cli", "console", "exits", "testing"}
 
@@ -60,7 +61,7 @@ LIBRARIES = {
 }
 # Imported inside what needs them, so that nothing else waits for them or fails without them.
 LAZY = {"scipy", "tensorboardX", "transformers"}
-WITHOUT_TORCH = {"report", "cli", "console", "exits", "__main__"}
+WITHOUT_TORCH = {"records", "report", "cli", "console", "exits", "__main__"}
 WITHOUT_NUMPY = {"core", "losses"}
 
 # What the tables above forbid and is meant all the same.
@@ -189,6 +190,7 @@ def reached(start: Path, package: Path) -> set[str]:
 # Folders and files which nothing that they import makes wait for torch.
 START_WITHOUT_TORCH = [
     "report",
+    "records",
     "cli.py",
     "console.py",
     "exits.py",

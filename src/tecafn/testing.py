@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, Padded
-from tecafn.core.info import DataInfo, FeatureStatistics, Task, TextEncoderSpec
+from tecafn.core.info import STORED_FEATURES, DataInfo, FeatureStatistics, Task, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Progress
 from tecafn.core.registry import METHODS, Method
@@ -52,15 +52,10 @@ class MethodCase:
         """A fresh scheme in training mode; ``dropout=False`` sets every dropout to zero."""
         torch.manual_seed(seed)
         spec = dataclasses.replace(self.info.text_encoder, load_weights=load_weights)
-        config = self.config
+        scheme = self.method.build(self.config, dataclasses.replace(self.info, text_encoder=spec))
         if not dropout:
-            names = [f.name for f in dataclasses.fields(config) if f.name.endswith("dropout")]
-            config = dataclasses.replace(config, **dict.fromkeys(names, 0.0))
-        scheme = self.method.build(config, dataclasses.replace(self.info, text_encoder=spec))
-        if not dropout:
-            for module in scheme.modules():
-                if isinstance(module, nn.Dropout):
-                    module.p = 0.0
+            for module, probability in _dropouts(scheme).values():
+                setattr(module, probability, 0.0)
         return scheme.train()
 
     def batch(self, size: int, *, seed: int = 0, lacking: Mapping[int, str] | None = None) -> Batch:
@@ -120,6 +115,24 @@ class MethodCase:
     def mixed_batch(self, *, seed: int = 0) -> Batch:
         """Six complete rows and one for every way to lack one or two modalities."""
         return self.batch(12, seed=seed, lacking=dict(enumerate(("t", "a", "v", "ta", "tv", "av"))))
+
+
+# What modules call the probability that their forward reads: ours, torch's, attention's.
+_PROBABILITIES = ("probability", "p", "dropout", "dropout_prob")
+
+
+def _dropouts(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """By path: each module that has a dropout's probability, whatever its settings call it.
+
+    Returns:
+        The module, and which of its attributes is the probability.
+    """
+    return {
+        path: (part, name)
+        for path, part in module.named_modules()
+        for name in _PROBABILITIES
+        if isinstance(getattr(part, name, None), int | float)
+    }
 
 
 def _frame_of_token(
@@ -492,6 +505,42 @@ def check_trains_without_modalities(case: MethodCase) -> None:
     )
 
 
+def check_usable_modalities(case: MethodCase) -> None:
+    """It reads the modalities of ``DataInfo.usable``, each of them, and looks at no other.
+
+    A method that cannot do without text says so with a ``ValueError`` when it is built.
+    """
+    stored = dataclasses.replace(case.info.text_encoder, source=STORED_FEATURES)
+    audio_alone = {Modality.AUDIO: _WIDTHS[Modality.AUDIO]}
+    changes: tuple[dict[str, Any], ...] = (
+        {},
+        {"widths": audio_alone},
+        {"widths": {}},
+        {"modalities": (Modality.VISION, Modality.TEXT)},
+        {"modalities": (Modality.AUDIO, Modality.VISION)},
+        {"text_encoder": stored},
+    )
+    for change in changes:
+        info = dataclasses.replace(case.info, **change)
+        usable = info.usable
+        claim = f"{case.name}: usable are {', '.join(usable)}"
+        try:
+            scheme = dataclasses.replace(case, info=info).build()
+        except ValueError:
+            assert Modality.TEXT not in usable, f"{claim}, and it is refused"
+            continue
+        with torch.no_grad():  # what starts at zero would hide what it does
+            for parameter in scheme.parameters():
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        scheme, batch = scheme.double(), _double(case.batch(4, seed=1))
+        others = "".join(m[0] for m in Modality if m not in usable)
+        whole = _predict(scheme, _drop(batch, others))
+        _assert_close(_predict(scheme, batch), whole, 0.0, f"{claim}, and others must be unread")
+        for modality in usable if len(usable) > 1 else ():
+            without = _predict(scheme, _drop(batch, others + modality[0]))
+            assert not torch.equal(without, whole), f"{claim}, and {modality} is not read"
+
+
 def check_phases(case: MethodCase) -> None:
     """Phases have unique names; losses have weights; answers have the task's shape."""
     scheme, batch = case.build(), case.mixed_batch()
@@ -536,6 +585,7 @@ METHOD_PARTS: Mapping[str, Callable[[MethodCase], None]] = {
     "every parameter trained": check_every_parameter_trained,
     "one batch overfits": check_one_batch_overfits,
     "resume bitwise": check_resume_bitwise,
+    "usable modalities": check_usable_modalities,
     "phases": check_phases,
     "exports": check_exports,
 }

@@ -8,10 +8,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from saved import read_rows
 
 from tecafn.core.errors import UserError
 from tecafn.data.store import Store
-from tecafn.experiments.record import read_predictions, read_record
+from tecafn.records.record import read_record
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_restored_cell_has_the_record_and_the_predictions(
     kept.restore(cell, again, Store.open(tiny_store))
     assert read_record(again) == read_record(tiny_run)
     assert (again / "begun.json").read_text() == (tiny_run / "begun.json").read_text()
-    before, after = (read_predictions(r / "predictions" / "valid.csv") for r in (tiny_run, again))
+    before, after = (read_rows(r / "predictions" / "valid.csv") for r in (tiny_run, again))
     assert len(before) == len(after) > 0
     for row, restored in zip(before, after, strict=True):
         assert abs(float(row["prediction"]) - float(restored["prediction"])) <= 0.5e-4

@@ -23,8 +23,9 @@ from tecafn.evaluation.significance import paired_difference
 from tecafn.experiments.cells import USAGE_FILE, Cell
 from tecafn.experiments.compare import Protocol, compare_methods, plan
 from tecafn.experiments.config import load_config
-from tecafn.experiments.record import write_predictions, write_record
 from tecafn.experiments.shipped import config_folder
+from tecafn.records.predictions import write_predictions
+from tecafn.records.record import write_record
 
 MakeStore = Callable[..., Path]
 METHODS_COMPARED = ("concat", "tecafn")

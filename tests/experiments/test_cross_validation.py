@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from saved import read_rows
 
 import tecafn.experiments.fit as fit_module
 import tecafn.experiments.setup as preparing
@@ -24,7 +25,7 @@ from tecafn.data.store import SplitView, Store
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.cross_validation import cross_validate_run, video_folds
 from tecafn.experiments.evaluate import evaluate_run
-from tecafn.experiments.record import read_predictions, read_record
+from tecafn.records.record import read_record
 
 CrossValidate = Callable[..., dict[str, Any]]
 
@@ -164,7 +165,7 @@ def test_every_labelled_sample_outside_test_is_predicted_once(
     finished: tuple[Path, Seen], store: Path
 ) -> None:
     out, _ = finished
-    rows = read_predictions(out / "predictions" / "out-of-fold.csv")
+    rows = read_rows(out / "predictions" / "out-of-fold.csv")
     opened = Store.open(store)
     expected = opened.split("train").ids + opened.split("valid").ids
     assert sorted(row["id"] for row in rows) == sorted(expected)
@@ -190,7 +191,7 @@ def test_unlabelled_samples_stay_outside(
 ) -> None:
     data = make_store(tmp_path / "store", sizes=SIZES, unlabelled=("valid",))
     cross_validate(tmp_path / "run", data=data)
-    rows = read_predictions(tmp_path / "run" / "predictions" / "out-of-fold.csv")
+    rows = read_rows(tmp_path / "run" / "predictions" / "out-of-fold.csv")
     assert sorted(row["id"] for row in rows) == sorted(Store.open(data).split("train").ids)
     everything = make_store(tmp_path / "all", sizes=SIZES, unlabelled=("train", "valid"))
     with pytest.raises(UserError, match="no labelled samples outside its test split"):
@@ -229,7 +230,7 @@ def test_a_folds_predictions_come_from_its_own_network(
     pool = Store.open(store).labelled_pool()
     rows = {
         row["id"]: float(row["prediction"])
-        for row in read_predictions(out / "predictions" / "out-of-fold.csv")
+        for row in read_rows(out / "predictions" / "out-of-fold.csv")
     }
     tokenizer = preparing.prepare_batches(
         load_config(out / "config.toml"),
@@ -354,7 +355,7 @@ def test_frozen_text_is_encoded_once_for_all_folds(
     predictions = [
         [
             float(row["prediction"])
-            for row in read_predictions(tmp_path / run / "predictions" / "out-of-fold.csv")
+            for row in read_rows(tmp_path / run / "predictions" / "out-of-fold.csv")
         ]
         for run in ("frozen", "uncached")
     ]

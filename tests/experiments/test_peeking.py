@@ -14,7 +14,7 @@ from tecafn.cli import app
 from tecafn.core.errors import UserError
 from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.peeking import peek_at_test
-from tecafn.experiments.record import read_record
+from tecafn.records.record import read_record
 
 KEEP = (
     "training.keep_improving_epochs=true",

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from saved import read_rows
 
 import tecafn.experiments.evaluate as evaluate_module
 import tecafn.experiments.fit as fit_module
@@ -27,8 +28,8 @@ from tecafn.evaluation.metrics import sentiment_metrics
 from tecafn.experiments.config import load_config
 from tecafn.experiments.evaluate import evaluate_run, predict_run
 from tecafn.experiments.paired import compare_runs
-from tecafn.experiments.record import file_hash, read_predictions, read_record, write_record
 from tecafn.experiments.run import train_run
+from tecafn.records.record import file_hash, read_record, write_record
 from tecafn.serving.predictor import load
 
 TrainTiny = Callable[..., dict[str, Any]]
@@ -100,7 +101,7 @@ def test_every_named_term_is_logged_every_step(tiny_run: Path) -> None:
 
 
 def test_predictions_are_those_of_the_exported_network(tiny_run: Path, tiny_store: Path) -> None:
-    rows = read_predictions(tiny_run / "predictions" / "valid.csv")
+    rows = read_rows(tiny_run / "predictions" / "valid.csv")
     view = Store.open(tiny_store).split("valid")
     assert [row["id"] for row in rows] == view.ids
     assert [row["text"] for row in rows] == view.texts
@@ -148,7 +149,7 @@ def test_classes_are_trained_evaluated_and_predicted(
     for one in (record["evaluations"]["valid"], evaluation):
         assert {"accuracy", "f1"} <= one["metrics"].keys()
         assert one["hard_pairs"] is None
-    rows = read_predictions(tmp_path / "run" / "predictions" / "test.csv")
+    rows = read_rows(tmp_path / "run" / "predictions" / "test.csv")
     chances = [float(row["prediction"]) for row in rows]
     assert all(0 < chance < 1 for chance in chances)
     hits = [(float(row["prediction"]) > 0.5) == (float(row["label"]) == 1) for row in rows]
@@ -498,7 +499,7 @@ def test_unlabelled_rows_are_predicted_as_labelled_ones_are(
         rows = list(csv.reader(file))
     assert rows[0] == ["id", "prediction"]
     evaluate_run(run, data=tiny_store, split="test", device="cpu")
-    evaluated = read_predictions(run / "predictions" / "test.csv")
+    evaluated = read_rows(run / "predictions" / "test.csv")
     assert rows[1:] == [[row["id"], row["prediction"]] for row in evaluated]
 
 
@@ -526,7 +527,7 @@ def test_differences_equal_a_hand_computation(
     comparison = compare_runs(run, other, split="test", name="text alone")
 
     def column(folder: Path, name: str) -> np.ndarray:
-        rows = read_predictions(folder / "predictions" / "test.csv")
+        rows = read_rows(folder / "predictions" / "test.csv")
         return np.array([float(row[name]) for row in rows])
 
     labels = column(run, "label")

@@ -21,7 +21,6 @@ from tecafn.experiments.setup import (
     describe_data,
     num_positions,
     open_fabric,
-    usable_modalities,
 )
 
 
@@ -73,7 +72,7 @@ def test_only_modalities_in_use_have_widths_and_statistics(
     )
     assert info.widths == {Modality.VISION: 20}
     assert set(info.statistics) == {Modality.VISION}
-    assert usable_modalities(info) == (Modality.TEXT, Modality.VISION)
+    assert info.usable == (Modality.TEXT, Modality.VISION)
     assert (info.num_train, info.label_range) == (20, (-3.0, 3.0))
 
 

@@ -19,8 +19,9 @@ import pytest
 import torch
 from launching import Ended, events_of, num_steps, outcome_of, run, run_together, start_together
 from safetensors.torch import load_file
+from saved import read_rows
 
-from tecafn.experiments.record import read_predictions, read_record
+from tecafn.records.record import read_record
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -148,7 +149,7 @@ def test_two_processes_log_the_losses_and_metrics_of_one(trained: dict[int, Trai
 
 
 def test_validation_counts_every_sample_once(trained: dict[int, Trained]) -> None:
-    rows = [read_predictions(r.out / "predictions" / "valid.csv") for r in trained.values()]
+    rows = [read_rows(r.out / "predictions" / "valid.csv") for r in trained.values()]
     for one, other in zip(*rows, strict=True):
         assert float(one.pop("prediction")) == pytest.approx(float(other.pop("prediction")))
         assert one == other

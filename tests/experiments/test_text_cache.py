@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from saved import read_rows
 
 import tecafn.experiments.text_cache as text_cache
 from tecafn.core.batch import pad_rows
 from tecafn.core.errors import UserError
 from tecafn.core.info import TextEncoderSpec
-from tecafn.experiments.record import read_predictions
 from tecafn.experiments.text_cache import TextStates, cached_states
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 
@@ -249,7 +249,7 @@ def test_cached_and_uncached_training_give_the_same_predictions(
     predictions = {
         name: [
             float(row["prediction"])
-            for row in read_predictions(tmp_path / name / "predictions" / "valid.csv")
+            for row in read_rows(tmp_path / name / "predictions" / "valid.csv")
         ]
         for name in ("cached", "cached-again", "uncached")
     }

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tecafn.core.errors import UserError
 from tecafn.report import figures
 from tecafn.report.html import write_report
-from tecafn.report.records import ReportError, read_run
+from tecafn.report.records import read_run
 
 
 def _load_fake_run() -> ModuleType:
@@ -266,7 +267,7 @@ def test_run_without_predictions_says_so_and_keeps_its_metrics(tmp_path: Path) -
 
 
 def test_record_alone_makes_a_report(tmp_path: Path) -> None:
-    write_record(tmp_path, {})
+    write_record(tmp_path, {"format_version": 1})
     html, parsed = written(tmp_path)
     assert "No labelled split was evaluated, so there are no metrics." in parsed.words
     assert "unnamed method" in parsed.words
@@ -395,9 +396,10 @@ def test_phases_have_their_own_panels_and_bad_values_are_skipped(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "a report needs the run's record, none is there"),
+        (None, "expected a run's directory, found no record"),
         ("{", "expected JSON, got"),
-        ("[1]", "expected an object, got a list"),
+        ("[1]", "format_version must be 1, got None"),
+        ('{"format_version": 2}', "format_version must be 1, got 2"),
     ],
 )
 def test_record_that_cannot_be_read_is_one_line(
@@ -405,7 +407,7 @@ def test_record_that_cannot_be_read_is_one_line(
 ) -> None:
     if content is not None:
         (tmp_path / "record.json").write_text(content, encoding="utf-8")
-    with pytest.raises(ReportError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         write_report(tmp_path)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "report.html").exists()
@@ -420,7 +422,7 @@ def test_prediction_that_is_no_number_names_its_row(tmp_path: Path, value: str) 
         writer.writerow(["id", "video", "clip", "label", "prediction", "pair_id", "text"])
         writer.writerow(["a_1", "a", "1", "0.5", "0.1", "", "fine"])
         writer.writerow(["a_2", "a", "2", "0.5", value, "", "not fine"])
-    with pytest.raises(ReportError, match=r"row 2 \(a_2\) expected a finite prediction, got"):
+    with pytest.raises(UserError, match=r"row 2 \(a_2\) expected a finite prediction, got"):
         write_report(tmp_path)
 
 
@@ -428,7 +430,7 @@ def test_predictions_without_a_column_are_one_line(tmp_path: Path) -> None:
     write_record(tmp_path, fake.make_record())
     (tmp_path / "predictions").mkdir()
     (tmp_path / "predictions" / "test.csv").write_text("id,prediction\na_1,0.5\n", encoding="utf-8")
-    with pytest.raises(ReportError, match="missing video, clip, label, pair_id, text"):
+    with pytest.raises(UserError, match="missing video, clip, label, pair_id, text"):
         write_report(tmp_path)
 
 

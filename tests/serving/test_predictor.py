@@ -15,6 +15,7 @@ import huggingface_hub.hub_mixin
 import numpy as np
 import pytest
 import torch
+from saved import read_rows
 
 import tecafn
 from tecafn.core.errors import UserError
@@ -22,7 +23,6 @@ from tecafn.core.modality import Modality
 from tecafn.core.weights import save_module
 from tecafn.data.store import SplitView, Store
 from tecafn.experiments.evaluate import evaluate_run
-from tecafn.experiments.record import read_predictions
 from tecafn.serving.predictor import ModelDefinition, Predictor, load, load_export
 
 pytestmark = pytest.mark.usefixtures("no_fsync")
@@ -63,7 +63,7 @@ def everything(view: SplitView) -> dict[str, Any]:
 
 def test_answers_are_the_evaluations(predictor: Predictor, view: SplitView, run: Path) -> None:
     evaluate_run(run, data=_store_of(view), split="test", device="cpu")
-    rows = read_predictions(run / "predictions" / "test.csv")
+    rows = read_rows(run / "predictions" / "test.csv")
     answers = predictor.predict(**everything(view))
     assert answers.shape == (12,)
     assert answers.dtype == np.float64
@@ -243,7 +243,7 @@ def test_two_classes_give_the_probability_of_the_second(
     classifier = load(tmp_path / "run")
     view = Store.open(data).split("valid")
     answers = classifier.predict(**everything(view))
-    rows = read_predictions(tmp_path / "run" / "predictions" / "valid.csv")
+    rows = read_rows(tmp_path / "run" / "predictions" / "valid.csv")
     assert [float(row["prediction"]) for row in rows] == pytest.approx(answers.tolist(), abs=1e-5)
     assert ((answers > 0) & (answers < 1)).all()
 

@@ -10,6 +10,9 @@ from tecafn.core.modality import Modality
 
 Task = Literal["regression", "classification"]
 
+STORED_FEATURES = "features"
+"""In place of a text encoder's name: text comes as vectors that the store has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderSpec:
@@ -65,6 +68,32 @@ class DataInfo:
     num_classes: int = 1
     text_encoder: TextEncoderSpec = field(default_factory=TextEncoderSpec)
     num_train: int = 0
+
+    @property
+    def reads_sentences(self) -> bool:
+        """Is text in use, and read by an encoder from the sentences themselves?"""
+        return Modality.TEXT in self.modalities and self.text_encoder.source != STORED_FEATURES
+
+    @property
+    def usable(self) -> tuple[Modality, ...]:
+        """The modalities in use that the data set has, in the order text, audio, vision.
+
+        Every network is built for exactly these, every loader loads them, and a saved network
+        takes them. Text that an encoder reads needs no stored frames.
+
+        Example:
+            >>> DataInfo(widths={Modality.VISION: 35}).usable
+            (<Modality.TEXT: 'text'>, <Modality.VISION: 'vision'>)
+            >>> stored = TextEncoderSpec(source=STORED_FEATURES)
+            >>> DataInfo(widths={Modality.VISION: 35}, text_encoder=stored).usable
+            (<Modality.VISION: 'vision'>,)
+        """
+        return tuple(
+            m
+            for m in Modality
+            if m in self.modalities
+            and (m in self.widths or (m == Modality.TEXT and self.reads_sentences))
+        )
 
     @property
     def half_width(self) -> float:

@@ -22,7 +22,7 @@ from threading import Event, Lock
 from typing import Any
 
 from tecafn.core.errors import UserError
-from tecafn.experiments.record import read_record, write_text_atomically
+from tecafn.records.record import read_record, write_text_atomically
 
 LOG_FILE = "cell.log"
 USAGE_FILE = "cell.json"

@@ -30,18 +30,18 @@ from tecafn.evaluation.significance import holm_adjusted, paired_difference
 from tecafn.experiments.cells import Cell, CellRunner, Outcome, usage_of
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.launched import launched
-from tecafn.experiments.record import (
-    library_versions,
-    now,
-    read_predictions,
-    read_record,
-    source_commit,
-    write_text_atomically,
-)
 from tecafn.experiments.run_folder import check_begun
 from tecafn.experiments.setup import check_needs
 from tecafn.experiments.shipped import config_folder
 from tecafn.layers.text_encoder import MINILM
+from tecafn.records.predictions import read_predictions
+from tecafn.records.record import (
+    library_versions,
+    now,
+    read_record,
+    source_commit,
+    write_text_atomically,
+)
 from tecafn.training.run_lock import run_lock
 
 Floats = NDArray[np.float64]
@@ -362,19 +362,18 @@ def _read_cells(cells: Sequence[Cell]) -> SeedPredictions | None:
     if not done:
         return None
     tables = [read_predictions(cell.run / "predictions" / f"{cell.split}.csv") for cell in done]
-    rows = tables[0]
-    ids = tuple(row["id"] for row in rows)
+    first = tables[0]
     for cell, table in zip(done, tables, strict=True):
-        if tuple(row["id"] for row in table) != ids:
+        if table.ids != first.ids:
             raise UserError(f"{cell.run} and {done[0].run} were evaluated on different samples")
     return SeedPredictions(
         seeds=tuple(cell.seed for cell in done),
         records=tuple(read_record(cell.run) for cell in done),
-        predictions=np.array([[float(row["prediction"]) for row in table] for table in tables]),
-        labels=np.array([float(row["label"]) for row in rows]),
-        videos=np.array([row["video"] for row in rows]),
-        pair_ids=tuple(row["pair_id"] for row in rows),
-        ids=ids,
+        predictions=np.array([table.predictions for table in tables]),
+        labels=first.labels,
+        videos=np.array(first.videos),
+        pair_ids=first.pair_ids,
+        ids=first.ids,
     )
 
 

@@ -20,7 +20,6 @@ from tecafn.evaluation.evaluator import Predictions
 from tecafn.experiments.config import RunConfig
 from tecafn.experiments.evaluate import assess_view, prediction_rows
 from tecafn.experiments.fit import fit
-from tecafn.experiments.record import now, write_predictions, write_record
 from tecafn.experiments.run_folder import (
     FOLD_RESULT,
     finished_record,
@@ -29,6 +28,8 @@ from tecafn.experiments.run_folder import (
     write_beginning,
 )
 from tecafn.experiments.setup import open_fabric, prepare, say_what_is_absent
+from tecafn.records.predictions import write_predictions
+from tecafn.records.record import now, write_record
 from tecafn.training.together import on_rank_0
 
 OUT_OF_FOLD = "out-of-fold"

@@ -11,9 +11,9 @@ from tecafn.data.synthetic import CorpusSpec, make_corpus
 from tecafn.experiments.config import load_config
 from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.paired import compare_runs
-from tecafn.experiments.record import read_record
 from tecafn.experiments.run import train_run
 from tecafn.experiments.shipped import configs_folder
+from tecafn.records.record import read_record
 
 TEXT_ALONE = 'modalities=["text"]'
 

@@ -16,20 +16,14 @@ from tecafn.data.loader import BatchLoader
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.assessment import assess
 from tecafn.evaluation.evaluator import Predictions, predict_source
-from tecafn.experiments.record import (
-    file_hash,
-    now,
-    read_record,
-    write_predictions,
-    write_record,
-)
 from tecafn.experiments.run_folder import write_report
 from tecafn.experiments.setup import (
     check_needs,
     open_fabric,
     token_frames,
-    usable_modalities,
 )
+from tecafn.records.predictions import write_predictions
+from tecafn.records.record import file_hash, now, read_record, write_record
 from tecafn.serving.predictor import EXPORT_FOLDER, WEIGHTS_FILE, Predictor, load
 from tecafn.training.run_lock import run_lock
 from tecafn.training.together import on_rank_0
@@ -94,7 +88,7 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
     predictor.to(fabric.device)
     source = BatchLoader(
         view,
-        modalities=usable_modalities(definition.info),
+        modalities=definition.info.usable,
         batch_size=_BATCH_SIZE,
         seed=0,
         shuffle=False,

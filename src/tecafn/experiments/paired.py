@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.evaluation.significance import paired_difference
-from tecafn.experiments.record import read_predictions, read_record, write_record
 from tecafn.experiments.run_folder import write_report
+from tecafn.records.predictions import SplitPredictions, read_predictions
+from tecafn.records.record import read_record, write_record
 from tecafn.training.run_lock import run_lock
 from tecafn.training.together import on_rank_0
 
@@ -49,7 +49,8 @@ def _compare(run: Path, other: Path, split: str, name: str | None) -> dict[str, 
         raise UserError(f"{other} has not been evaluated on {split!r}")
     mine = read_predictions(run / "predictions" / f"{split}.csv")
     yours = read_predictions(other / "predictions" / f"{split}.csv")
-    if [(r["id"], r["label"]) for r in mine] != [(r["id"], r["label"]) for r in yours]:
+    same_labels = np.array_equal(mine.labels, yours.labels, equal_nan=True)
+    if mine.ids != yours.ids or not same_labels:
         raise UserError(f"{run} and {other} were evaluated on different samples of {split!r}")
     comparison = {
         "name": name or str(theirs["method"]),
@@ -69,19 +70,14 @@ def _compare(run: Path, other: Path, split: str, name: str | None) -> dict[str, 
 
 
 def paired_differences(
-    mine: list[dict[str, str]], yours: list[dict[str, str]], *, task: str
+    mine: SplitPredictions, yours: SplitPredictions, *, task: str
 ) -> dict[str, Any]:
     """First minus second: MAE and binary accuracy of a score, accuracy of classes.
 
     Intervals resample videos and permutations flip whole videos: clips of one video are alike.
     """
-
-    def column(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:
-        return np.array([float(row[name]) for row in rows])
-
-    labels = column(mine, "label")
-    videos = np.array([row["video"] for row in mine])
-    first, second = column(mine, "prediction"), column(yours, "prediction")
+    labels, videos = mine.labels, np.array(mine.videos)
+    first, second = mine.predictions, yours.predictions
     if task == "classification":
         errors = [((p > 0.5) == (labels > 0.5)).astype(np.float64) for p in (first, second)]
         return {"accuracy": paired_difference(*errors, clusters=videos).as_dict()}

@@ -19,8 +19,8 @@ from tecafn.core.registry import METHODS
 from tecafn.core.weights import load_module
 from tecafn.data.store import Store
 from tecafn.experiments.evaluate import assess_view, open_run
-from tecafn.experiments.record import now, read_record, write_record
 from tecafn.experiments.setup import open_fabric
+from tecafn.records.record import now, read_record, write_record
 from tecafn.serving.predictor import EXPORT_FOLDER, TEXT_ENCODER_FOLDER, Predictor
 from tecafn.training.checkpoint import Checkpoints
 from tecafn.training.run_lock import run_lock

@@ -14,7 +14,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.registry import METHODS
 from tecafn.data.store import Store
 from tecafn.experiments.config import RunConfig, write_config
-from tecafn.experiments.record import (
+from tecafn.records.record import (
     FORMAT_VERSION,
     library_versions,
     now,

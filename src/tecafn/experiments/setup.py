@@ -12,7 +12,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError, nearest_known
-from tecafn.core.info import DataInfo
+from tecafn.core.info import STORED_FEATURES, DataInfo
 from tecafn.core.modality import Modality
 from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
@@ -24,7 +24,7 @@ from tecafn.data.text import HiddenStates, Tokenize, frames_of_texts
 from tecafn.experiments.config import RunConfig
 from tecafn.experiments.launched import launched
 from tecafn.experiments.text_cache import cached_states
-from tecafn.layers.text_encoder import STORED_FEATURES, TextEncoder, Tokenizer
+from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 from tecafn.training.config import MONITORS
 from tecafn.training.together import remember_peers
 
@@ -135,7 +135,7 @@ def token_frames(
     Returns:
         N arrays; None where the data set is not word-aligned, or text or frames are not in use.
     """
-    used = usable_modalities(info)
+    used = info.usable
     if not store.description.aligned or Modality.TEXT not in used or len(used) == 1:
         return None
     return frames_of_texts(view, None if tokenizer is None else tokenizer.spans)
@@ -200,7 +200,7 @@ class Batches:
         """
         return BatchLoader(
             view,
-            modalities=usable_modalities(self.info),
+            modalities=self.info.usable,
             batch_size=self.config.training.batch_size,
             seed=self.config.seed,
             shuffle=shuffle,
@@ -222,18 +222,9 @@ class Batches:
 
 def say_what_is_absent(config: RunConfig, info: DataInfo) -> None:
     """One line for modalities that the config uses and the data set does not have."""
-    missing = [m for m in config.modalities if m not in usable_modalities(info)]
+    missing = [m for m in config.modalities if m not in info.usable]
     if missing and rank() == 0:
         print(f"note: the data set has no {' and no '.join(missing)}: absent", file=sys.stderr)
-
-
-def usable_modalities(info: DataInfo) -> tuple[Modality, ...]:
-    """Those in use that the data set has; text is read from the sentences themselves."""
-    return tuple(
-        m
-        for m in info.modalities
-        if m in info.widths or (m == Modality.TEXT and info.text_encoder.source != STORED_FEATURES)
-    )
 
 
 def num_positions(encoder: TextEncoder) -> int:

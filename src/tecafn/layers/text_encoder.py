@@ -15,11 +15,10 @@ from torch import Tensor, nn
 
 from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
-from tecafn.core.info import DataInfo, TextEncoderSpec
+from tecafn.core.info import STORED_FEATURES, DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.layers.sequence import hides_frames, zero_padding
 
-STORED_FEATURES = "features"
 MINILM = "minilm"
 # Embeddings, then a stack of layers that take the states and a mask and nothing else. Others look
 # alike but add relative positions or norms of their own, which running the layers would leave out.

@@ -18,21 +18,9 @@ from tecafn.core.info import DataInfo, FeatureStatistics
 from tecafn.core.modality import Modality
 from tecafn.core.parallel import world_size
 from tecafn.layers.sequence import SequenceLSTM, Standardise, masked_mean, zero_padding
-from tecafn.layers.text_encoder import STORED_FEATURES, build_text_encoder
+from tecafn.layers.text_encoder import build_text_encoder
 
 Pooling = Literal["first", "mean"]
-
-
-def usable(info: DataInfo) -> tuple[Modality, ...]:
-    """The modalities in use that the data set has, in the order text, audio, vision."""
-    return tuple(
-        m
-        for m in Modality
-        if m in info.modalities
-        and (
-            m in info.widths or (m == Modality.TEXT and info.text_encoder.source != STORED_FEATURES)
-        )
-    )
 
 
 class ModalityFrames(nn.Module):
@@ -52,7 +40,7 @@ class ModalityFrames(nn.Module):
         super().__init__()
         self.dims: dict[Modality, int] = {}
         self.standardise = nn.ModuleDict()
-        for modality in usable(info):
+        for modality in info.usable:
             if modality == Modality.TEXT:
                 self.text_encoder = build_text_encoder(info)
                 self.dims[modality] = self.text_encoder.hidden_dim

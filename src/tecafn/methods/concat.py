@@ -51,12 +51,13 @@ class Concat(Network):
     def __init__(self, config: ConcatConfig, info: DataInfo) -> None:
         super().__init__()
         self.encoders = nn.ModuleDict()
-        for modality in info.modalities:
+        # The head reads them in the order in which they were named.
+        for modality in sorted(info.usable, key=info.modalities.index):
             if modality == Modality.TEXT:
                 self.encoders[modality] = TextSequenceEncoder(
                     info, dim=config.dim, kernel_size=config.text_kernel_size
                 )
-            elif modality in info.widths:
+            else:
                 self.encoders[modality] = FrameEncoder(
                     info.widths[modality],
                     info.statistics.get(modality),

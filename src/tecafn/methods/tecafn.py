@@ -259,7 +259,7 @@ class TeCaFN(Network):
         self.core = config.core
         self.config = config
         self.encoders = nn.ModuleDict()
-        for modality in info.modalities:
+        for modality in info.usable:
             if modality == Modality.TEXT:
                 self.encoders[modality] = TextSequenceEncoder(
                     info,
@@ -267,7 +267,7 @@ class TeCaFN(Network):
                     kernel_size=1 if config.has("early_convolution") else config.text_kernel_size,
                     padded_to=_TEXT_PADDED_TO if config.has("padded_text") else None,
                 )
-            elif modality in info.widths:
+            else:
                 self.encoders[modality] = FrameEncoder(
                     info.widths[modality],
                     info.statistics.get(modality),

@@ -26,8 +26,9 @@ from tecafn.evaluation.hard_pairs import (
 )
 from tecafn.evaluation.metrics import METRIC_INFO, format_metric, names_in_order, seven_classes
 from tecafn.evaluation.published import SOURCES, comparable_table
+from tecafn.records.predictions import SplitPredictions
 from tecafn.report import figures
-from tecafn.report.records import RunFiles, SplitPredictions, read_run, short_commit
+from tecafn.report.records import RunFiles, read_run, short_commit
 
 Json = Mapping[str, Any]
 
@@ -60,7 +61,7 @@ def write_report(run_dir: Path) -> Path:
         The file's path. It replaces an older report in one step.
 
     Raises:
-        ReportError: no readable record, or a predictions file that does not fit; one line.
+        UserError: no readable record, or a predictions file that does not fit; one line.
     """
     page = render_report(read_run(run_dir))
     path = run_dir / "report.html"

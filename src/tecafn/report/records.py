@@ -2,61 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tecafn.core.errors import UserError
-
-_COLUMNS = ("id", "video", "clip", "label", "prediction", "pair_id", "text")
+from tecafn.records.predictions import SplitPredictions, read_predictions
+from tecafn.records.record import read_record
 
 
 class ReportError(UserError):
     """A run directory that cannot be reported on; the message is one line."""
-
-
-@dataclass(frozen=True)
-class SplitPredictions:
-    """The rows of ``predictions/<split>.csv``.
-
-    Args:
-        ids: N public ids.
-        videos: N video names.
-        texts: N transcripts, as hostile as their source.
-        pair_ids: N names of designed pairs, "" outside one.
-        predictions: (N,) scores, or probabilities of class 1.
-        labels: (N,) labels, NaN where unknown.
-    """
-
-    ids: tuple[str, ...]
-    videos: tuple[str, ...]
-    texts: tuple[str, ...]
-    pair_ids: tuple[str, ...]
-    predictions: NDArray[np.float64]
-    labels: NDArray[np.float64]
-
-    @property
-    def num_samples(self) -> int:
-        """Number of rows N."""
-        return len(self.ids)
-
-    def labelled(self) -> SplitPredictions:
-        """The rows that have a label."""
-        rows = np.flatnonzero(~np.isnan(self.labels))
-        return SplitPredictions(
-            ids=tuple(self.ids[row] for row in rows),
-            videos=tuple(self.videos[row] for row in rows),
-            texts=tuple(self.texts[row] for row in rows),
-            pair_ids=tuple(self.pair_ids[row] for row in rows),
-            predictions=self.predictions[rows],
-            labels=self.labels[rows],
-        )
 
 
 @dataclass(frozen=True)
@@ -82,19 +40,9 @@ def read_run(run_dir: Path) -> RunFiles:
     """Read a run directory; everything but ``record.json`` may be missing.
 
     Raises:
-        ReportError: no readable ``record.json``, or a predictions file that does not fit.
+        UserError: no readable ``record.json``, or a predictions file that does not fit.
     """
-    record_path = run_dir / "record.json"
-    try:
-        record = json.loads(record_path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(
-            f"{record_path}: a report needs the run's record, none is there"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{record_path}: expected JSON, got {error}") from None
-    if not isinstance(record, dict):
-        raise ReportError(f"{record_path}: expected an object, got a {type(record).__name__}")
+    record = read_record(run_dir)
     notes: list[str] = []
     steps, epochs = _read_events(run_dir / "events.jsonl", notes)
     evaluated = list(record.get("evaluations") or {})
@@ -146,53 +94,4 @@ def _read_events(
     return (
         tuple(steps[key] for key in sorted(steps, key=lambda key: key[1])),
         tuple(epochs[key] for key in sorted(epochs)),
-    )
-
-
-def read_predictions(path: Path) -> SplitPredictions:
-    """Read one ``predictions/<split>.csv``.
-
-    Raises:
-        ReportError: a column is missing or a number is not one.
-    """
-    # Transcripts can be longer than the csv module's default limit on a field, which is everybody's
-    # and so is put back: readers of strange files rely on it.
-    usual = csv.field_size_limit(2**31 - 1)
-    try:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise ReportError(
-                    f"{path}: expected columns {', '.join(_COLUMNS)}, missing {', '.join(missing)}"
-                )
-            rows = list(reader)
-    finally:
-        csv.field_size_limit(usual)
-
-    def number(row: int, column: str) -> float:
-        text = rows[row][column] or ""
-        if column == "label" and not text.strip():
-            return float("nan")
-        try:
-            value = float(text)
-        except ValueError:
-            value = float("nan")
-        if not np.isfinite(value):
-            raise ReportError(
-                f"{path}: row {row + 1} ({rows[row]['id']}) expected a finite {column}, "
-                f"got {text!r}"
-            )
-        return value
-
-    def texts(column: str) -> tuple[str, ...]:
-        return tuple(row[column] or "" for row in rows)
-
-    return SplitPredictions(
-        ids=texts("id"),
-        videos=texts("video"),
-        texts=texts("text"),
-        pair_ids=texts("pair_id"),
-        predictions=np.array([number(row, "prediction") for row in range(len(rows))]),
-        labels=np.array([number(row, "label") for row in range(len(rows))]),
     )

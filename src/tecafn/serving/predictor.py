@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Network
 from tecafn.core.weights import load_module, save_module
-from tecafn.layers.text_encoder import STORED_FEATURES, TextEncoder, Tokenizer
+from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 from tecafn.serving.packed import pack_weights
 
 FORMAT_VERSION = 1
@@ -114,7 +115,7 @@ class Predictor(
 
     Args:
         definition: what it was built from.
-        network: with its weights.
+        network: with its weights; it stays as it is, mode and layers included.
         tokenizer: None where text comes as stored vectors.
 
     Example:
@@ -128,18 +129,13 @@ class Predictor(
         self, definition: ModelDefinition, network: Network, tokenizer: Tokenizer | None
     ) -> None:
         self.definition = definition
-        self.network = network.eval()
-        pack_weights(self.network)
+        self.network = network
         self.tokenizer = tokenizer
 
     @property
     def takes(self) -> tuple[Modality, ...]:
         """The modalities it was trained on; it does not look at others."""
-        info = self.definition.info
-        reads_text = info.text_encoder.source != STORED_FEATURES
-        return tuple(
-            m for m in info.modalities if m in info.widths or (m == Modality.TEXT and reads_text)
-        )
+        return self.definition.info.usable
 
     @property
     def device(self) -> torch.device:
@@ -216,8 +212,9 @@ class Predictor(
         return dataclasses.replace(batch, frame_of_token=torch.where(text.mask, places, -1))
 
     def network_prediction(self, batch: Batch) -> torch.Tensor:
-        """(B,) scores or (B, C) logits of a batch on the network's device."""
-        prediction: torch.Tensor = self.network(batch).prediction
+        """(B,) scores or (B, C) logits of a batch on the network's device, in evaluation mode."""
+        with _evaluating(self.network):
+            prediction: torch.Tensor = self.network(batch).prediction
         return prediction
 
     @torch.inference_mode()
@@ -340,13 +337,14 @@ def load_export(folder: Path) -> Predictor:
     definition = ModelDefinition.from_dict(values)
     spec = definition.info.text_encoder
     tokenizer = None
-    if Modality.TEXT in definition.info.modalities and spec.source != STORED_FEATURES:
+    if definition.info.reads_sentences:
         source = str(folder / TEXT_ENCODER_FOLDER)
         tokenizer = Tokenizer(source, max_tokens=definition.max_text_tokens)
         spec = dataclasses.replace(spec, source=source, load_weights=False)
     info = dataclasses.replace(definition.info, text_encoder=spec)
     network = dataclasses.replace(definition, info=info).build_network()
     load_module(network, folder / WEIGHTS_FILE)
+    pack_weights(network.eval())
     return Predictor(definition, network, tokenizer)
 
 
@@ -374,6 +372,19 @@ def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor
             f"{run_or_hub_id}: no such directory, and no such model could be fetched from the "
             f"Hugging Face hub ({reason})"
         ) from None
+
+
+@contextmanager
+def _evaluating(network: Network) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module's mode is the caller's again."""
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _items(modality: Modality, value: Any) -> list[Any]:

@@ -63,7 +63,7 @@ class EventLog:
             raise UserError(f"cannot write {self._path}: {error.strerror or error}") from None
 
     def write(self, event: Mapping[str, Any]) -> None:
-        """Append one event; see the run directory's description for the kinds.
+        """Append one event; ``docs/run-directory.md`` lists the kinds.
 
         Raises:
             UserError: the line cannot be written (disk full).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from tecafn.report.records import read_predictions
+from tecafn.records.predictions import read_predictions
 
 
 def test_a_long_transcript_is_read_and_the_limit_on_fields_stays(tmp_path: Path) -> None:

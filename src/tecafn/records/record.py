@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import hashlib
 import importlib.metadata
@@ -10,7 +9,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from tecafn.core.errors import UserError
 
 FORMAT_VERSION = 1
 _LIBRARIES = ("torch", "transformers", "lightning-fabric", "numpy", "safetensors", "pyarrow")
-PREDICTION_COLUMNS = ("id", "video", "clip", "label", "prediction", "pair_id", "text")
 
 
 def now() -> str:
@@ -95,30 +93,3 @@ def read_record(run_dir: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise UserError(f"{path}: format_version must be {FORMAT_VERSION}, got {version!r}")
     return record
-
-
-def write_predictions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``predictions/<split>.csv``; None becomes an empty cell."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, PREDICTION_COLUMNS)
-            writer.writeheader()
-            writer.writerows({k: "" if v is None else v for k, v in row.items()} for row in rows)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def read_predictions(path: Path) -> list[dict[str, str]]:
-    """Read ``predictions/<split>.csv``.
-
-    Raises:
-        UserError: the split has not been evaluated in this run.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such predictions; run `tecafn evaluate` first") from None
