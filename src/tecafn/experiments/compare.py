@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import tecafn
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.registry import METHODS
+from tecafn.core.threads import user_chose_number
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.hard_pairs import (
     find_designed_pairs,
@@ -277,6 +278,7 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
             split=protocol.split,
             device=protocol.device,
             threads=protocol.num_threads(),
+            may_use_fewer=protocol.threads is None and not user_chose_number(),
         )
         for seed in protocol.seeds
     )
