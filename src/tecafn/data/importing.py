@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tecafn.core.modality import Modality
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
+from tecafn.data.samples import missing_frames_of
 from tecafn.data.store import Store, StoreWriter
 from tecafn.data.summary import check_frames
 
@@ -31,7 +33,10 @@ def import_dataset(
     with StoreWriter(out, description) as writer:
         for sample in releasing(samples):
             writer.add(sample)
-        warnings, allowed = check_frames(writer.census, allowed=options.allow_missing_frames)
+        may_miss = {m for m in Modality if missing_frames_of(m) in description.allowed}
+        warnings, allowed = check_frames(
+            writer.census, allowed=options.allow_missing_frames | may_miss
+        )
         writer.warn(*warnings)
         writer.allow(*allowed)
     return Store.open(out)
