@@ -27,7 +27,7 @@ from plain_torch import (
 from torch import Tensor
 
 from tecafn.core.modality import Modality
-from tecafn.experiments.config import configs_folder
+from tecafn.experiments.shipped import configs_folder
 from tecafn.methods.tetfn import TETFNConfig
 
 PUBLISHED = TETFNConfig(
