@@ -60,6 +60,7 @@ KEPT = (
     Kept("bench-search/mult", EMBEDDED),
     Kept("compare-embedded", EMBEDDED),
     Kept("compare-embedded-all-epochs", EMBEDDED),
+    Kept("compare-embedded-published", EMBEDDED),
     Kept("compare-mosi", MOSI),
 )
 

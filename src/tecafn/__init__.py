@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tecafn.core.threads import wait_asleep
+
+wait_asleep()
+
 __version__ = "0.1.0"
 __all__ = ["Batch", "Modality", "Padded", "Predictor", "UserError", "list_methods", "load"]
 

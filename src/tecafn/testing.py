@@ -157,7 +157,8 @@ def method_case(
     Args:
         name: a registered method.
         config: settings; the method's defaults if None. ``num_layers`` and
-            ``num_unimodal_layers``, where there are such, become 2.
+            ``num_unimodal_layers``, where there are such, become 2, and ``feed_forward_dim`` at
+            most 64.
         task: what it is trained for.
 
     Raises:
@@ -170,7 +171,10 @@ def method_case(
     if task not in method.tasks:
         raise ValueError(f"{name} does {', '.join(method.tasks)}, not {task}")
     config = method.config() if config is None else config
-    depths = {"num_layers", "num_unimodal_layers"} & {f.name for f in dataclasses.fields(config)}
+    known = {f.name for f in dataclasses.fields(config)}
+    small = dict.fromkeys({"num_layers", "num_unimodal_layers"} & known, 2)
+    if "feed_forward_dim" in known:
+        small["feed_forward_dim"] = min(config.feed_forward_dim, 64)
     generator = torch.Generator().manual_seed(5)
     statistics = {
         m: FeatureStatistics(
@@ -184,7 +188,7 @@ def method_case(
         yield MethodCase(
             name=name,
             method=method,
-            config=dataclasses.replace(config, **dict.fromkeys(depths, 2)),
+            config=dataclasses.replace(config, **small),
             info=DataInfo(
                 widths=_WIDTHS,
                 statistics=statistics,

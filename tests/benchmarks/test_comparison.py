@@ -53,3 +53,12 @@ def test_who_had_fewer_epochs_is_said_and_set(comparison: ModuleType) -> None:
     assert said.startswith("Training was to take at most 2 minutes. It does. For that slow (5) had")
     assert bench.all_overrides() == ("slow:training.max_epochs=5",)
     assert dataclasses.replace(bench, methods=("quick",)).all_overrides() == ()
+
+
+def test_the_published_wiring_is_the_published_configs_model(comparison: ModuleType) -> None:
+    bench = dataclasses.replace(_bench(comparison, None), published=("tetfn",))
+    wired = bench.as_published()
+    assert "tetfn:model.num_lower_layers=1" in wired
+    assert 'tetfn:model.positions="each"' in wired
+    assert "tetfn:model.scaled_inputs=true" in wired
+    assert dataclasses.replace(bench, methods=("mult",)).as_published() == ()

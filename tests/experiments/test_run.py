@@ -25,10 +25,11 @@ import tecafn.experiments.fit as fit_module
 from tecafn.core.errors import UserError
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.metrics import sentiment_metrics
-from tecafn.experiments.config import load_config
+from tecafn.experiments.config import load_config, parse_config
 from tecafn.experiments.evaluate import evaluate_run, predict_run
 from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.run import train_run
+from tecafn.experiments.run_folder import check_begun
 from tecafn.records.record import file_hash, read_record, write_record
 from tecafn.serving.predictor import load
 
@@ -280,6 +281,18 @@ def test_resume_with_other_settings_is_refused(
             device="cpu",
             progress=False,
         )
+
+
+def test_a_run_begun_before_a_setting_came_has_its_default(run: Path, tmp_path: Path) -> None:
+    begun = json.loads((run / "begun.json").read_text(encoding="utf-8"))
+    older = json.loads(json.dumps(begun))
+    del older["config"]["model"]["num_layers"], older["config"]["training"]["warmup_fraction"]
+    (tmp_path / "begun.json").write_text(json.dumps(older), encoding="utf-8")
+    newer = parse_config(older["config"]).as_dict()
+    check_begun(tmp_path, {**begun, "config": newer})
+    newer["model"]["num_layers"] += 1
+    with pytest.raises(UserError, match=r"was begun with config\.model\.num_layers"):
+        check_begun(tmp_path, {**begun, "config": newer})
 
 
 def test_resume_on_other_data_is_refused(

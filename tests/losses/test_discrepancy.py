@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tecafn.losses.discrepancy import (
     central_moment_discrepancy,
+    cosine_distance,
     difference,
     softmax_divergence,
 )
@@ -157,8 +158,32 @@ def test_gradients_are_right() -> None:
     def losses(a: Tensor, b: Tensor) -> Tensor:
         return (
             central_moment_discrepancy(a, b, first_present=present, second_present=EVERYONE)
-            + difference(a, b, present=present)
+            + cosine_distance(a, b, present=present)
             + softmax_divergence(a, b, present=present)
         )
 
     assert torch.autograd.gradcheck(losses, (first, second))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_gradient_of_the_difference_passes_through_the_lengths_of_rows(seed: int) -> None:
+    first, second = (values.requires_grad_() for values in pair(seed))
+    lengths = [(v - v.mean(0)).norm(dim=1, keepdim=True).detach() + 1e-6 for v in (first, second)]
+    sides = [(v - v.mean(0)) / n for v, n in zip((first, second), lengths, strict=True)]
+    expected = torch.autograd.grad((sides[0].T @ sides[1]).square().mean(), (first, second))
+    value = difference(first, second, present=EVERYONE)
+    for got, wanted in zip(torch.autograd.grad(value, (first, second)), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_cosine_distance_is_the_mean_of_one_minus_the_cosine(seed: int) -> None:
+    first, second = pair(seed)
+    present = torch.tensor([True, False, True, True, True, False])
+    expected = 0.0
+    for row in present.nonzero().flatten().tolist():
+        a, b = first[row].tolist(), second[row].tolist()
+        dot = sum(x * y for x, y in zip(a, b, strict=True))
+        expected += 1 - dot / (math.hypot(*a) * math.hypot(*b))
+    got = cosine_distance(first, second, present=present).item()
+    assert got == pytest.approx(expected / 4, abs=1e-12)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.modality import Modality
 from tecafn.layers.attention import Transformer, TransformerLayer
-from tecafn.layers.sequence import sinusoidal_positions
-from tecafn.methods.mult import MulT, MulTConfig, last_real
+from tecafn.layers.sequence import last_real, sinusoidal_positions
+from tecafn.methods.mult import MulT, MulTConfig
 from tecafn.testing import MethodCase, method_case
 
 SEEDS = (0, 1, 2)

@@ -1,26 +1,28 @@
-"""TMBL's binding: who is bound with whom, and what the shared transformer reads."""
+"""TMBL: who is bound with whom, who reads what, and what a sample lacks.
+
+Its arithmetic is held against its public code in ``tests/equivalence/test_tmbl.py``.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tecafn.core.batch import Batch
 from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
-from tecafn.core.parallel import sample_uniform
-from tecafn.methods.tmbl import TMBLConfig, TMBLScheme, partners
+from tecafn.losses.discrepancy import cosine_distance, difference, softmax_divergence
+from tecafn.methods.tmbl import TMBL, BoundAttention, TMBLConfig, TMBLScheme
 from tecafn.testing import MethodCase, _double, method_case
 
 TEXT, AUDIO, VISION = Modality
-SEEDS = (0, 1, 2)
-CONFIG = TMBLConfig(dim=8)
+CONFIG = TMBLConfig(dim=8, num_heads=2, key_dim=4, value_dim=6, communicator_dim=5)
 
 
 @pytest.fixture(scope="module")
@@ -29,182 +31,147 @@ def case() -> Iterator[MethodCase]:
         yield made
 
 
-def scheme_of(case: MethodCase, seed: int) -> TMBLScheme:
+def scheme_of(case: MethodCase, seed: int = 0) -> TMBLScheme:
     scheme = case.build(seed=seed, dropout=False).double()
+    with torch.no_grad():
+        for parameter in scheme.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
     assert isinstance(scheme, TMBLScheme)
     return scheme
 
 
-def batch_of(case: MethodCase, seed: int) -> Batch:
+def batch_of(case: MethodCase, seed: int = 0) -> Batch:
     return _double(case.mixed_batch(seed=seed))
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 7, 12])
-@pytest.mark.parametrize("epoch", [0, 1])
-def test_every_sample_is_bound_with_one_that_is_bound_with_it(size: int, epoch: int) -> None:
-    bound = partners(torch.arange(size) + 40, seed=3, epoch=epoch).tolist()
-    assert [bound[partner] for partner in bound] == list(range(size))
-    assert sum(partner == row for row, partner in enumerate(bound)) == size % 2
+class Heard(nn.Module):
+    """Keeps what a module is given and passes it on."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.given: list[tuple[Any, ...]] = []
+
+    def forward(self, *given: Any) -> Any:
+        self.given.append(given)
+        return self.module(*given)
 
 
-def test_the_halves_are_those_of_the_hash() -> None:
-    index = torch.tensor([5, 9, 2, 14, 7, 1])
-    draws = sample_uniform(index, seed=1, epoch=2, stream=0).tolist()
-    order = sorted(range(6), key=lambda row: draws[row])
-    bound = partners(index, seed=1, epoch=2).tolist()
-    for one, other in zip(order[:3], order[3:], strict=True):
-        assert bound[one] == other
+def vectors_of(network: TMBL, batch: Batch) -> dict[Modality, Tensor]:
+    filled: dict[Modality, Tensor] = network.slots(network.encoders(network.frames(batch)), batch)
+    return filled
 
 
-def test_another_epoch_binds_otherwise_and_the_order_of_rows_does_not_matter() -> None:
-    index = torch.arange(16)
-    first, second = (partners(index, seed=0, epoch=epoch) for epoch in (0, 1))
-    assert not torch.equal(first, second)
-    turned = index.flip(0)
-    assert torch.equal(turned[partners(turned, seed=0, epoch=0)].flip(0), index[first])
+def test_modalities_are_bound_with_each_other_and_never_samples(case: MethodCase) -> None:
+    network, batch = scheme_of(case).network, batch_of(case)
+    heard = Heard(network.shared)
+    network.shared = heard  # type: ignore[assignment]
+    network(batch)
+    vectors = vectors_of(network, batch)
+    ((sets, visible),) = heard.given
+    # Query T + V, key V + A, value A + T.
+    for got, (own, bound) in zip(
+        sets, ((TEXT, VISION), (VISION, AUDIO), (AUDIO, TEXT)), strict=True
+    ):
+        assert torch.equal(got, torch.stack([vectors[own], vectors[bound]], dim=1))
+    assert torch.equal(visible, torch.stack([batch.present[AUDIO], batch.present[TEXT]], dim=1))
 
 
-def attended(query: Tensor, key: Tensor, value: Tensor, attention: Any) -> Tensor:
-    """(2, dim) each, two heads."""
-    weights = attention.in_proj_weight.chunk(3)
-    biases = attention.in_proj_bias.chunk(3)
-    q, k, v = (
-        rows @ weight.T + bias
-        for rows, weight, bias in zip((query, key, value), weights, biases, strict=True)
-    )
-    width = query.shape[1] // 2
-    answer = []
-    for i in range(len(q)):
+def test_private_transformers_get_the_pairs(case: MethodCase) -> None:
+    network, batch = scheme_of(case).network, batch_of(case)
+    heard = {}
+    for name, module in list(network.private.items()):
+        heard[name] = network.private[name] = Heard(module)
+    network(batch)
+    vectors = vectors_of(network, batch)
+    assert set(heard) == {"audio_vision", "vision_text", "text_audio"}
+    for name, module in heard.items():
+        one, other = (Modality(m) for m in name.split("_"))
+        ((pair, visible),) = module.given
+        assert torch.equal(pair, torch.stack([vectors[one], vectors[other]], dim=1))
+        there = torch.stack([batch.present[one], batch.present[other]], dim=1)
+        assert torch.equal(visible, there)
+
+
+def test_nothing_attends_to_a_place_that_is_not_there_unless_there_is_no_other() -> None:
+    torch.manual_seed(0)
+    attention = BoundAttention(6, num_heads=2, key_dim=4, value_dim=4, dropout=0.0).double()
+    query, key, value = torch.randn(3, 3, 2, 6, dtype=torch.float64)
+    visible = torch.tensor([[True, True], [True, False], [False, False]])
+    before = attention(query, key, value, visible)
+    key[:, 1] += 1.0
+    value[:, 1] += 1.0
+    after = attention(query, key, value, visible)
+    changed = (before != after).flatten(1).any(1).tolist()
+    assert changed == [True, False, True]
+
+
+def test_scores_are_divided_by_the_square_root_of_all_heads_keys() -> None:
+    torch.manual_seed(0)
+    attention = BoundAttention(6, num_heads=2, key_dim=4, value_dim=4, dropout=0.0).double()
+    query, key, value = torch.randn(3, 1, 2, 6, dtype=torch.float64)
+    everyone = torch.ones(1, 2, dtype=torch.bool)
+    q, k, v = attention.query(query)[0], attention.key(key)[0], attention.value(value)[0]
+    rows = []
+    for i in range(2):
         heads = []
-        for head in range(2):
-            columns = slice(head * width, (head + 1) * width)
-            scores = [
-                math.exp((q[i, columns] @ k[j, columns]).item() / math.sqrt(width))
-                for j in range(len(k))
-            ]
-            mixed = [s / sum(scores) * v[j, columns] for j, s in enumerate(scores)]
-            heads.append(torch.stack(mixed).sum(0))
-        answer.append(torch.cat(heads))
-    projected: Tensor = attention.out_proj(torch.stack(answer))
-    return projected
+        for head in (slice(0, 2), slice(2, 4)):
+            scores = torch.stack([q[i, head] @ k[j, head] / 2.0 for j in range(2)]).exp()
+            heads.append((scores / scores.sum()) @ v[:, head])
+        rows.append(attention.norm(query[0, i] + attention.output(torch.cat(heads))))
+    expected = torch.stack(rows)
+    torch.testing.assert_close(attention(query, key, value, everyone)[0], expected)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_shared_transformer_takes_the_modalities_as_query_key_and_value_in_turn(
-    case: MethodCase, seed: int
+@pytest.mark.parametrize("similarity", ["cosine", "kl"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_terms_are_over_rows_that_have_what_is_compared(
+    case: MethodCase, seed: int, similarity: Any
 ) -> None:
-    scheme, batch = scheme_of(case, seed), batch_of(case, seed)
-    own = scheme.network.encode(batch)
-    bound = {m: vector.flip(0) for m, vector in own.items()}
-    features = scheme.network.fuse(own, bound).features
-    shared = scheme.network.shared
-    for query, key, value in ((TEXT, VISION, AUDIO), (VISION, AUDIO, TEXT), (AUDIO, TEXT, VISION)):
-        for row in range(batch.size):
-            pair = {m: torch.stack([own[m][row], bound[m][row]]) for m in Modality}
-            normed = [shared.norm(pair[m]) for m in (query, key, value)]
-            stream = pair[query] + attended(*normed, shared.attention)
-            expected = stream + shared.feed_forward(stream)
-            torch.testing.assert_close(features[f"shared_{query}"][row], expected[0])
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_private_transformer_reads_both_of_a_pair(case: MethodCase, seed: int) -> None:
-    scheme, batch = scheme_of(case, seed), batch_of(case, seed)
-    own = scheme.network.encode(batch)
-    alone = scheme.network.fuse(own, own).features
-    beside = scheme.network.fuse(own, {m: v.flip(0) for m, v in own.items()}).features
-    both = torch.ones(1, 2, dtype=torch.bool)
+    settings = dataclasses.replace(case.config, similarity=similarity)
+    scheme = scheme_of(dataclasses.replace(case, config=settings), seed)
+    batch = batch_of(case, seed)
+    losses, has = scheme.loss(batch, Progress(seed=4, epoch=seed)), batch.present
+    features: Any = losses.output.features
+    apart = {"cosine": cosine_distance, "kl": softmax_divergence}[similarity]
+    unlike, alike = 0.0, 0.0
     for m in Modality:
-        assert not torch.allclose(alone[f"private_{m}"], beside[f"private_{m}"])
-        pair = torch.stack([own[m][3], own[m].flip(0)[3]]).unsqueeze(0)
-        expected = scheme.network.private[m](pair, None, both)[0, 0]
-        torch.testing.assert_close(beside[f"private_{m}"][3], expected)
-
-
-def test_inference_binds_a_sample_with_itself(case: MethodCase) -> None:
-    scheme, batch = scheme_of(case, 0), batch_of(case, 0)
-    own = scheme.network.encode(batch)
-    itself = scheme.network.fuse(own, own).prediction
-    assert torch.equal(scheme.predict(batch), itself)
-    trained = scheme.loss(batch, Progress(seed=0, epoch=0)).output.prediction
-    assert not torch.allclose(trained, itself)
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_terms_are_over_bound_samples_and_rows_that_have_what_is_compared(
-    case: MethodCase, seed: int
-) -> None:
-    scheme, batch = scheme_of(case, seed), batch_of(case, seed)
-    progress = Progress(seed=4, epoch=seed)
-    losses = scheme.loss(batch, progress)
-    own = scheme.network.encode(batch)
-    rows = partners(batch.index, seed=4, epoch=seed)
-    output = scheme.network.fuse(own, {m: vector[rows] for m, vector in own.items()})
-    torch.testing.assert_close(losses.output.prediction, output.prediction)
-    features: Any = output.features
-    has = batch.present
-
-    def correlated(first: Tensor, second: Tensor) -> float:
-        sides = []
-        for values in (first, second):
-            centred = values - values.mean(0)
-            sides.append([(row / (row.norm() + 1e-6)).tolist() for row in centred])
-        total = 0.0
-        for d, e in itertools.product(range(8), repeat=2):
-            total += sum(a[d] * b[e] for a, b in zip(*sides, strict=True)) ** 2
-        return total / 64
-
-    unlike = alike = 0.0
-    for m in Modality:
-        unlike += correlated(features[f"private_{m}"][has[m]], features[f"shared_{m}"][has[m]])
+        private, shared = (
+            features[f"{kind}_{m}"].flatten(1)[has[m]] for kind in ("private", "shared")
+        )
+        everyone = torch.ones(len(private), dtype=torch.bool)
+        unlike += difference(private, shared, present=everyone).item()
     for one, other in itertools.combinations(Modality, 2):
         both = has[one] & has[other]
-        unlike += correlated(features[f"private_{one}"][both], features[f"private_{other}"][both])
-        for a, b in zip(
-            features[f"shared_{one}"][both], features[f"shared_{other}"][both], strict=True
-        ):
-            p, q = a.softmax(0), b.softmax(0)
-            divergence = ((p - q) * (p / q).log()).sum().item() / 2
-            alike += divergence / int(both.sum()) / 3
+        everyone = torch.ones(int(both.sum()), dtype=torch.bool)
+        sides = [features[f"private_{m}"][both].flatten(1) for m in (one, other)]
+        unlike += difference(*sides, present=everyone).item()
+        for place in range(2):
+            sides = [features[f"shared_{m}"][both, place] for m in (one, other)]
+            alike += apart(*sides, present=everyone).item() / 6
     assert batch.labels is not None
-    task = (output.prediction - batch.labels).square().mean().item()
+    task = (losses.output.prediction - batch.labels).square().mean().item()
     expected = {"task": task, "difference": unlike, "similarity": alike}
     got = {name: term.item() for name, term in losses.terms.items()}
     assert got == pytest.approx(expected, abs=1e-10)
     assert losses.total.item() == pytest.approx(task + unlike / 2 + alike / 2, abs=1e-10)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_six_vectors_communicate_and_a_convolution_fuses_them(case: MethodCase, seed: int) -> None:
-    network, batch = scheme_of(case, seed).network, batch_of(case, seed)
-    output = network(batch)
-    features: Any = output.features
-    module, convolution = network.communicator, network.convolution
-    places: Any = module.places
-    columns: Any = module.columns
-    gelu = torch.nn.functional.gelu
-    for row in (0, 7):
-        six = torch.stack(
-            [features[f"{kind}_{m}"][row] for kind in ("private", "shared") for m in Modality]
-        )
-        normed = module.place_norm(six)
-        over = torch.stack([places[2](gelu(places[0](normed[:, d]))) for d in range(8)], dim=1)
-        mixed = six + over
-        mixed = mixed + columns[2](gelu(columns[0](module.column_norm(mixed))))
-        fused = torch.zeros(3, 8, dtype=torch.float64)
-        for channel, d, place, tap in itertools.product(range(3), range(8), range(6), range(3)):
-            if 0 <= d + tap - 1 < 8:
-                weight = convolution.weight[channel, place, tap]
-                fused[channel, d] += (weight * mixed[place, d + tap - 1]).detach()
-        assert convolution.bias is not None
-        fused += convolution.bias.detach().unsqueeze(1)
-        torch.testing.assert_close(features["fused"][row], fused.flatten())
-        hidden: Any = network.hidden
-        vector = torch.relu(hidden[1](torch.relu(fused.flatten())))
-        score = network.answer.linear(vector).item()
-        assert output.prediction[row].item() == pytest.approx(score, abs=1e-10)
+def test_training_and_inference_bind_alike(case: MethodCase) -> None:
+    scheme, batch = scheme_of(case), batch_of(case)
+    trained = scheme.loss(batch, Progress(seed=0, epoch=0)).output.prediction
+    assert torch.equal(scheme.predict(batch), trained)
 
 
-def test_an_even_kernel_is_refused() -> None:
-    with pytest.raises(ValueError, match="kernel_size must be odd, got 4"):
-        TMBLConfig(kernel_size=4)
+def test_scores_start_in_the_middle_of_the_label_range(case: MethodCase) -> None:
+    info = dataclasses.replace(case.info, label_range=(1.0, 5.0))
+    with torch.no_grad():
+        around_zero = scheme_of(case).predict(batch_of(case))
+        around_three = scheme_of(dataclasses.replace(case, info=info)).predict(batch_of(case))
+    torch.testing.assert_close(around_three, around_zero + 3.0)
+
+
+@pytest.mark.parametrize("name", ["key_dim", "value_dim"])
+def test_heads_that_do_not_divide_a_width_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"num_heads must divide {name} 9, got 8"):
+        TMBLConfig(**{name: 9})

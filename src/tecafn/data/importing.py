@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tecafn.data.ids import Identities
+from tecafn.core.modality import Modality
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
+from tecafn.data.samples import missing_frames_of
 from tecafn.data.store import Store, StoreWriter
 from tecafn.data.summary import check_frames
 
@@ -29,24 +30,13 @@ def import_dataset(
     """
     options = options or ReadOptions()
     description, samples = open_source(source, format=format, options=options)
-    identities = Identities()
-    seen: set[str] = set()
-    num_dropped = 0
     with StoreWriter(out, description) as writer:
         for sample in releasing(samples):
-            if options.drop_duplicates and sample.id in seen:
-                num_dropped += 1
-                continue
-            seen.add(sample.id)
-            identities.add(sample.id, sample.video, sample.split)
             writer.add(sample)
-        writer.warn(*identities.warnings())
-        if num_dropped:
-            writer.allow(
-                f"{num_dropped} samples are left out, as --drop-duplicates says: their ids are "
-                "those of samples before them"
-            )
-        warnings, allowed = check_frames(writer.census, allowed=options.allow_missing_frames)
+        may_miss = {m for m in Modality if missing_frames_of(m) in description.allowed}
+        warnings, allowed = check_frames(
+            writer.census, allowed=options.allow_missing_frames | may_miss
+        )
         writer.warn(*warnings)
         writer.allow(*allowed)
     return Store.open(out)

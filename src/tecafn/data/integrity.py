@@ -15,9 +15,9 @@ from tecafn.data.defects import PUBLISHED_SIZES, KnownDefects, Level, published_
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.readers.base import one_line_list
-from tecafn.data.samples import DatasetDescription, Sample
+from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.store import Store
-from tecafn.data.summary import Census, missing_frames_of
+from tecafn.data.summary import Census
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,16 @@ class DatasetDescription:
     source_files: tuple[SourceFile, ...] = ()
 
 
+def missing_frames_of(modality: Modality) -> str:
+    """How the record of an import calls it that a modality may be absent.
+
+    Example:
+        >>> missing_frames_of(Modality.AUDIO)
+        'missing-frames audio'
+    """
+    return f"missing-frames {modality}"
+
+
 def canonical_split(name: str) -> str | None:
     """train, valid or test for the names the field uses; None for any other.
 

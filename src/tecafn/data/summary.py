@@ -11,7 +11,7 @@ import numpy as np
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
-from tecafn.data.samples import DatasetDescription, Sample
+from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.shares import more_than_a_few
 
 _COLUMNS = 80
@@ -156,16 +156,6 @@ def check_frames(
         for modality, sentence in sentences.items()
     ]
     return tuple(warnings), tuple(missing_frames_of(modality) for modality in refused)
-
-
-def missing_frames_of(modality: Modality) -> str:
-    """How the record of an import calls it that a modality may be absent.
-
-    Example:
-        >>> missing_frames_of(Modality.AUDIO)
-        'missing-frames audio'
-    """
-    return f"missing-frames {modality}"
 
 
 # The table

@@ -22,6 +22,7 @@ from threading import Event, Lock
 from typing import Any
 
 from tecafn.core.errors import UserError
+from tecafn.core.threads import AT_MOST, NUMBER
 from tecafn.records.record import read_record, write_text_atomically
 
 LOG_FILE = "cell.log"
@@ -46,6 +47,8 @@ class Cell:
         split: the one to be evaluated.
         device: auto, cpu or cuda.
         threads: threads of the process's arithmetic.
+        may_use_fewer: they are a share of the cores and not what somebody asked for, so that the
+            run may take one thread where it is as fast.
     """
 
     method: str
@@ -57,6 +60,7 @@ class Cell:
     split: str
     device: str
     threads: int
+    may_use_fewer: bool = False
 
     def commands(self) -> tuple[tuple[str, ...], ...]:
         """What is run, one after the other, until the cell is finished."""
@@ -182,7 +186,10 @@ class CellRunner:
     def _run_command(self, cell: Cell, command: Sequence[str]) -> str:
         path = cell.run / LOG_FILE
         count = str(cell.threads)
-        environment = os.environ | {"OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+        environment = os.environ | dict.fromkeys(NUMBER, count)
+        environment.pop(AT_MOST, None)
+        if cell.may_use_fewer:
+            environment[AT_MOST] = count
         # The system starts counting a child's peak memory from ours.
         least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         with path.open("ab") as log:

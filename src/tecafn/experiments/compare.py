@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import tecafn
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.registry import METHODS
+from tecafn.core.threads import user_chose_number
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.hard_pairs import (
     find_designed_pairs,
@@ -32,7 +33,7 @@ from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.launched import launched
 from tecafn.experiments.run_folder import check_begun
 from tecafn.experiments.setup import check_needs
-from tecafn.experiments.shipped import ChosenConfigs, choose_configs
+from tecafn.experiments.shipped import config_folder
 from tecafn.layers.text_encoder import MINILM
 from tecafn.records.predictions import read_predictions
 from tecafn.records.record import (
@@ -65,7 +66,7 @@ class Protocol:
         methods: registered names; None = all.
         seeds: at least one.
         configs: folder with a ``<method>.toml`` for each method, or the name of a shipped one;
-            None = the one of the store's dataset, or the nearest.
+            None = the one that goes with the store's data set.
         overrides: ``key=value`` for every method: the common budget; ``method:key=value`` for one.
         split: what is evaluated; the validation split also chooses the epochs.
         device: auto, cpu or cuda.
@@ -232,20 +233,6 @@ def compare_methods(
     return summary
 
 
-def configs_of(protocol: Protocol, store: Store) -> ChosenConfigs:
-    """The configs that the methods are compared with; see ``choose_configs``.
-
-    Raises:
-        UserError: there is no such folder.
-    """
-    return choose_configs(
-        protocol.configs,
-        store.description.dataset,
-        task=store.description.task,
-        num_train=store.manifest["splits"].get("train", {}).get("num_samples", 0),
-    )
-
-
 def plan(protocol: Protocol, store: Store) -> list[Entry]:
     """Every method with its settings and cells, or the reason why it has none.
 
@@ -257,7 +244,7 @@ def plan(protocol: Protocol, store: Store) -> list[Entry]:
         raise UserError(f"methods must differ and be at least one, got {', '.join(names) or ''!r}")
     for name in names:
         METHODS[name]  # fails with the known names
-    folder = configs_of(protocol, store).folder
+    folder = config_folder(protocol.configs, store.description.dataset)
     return [_entry(protocol, store, name, folder) for name in names]
 
 
@@ -291,6 +278,7 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
             split=protocol.split,
             device=protocol.device,
             threads=protocol.num_threads(),
+            may_use_fewer=protocol.threads is None and not user_chose_number(),
         )
         for seed in protocol.seeds
     )
@@ -360,7 +348,6 @@ def summarise(
         "jobs": protocol.jobs,
         "threads": protocol.num_threads(),
         "overrides": list(protocol.overrides),
-        "configs_chosen": configs_of(protocol, store).reason,
         "common_settings": common,
         "differing_settings": differing,
         "metrics": names_in_order(list(names)),

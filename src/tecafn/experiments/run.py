@@ -91,6 +91,7 @@ def _training(fitted: Fitted) -> dict[str, Any]:
         "best_epoch": result.best_epoch,
         "stopped": result.stopped,
         "seconds": round(result.seconds, 1),
+        "threads": result.threads,
         "monitor": result.monitor,
         "monitor_value": result.monitor_value,
         "chosen_on": "valid",

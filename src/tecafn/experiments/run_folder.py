@@ -13,7 +13,7 @@ import tecafn
 from tecafn.core.errors import UserError
 from tecafn.core.registry import METHODS
 from tecafn.data.store import Store
-from tecafn.experiments.config import RunConfig, write_config
+from tecafn.experiments.config import RunConfig, parse_config, write_config
 from tecafn.records.record import (
     FORMAT_VERSION,
     library_versions,
@@ -84,6 +84,8 @@ def write_beginning(out: Path, config: RunConfig, begun_with: Mapping[str, Any])
 def check_begun(out: Path, now: Mapping[str, Any]) -> None:
     """Refuse to go on with a run under other settings or on other data than it was begun with.
 
+    A setting that came later than the run has its default there.
+
     Raises:
         UserError: they differ; the line names the first difference.
     """
@@ -91,7 +93,8 @@ def check_begun(out: Path, now: Mapping[str, Any]) -> None:
     if not path.exists():  # a run of the first version, which did not write it
         return
     try:
-        then = _flat(json.loads(path.read_text(encoding="utf-8")))
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        then = _flat(begun | _with_defaults(begun))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     # Through JSON, as the file went: what was a tuple there is a list.
@@ -102,6 +105,14 @@ def check_begun(out: Path, now: Mapping[str, Any]) -> None:
                 f"{out} was begun with {name} {then.get(name)!r}, got {given.get(name)!r}: resume "
                 "it as it was begun, or name another directory"
             )
+
+
+def _with_defaults(begun: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that a run was begun with, with what has been added to configs since."""
+    try:
+        return {"config": parse_config(begun["config"]).as_dict()}
+    except (KeyError, UserError):  # of settings that are gone it cannot be made; they differ
+        return {}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -109,6 +109,21 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return zero_padding(values, mask).sum(1) / count
 
 
+def last_real(sequence: Padded) -> Tensor:
+    """(B, L, D) to (B, D): the last real frame, wherever it stands; zero where there is none.
+
+    Example:
+        >>> frames = Padded(torch.tensor([[[1.0], [3.0], [9.0]]]),
+        ...                 torch.tensor([[True, True, False]]))
+        >>> last_real(frames).item()
+        3.0
+    """
+    length = sequence.mask.shape[1]
+    last = length - 1 - sequence.mask.flip(1).byte().argmax(1)  # index of the last True
+    rows = torch.arange(len(last), device=last.device)
+    return zero_padding(sequence.values, sequence.mask)[rows, last]
+
+
 def sinusoidal_positions(length: int, dim: int, *, device: torch.device | None = None) -> Tensor:
     """(length, dim) position codes; any width, odd ones included.
 

@@ -85,7 +85,8 @@ def difference(first: Tensor, second: Tensor, *, present: Tensor) -> Tensor:
         4.0
 
     Source: MISA, Hazarika et al. 2020; Bousmalis et al. 2016. The print has the squared Frobenius
-    norm, the sum; the public code, whose weight 0.3 we take, has the mean, and so do we.
+    norm, the sum; the public code, whose weight 0.3 we take, has the mean, and so do we. As there,
+    the rows' lengths are constants: no gradient passes through them.
     """
     one, two = gathered(first, present), gathered(second, present)
     if len(one) < 2:
@@ -95,7 +96,7 @@ def difference(first: Tensor, second: Tensor, *, present: Tensor) -> Tensor:
 
 def _rows_of_length_one(values: Tensor) -> Tensor:
     centred = values - values.mean(0)
-    length: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(centred.detach(), dim=1, keepdim=True)
     return centred / (length + 1e-6)
 
 
@@ -114,10 +115,30 @@ def softmax_divergence(first: Tensor, second: Tensor, *, present: Tensor) -> Ten
         >>> softmax_divergence(one, one + 3.0, present=torch.tensor([True])).item()
         0.0
 
-    Source: TMBL, Huang et al. 2024, names a KL divergence as its similarity loss; both ways, and
-    so symmetric, is ours.
+    Source: TMBL, Huang et al. 2024, names a KL divergence as its similarity loss, and half of it
+    each way is its public code's; the softmax is ours, that code takes the vectors as they are.
     """
     p, q = functional.log_softmax(first, dim=-1), functional.log_softmax(second, dim=-1)
     # KL(p | q) + KL(q | p) in one sum.
     rows = ((p.exp() - q.exp()) * (p - q)).sum(-1) / 2
     return mean_over_rows(rows, present)
+
+
+def cosine_distance(first: Tensor, second: Tensor, *, present: Tensor) -> Tensor:
+    """One minus the cosine between two vectors.
+
+    Args:
+        first, second: (B, D).
+        present: (B,) bool, rows that have both.
+
+    Returns:
+        The mean over rows, in [0, 2]; zero if no row has both.
+
+    Example:
+        >>> one = torch.tensor([[1.0, 0.0]])
+        >>> cosine_distance(one, torch.tensor([[0.0, 2.0]]), present=torch.tensor([True])).item()
+        1.0
+
+    Source: TMBL, Huang et al. 2024, the similarity loss of its public code.
+    """
+    return mean_over_rows(1 - functional.cosine_similarity(first, second, dim=-1), present)

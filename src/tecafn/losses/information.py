@@ -18,10 +18,10 @@ def negative_log_density(
     present: Tensor,
     normalised: bool = False,
 ) -> Tensor:
-    """The data term of the Barber-Agakov bound, to be minimised: -E log q(y | x) up to constants.
+    """The data term of the Barber-Agakov bound, to be minimised: -E log q(y | x).
 
-    As MMIM's, and TeCaFN's public code after it, compute it: the Gaussian's own normalisation,
-    ``log_variance / 2``, is left out, and so is the entropy of y.
+    Unless ``normalised``, as MMIM's public code, and TeCaFN's after it, compute it: without the
+    Gaussian's own normalisation, ``log_variance / 2``. The entropy of y is in neither.
 
     Args:
         mean, log_variance: (B, D) of q(y | x).

@@ -99,7 +99,11 @@ class LowRankFusion(nn.Module):
 
 
 class LMF(Network):
-    """Sub-networks and the low-rank fusion, which gives the answer itself."""
+    """Sub-networks and the low-rank fusion, which gives the answer itself.
+
+    Ours: the text's dropout acts at its published value; MMSA's code sets it to 0 where the text's
+    LSTM has one layer.
+    """
 
     def __init__(self, config: LMFConfig, info: DataInfo) -> None:
         super().__init__()

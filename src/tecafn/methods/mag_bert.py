@@ -102,7 +102,10 @@ class AdaptationGate(nn.Module):
 
 
 class MAGBERT(Network):
-    """Text encoder with the gate in it, pooler, prediction."""
+    """Text encoder with the gate in it, pooler, prediction.
+
+    Ours: the pooler is a fresh layer, where the public code takes BERT's pretrained one.
+    """
 
     def __init__(self, config: MAGBERTConfig, info: DataInfo) -> None:
         super().__init__()

@@ -125,8 +125,15 @@ class MMIMScheme(Scheme):
     """Two phases an epoch: fit the Gaussians, then train everything else.
 
     Scores above 0 are one half of the entropy, those below 0 the other, and 0 is in neither, as in
-    the public code. Ours: of two classes each is a half, and the entropy is of the modality's
-    vector itself, which that code first projects to a quarter of its width.
+    the public code.
+
+    Ours: of two classes each is a half. The entropy is of the modality's vector itself, which that
+    code first projects to a quarter of its width; its covariance has N - 1 below, theirs N, and
+    keeps its constants. The contrast asks, for each prediction, which of the batch's vectors is its
+    own; that code asks, for each vector, which prediction is. The log-density is normalised: it has
+    the log-variance and the constant that theirs leaves out. The memory lasts from one epoch to the
+    next, where theirs is emptied. The first phase takes all of every data set, theirs half of
+    CMU-MOSEI.
     """
 
     def __init__(self, config: MMIMConfig, info: DataInfo) -> None:

@@ -24,7 +24,12 @@ from tecafn.core.scheme import Network
 from tecafn.layers.attention import Transformer
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import Answer
-from tecafn.layers.sequence import MaskedConv1d, sinusoidal_positions, zero_padding
+from tecafn.layers.sequence import (
+    MaskedConv1d,
+    last_real,
+    sinusoidal_positions,
+    zero_padding,
+)
 from tecafn.layers.unimodal import ModalityFrames, Slots
 from tecafn.losses.task import TaskScheme
 
@@ -94,21 +99,6 @@ def place(values: Tensor) -> Tensor:
     return sqrt(dim) * values + positions.to(values.dtype)
 
 
-def last_real(sequence: Padded) -> Tensor:
-    """(B, L, D) to (B, D): the last real frame, wherever it stands; zero where there is none.
-
-    Example:
-        >>> frames = Padded(torch.tensor([[[1.0], [3.0], [9.0]]]),
-        ...                 torch.tensor([[True, True, False]]))
-        >>> last_real(frames).item()
-        3.0
-    """
-    length = sequence.mask.shape[1]
-    last = length - 1 - sequence.mask.flip(1).byte().argmax(1)  # index of the last True
-    rows = torch.arange(len(last), device=last.device)
-    return zero_padding(sequence.values, sequence.mask)[rows, last]
-
-
 class MulT(Network):
     """Convolutions, directed cross-modal transformers, self-attention, the last steps.
 
@@ -118,7 +108,9 @@ class MulT(Network):
     Ours: the authors' code hides later frames from a query, which unaligned sequences, with
     different rates, give no meaning to; here attention sees every real frame. Between modalities
     that code takes the source's attention dropout; here it is the target's. It reads the last
-    position, padding included; here it is the last real frame.
+    position, padding included; here it is the last real frame. It counts positions from 1, has no
+    bias in the convolutions, and one LayerNorm for query and source of a layer; here positions
+    count from 0, convolutions have a bias, and the source has a LayerNorm of its own.
     """
 
     def __init__(self, config: MulTConfig, info: DataInfo) -> None:

@@ -58,7 +58,7 @@ class SelfMMConfig:
 
 
 class SelfMM(Network):
-    """One vector a modality, joined; two ReLU layers and a linear one."""
+    """One vector per modality, joined; two ReLU layers and a linear one."""
 
     def __init__(self, config: SelfMMConfig, info: DataInfo) -> None:
         super().__init__()
@@ -82,7 +82,13 @@ class SelfMM(Network):
 
 
 class SelfMMScheme(UnimodalTaskScheme):
-    """The multimodal task's absolute error and each modality's weighted one."""
+    """The multimodal task's absolute error and each modality's weighted one.
+
+    Ours, where the authors' code has something else: a label that was not generated yet counts
+    ``first_weight``, 1 by default, where it counts nothing there for the whole first epoch; one
+    optimizer step per batch, where the gradients of four are summed there; one rate for all but the
+    text encoder. Labels in the middle of their range are in neither centre, as in MMSA's code.
+    """
 
     def __init__(self, config: SelfMMConfig, info: DataInfo) -> None:
         network = SelfMM(config, info)

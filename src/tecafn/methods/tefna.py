@@ -7,7 +7,8 @@ through stacked cross-attention blocks, and both results are joined.
 After the abstract, which was all that could be read. Our choices: audio and vision are brought to
 the common width by one masked convolution; text is the query and audio or vision the source, as
 "text modality as the primary modality" says; blocks are pre-norm with a feed-forward layer; each
-fused sequence is averaged over its tokens, as is the text's; the three are joined for the head.
+fused sequence is averaged over its tokens, as is the text's; the three are joined for the head,
+which is TeCaFN's: tanh layers 128-256-128 and a score scaled by tanh to the label range.
 "Maximizes the mutual information between modality pairs" is the InfoNCE bound between the averaged
 text and each averaged other modality.
 """

@@ -84,7 +84,11 @@ def tensor_fusion(vectors: Sequence[Tensor]) -> Tensor:
 
 
 class TFN(Network):
-    """Sub-networks, tensor fusion, two ReLU layers, an answer."""
+    """Sub-networks, tensor fusion, two ReLU layers, an answer.
+
+    Ours: the text's dropout acts at its published value; MMSA's code sets it to 0 where the text's
+    LSTM has one layer.
+    """
 
     def __init__(self, config: TFNConfig, info: DataInfo) -> None:
         super().__init__()

@@ -1,18 +1,36 @@
 """TMBL: transformer-based multimodal binding learning.
 
 Huang et al., "TMBL: transformer-based multimodal binding learning model for multimodal sentiment
-analysis", Knowledge-Based Systems 2024.
+analysis", Knowledge-Based Systems 2024. The paper itself could not be read: this follows the
+authors' public code, and declares where it departs from it.
 
-Each modality is one projected vector, as in MISA. Training binds two samples: the batch's halves
-are joined, so that each vector stands beside another sample's. A transformer of each modality's own
-reads the bound pair (private), one that all share reads it with text, vision and audio as query,
-key and value in turn (shared). An MLP lets the six vectors communicate, a convolution fuses them.
+Each modality is one projected vector, as in MISA. Modalities are bound to each other: text to
+vision, vision to audio, audio to text. A transformer that all share takes the three bound sets as
+query, key and value (shared); one of each pair attends to the pair itself (private). Small MLPs let
+the places of a vector communicate, two learned tokens close the private and the shared part, and
+three convolutions along the places and their mean give the answer.
 
-What is known of the method leaves open, and so is ours: that a bound pair is a sequence of two
-vectors and a sample goes on with its own place; that the halves are drawn anew in every epoch; the
-communicator, an MLP over the six places and one over the columns, each with a residual; the widths;
-a learned vector for an absent modality. At inference a sample is bound with itself, so that its
-neighbours are invisible.
+As in that code: post-norm layers without biases in the attention, whose scores are divided by the
+square root of the whole key width, not of a head's; a gated feed-forward; all three answers of the
+shared transformer keep the residual of the first set, and read the second as keys and the third as
+values; a private vector is the mean over the two pairs that hold its modality, and stands twice.
+
+Ours, where that code cannot be followed or would let a score depend on its neighbours:
+
+- There the transformers' sequence is the batch, so that samples attend to each other, and the first
+  half of a batch is bound with the first half of another modality's. Here the sequence is what a
+  sample's set holds, two vectors, and so a set is bound for every sample. The unbound set, which
+  that code lays beside it, is the first place of the bound one.
+- A private transformer reads the pair of projected vectors as one sequence. There each half of the
+  pair has a stack of its own, over the batch, at the width of the modality's features.
+- An absent modality is a learned vector, which nothing attends to while another place is there.
+- The difference loss compares samples; there it compares the two places, over all samples at once.
+  The KL divergence of ``similarity = "kl"``, which the paper names, is between softmaxes; there it
+  would be taken of the vectors as they are. The code's default is the cosine, and so is ours.
+- The learned tokens and positions are the same for every row of a batch, and the two tokens differ;
+  the code has one a row of the batch. The sinusoidal positions are ``layers.sequence``'s.
+- A convolution that the code puts on queries and keys, and that runs for batches of 32 rows only,
+  is left out.
 """
 
 from __future__ import annotations
@@ -20,6 +38,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,117 +48,285 @@ from tecafn.core.batch import Batch
 from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
-from tecafn.core.parallel import gather_rows, row_offset, sample_uniform
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
-from tecafn.layers.attention import Transformer
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.sequence import sinusoidal_positions
 from tecafn.layers.unimodal import ModalityFrames, Slots
 from tecafn.layers.utterance import ProjectedUtterances
-from tecafn.losses.discrepancy import difference, softmax_divergence
+from tecafn.losses.discrepancy import cosine_distance, difference, softmax_divergence
 from tecafn.losses.task import task_loss
 
 PAIRS = tuple(itertools.combinations(Modality, 2))
 TEXT, AUDIO, VISION = Modality
-# Query, key, value of the shared transformer; the answer belongs to the query.
-TURNS = ((TEXT, VISION, AUDIO), (VISION, AUDIO, TEXT), (AUDIO, TEXT, VISION))
+# Each modality with the one that is bound to it.
+BOUND = {TEXT: VISION, VISION: AUDIO, AUDIO: TEXT}
+# What the private transformers read.
+PRIVATE = ((AUDIO, VISION), (VISION, TEXT), (TEXT, AUDIO))
+# Places of a modality in what is fused.
+NUM_PLACES = 2
+
+Similarity = Literal["cosine", "kl"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TMBLConfig:
-    """Settings.
+    """Settings; the defaults are those of the authors' public code.
 
     Args:
         dim: width of every vector.
-        num_heads: divides ``dim``.
-        num_layers: of each private transformer.
-        kernel_size: of the fusing convolution along the columns, odd.
-        num_channels: vectors that the convolution makes of the six.
+        num_heads: divides ``key_dim`` and ``value_dim``.
+        key_dim: width of queries and keys, of all heads together; also of a private value.
+        value_dim: width of the shared transformer's values.
+        feed_forward_dim: of the gated feed-forward.
+        num_layers: of each transformer.
+        communicator_dim: hidden width of the MLPs over places and columns.
         difference_weight: of private against shared, and of private against private.
-        similarity_weight: of the divergence between shared vectors.
-        attention_dropout, relu_dropout, residual_dropout: inside the transformers.
-        head_dropout: between the two layers of the prediction.
+        similarity_weight: of how far shared vectors are apart.
+        similarity: ``cosine``, one minus it, is the code's; ``kl`` is what the paper names.
+        transformer_dropout: of what enters a transformer, of attention weights, and of each
+            sublayer's answer.
+        communicator_dropout: inside the MLPs.
+        fusion_dropout: between the convolutions.
     """
 
-    dim: int = 128
-    num_heads: int = 2
-    num_layers: int = 1
-    kernel_size: int = 3
-    num_channels: int = 3
+    dim: int = 256
+    num_heads: int = 8
+    key_dim: int = 32
+    value_dim: int = 64
+    feed_forward_dim: int = 512
+    num_layers: int = 5
+    communicator_dim: int = 64
     difference_weight: float = 0.5
     similarity_weight: float = 0.5
-    attention_dropout: float = 0.1
-    relu_dropout: float = 0.1
-    residual_dropout: float = 0.1
-    head_dropout: float = 0.5
+    similarity: Similarity = "cosine"
+    transformer_dropout: float = 0.5
+    communicator_dropout: float = 0.5
+    fusion_dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.kernel_size % 2 != 1:
-            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
+        for name in ("key_dim", "value_dim"):
+            if getattr(self, name) % self.num_heads:
+                raise ValueError(
+                    f"num_heads must divide {name} {getattr(self, name)}, got {self.num_heads}"
+                )
 
 
-class SharedTransformer(nn.Module):
-    """One layer whose query, key and value are three different modalities.
+class BoundAttention(nn.Module):
+    """Post-norm attention whose query, key and value may be three different sequences.
 
     Args:
-        dim, num_heads: widths.
-        attention_dropout, relu_dropout, residual_dropout: probabilities.
+        dim: width of the sequences.
+        num_heads, key_dim, value_dim: widths.
+        dropout: of the weights, and of the answer before it is added.
     """
 
     def __init__(
-        self,
-        dim: int,
-        *,
-        num_heads: int,
-        attention_dropout: float,
-        relu_dropout: float,
-        residual_dropout: float,
+        self, dim: int, *, num_heads: int, key_dim: int, value_dim: int, dropout: float
     ) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
-        self.attention = nn.MultiheadAttention(
-            dim, num_heads, dropout=attention_dropout, batch_first=True
-        )
-        self.feed_forward = nn.Sequential(
-            nn.LayerNorm(dim),
-            nn.Linear(dim, 4 * dim),
-            nn.ReLU(),
-            Dropout(relu_dropout),
-            nn.Linear(4 * dim, dim),
-        )
-        self.residual_dropout = Dropout(residual_dropout)
+        self.num_heads, self.temperature = num_heads, sqrt(key_dim)
+        self.query = nn.Linear(dim, key_dim, bias=False)
+        self.key = nn.Linear(dim, key_dim, bias=False)
+        self.value = nn.Linear(dim, value_dim, bias=False)
+        self.output = nn.Linear(value_dim, dim, bias=False)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.weight_dropout, self.dropout = Dropout(dropout), Dropout(dropout)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Three (B, L, dim) to (B, L, dim); the residual is the query's."""
-        normed = (self.norm(query), self.norm(key), self.norm(value))
-        attended, _ = self.attention(*normed, need_weights=False)
-        stream = query + self.residual_dropout(attended)
-        answer: Tensor = stream + self.residual_dropout(self.feed_forward(stream))
+    def _heads(self, values: Tensor) -> Tensor:
+        rows, length, dim = values.shape
+        heads = values.view(rows, length, self.num_heads, dim // self.num_heads)
+        return heads.transpose(1, 2)  # (B, L, D) -> (B, H, L, D/H)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+        """Three (B, L, dim) to (B, L, dim); the residual is the query's.
+
+        Args:
+            query, key, value: three sequences of one length, or one three times.
+            visible: (B, L) bool, places of key and value that are read; of a row without one, all.
+        """
+        asked, keys = self._heads(self.query(query)), self._heads(self.key(key))
+        scores = asked / self.temperature @ keys.transpose(2, 3)  # (B, H, L, L)
+        readable = visible | ~visible.any(1, keepdim=True)
+        weights = scores.masked_fill(~readable[:, None, None], float("-inf")).softmax(-1)
+        read = self.weight_dropout(weights) @ self._heads(self.value(value))
+        change = self.dropout(self.output(read.transpose(1, 2).flatten(2)))
+        answer: Tensor = self.norm(query + change)
         return answer
+
+
+class GatedFeedForward(nn.Module):
+    """Up, two position-wise convolutions, one half gates the other, down; post-norm.
+
+    Args:
+        dim, hidden_dim: widths.
+        dropout: of the answer before it is added.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, *, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Linear(dim, hidden_dim)
+        # Convolutions of one frame are linear layers.
+        self.widen = nn.Linear(hidden_dim, 2 * hidden_dim)
+        self.mix = nn.Linear(2 * hidden_dim, 2 * hidden_dim)
+        self.down = nn.Linear(hidden_dim, dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(B, L, dim) to the same shape."""
+        gate, gated = self.mix(self.widen(self.up(values))).chunk(2, dim=-1)
+        change = self.dropout(self.down(torch.relu(gate) * gated))
+        answer: Tensor = self.norm(values + change)
+        return answer
+
+
+class BoundLayer(nn.Module):
+    """Attention, then the feed-forward; arguments as ``BoundAttention`` has them."""
+
+    def __init__(self, config: TMBLConfig, *, value_dim: int) -> None:
+        super().__init__()
+        self.attention = BoundAttention(
+            config.dim,
+            num_heads=config.num_heads,
+            key_dim=config.key_dim,
+            value_dim=value_dim,
+            dropout=config.transformer_dropout,
+        )
+        self.feed_forward = GatedFeedForward(
+            config.dim, config.feed_forward_dim, dropout=config.transformer_dropout
+        )
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+        """Three (B, L, dim) to (B, L, dim)."""
+        answer: Tensor = self.feed_forward(self.attention(query, key, value, visible))
+        return answer
+
+
+class Placed(nn.Module):
+    """What enters a transformer: a sequence and its positions, dropout, LayerNorm."""
+
+    def __init__(self, dim: int, *, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(B, L, dim) to the same shape."""
+        length, dim = values.shape[1:]
+        positions = sinusoidal_positions(length, dim, device=values.device).to(values.dtype)
+        placed: Tensor = self.norm(self.dropout(values + positions))
+        return placed
+
+
+class PrivateTransformer(nn.Module):
+    """Self-attention over a pair of modalities."""
+
+    def __init__(self, config: TMBLConfig) -> None:
+        super().__init__()
+        self.placed = Placed(config.dim, dropout=config.transformer_dropout)
+        self.layers = nn.ModuleList(
+            BoundLayer(config, value_dim=config.key_dim) for _ in range(config.num_layers)
+        )
+
+    def forward(self, pair: Tensor, visible: Tensor) -> Tensor:
+        """(B, 2, dim) to the same shape; ``visible`` (B, 2) bool says who is there."""
+        stream: Tensor = self.placed(pair)
+        for layer in self.layers:
+            stream = layer(stream, stream, stream, visible)
+        return stream
+
+
+class SharedTransformer(nn.Module):
+    """Three bound sets as query, key and value, through layers that each have three answers."""
+
+    def __init__(self, config: TMBLConfig) -> None:
+        super().__init__()
+        self.placed = nn.ModuleList(
+            Placed(config.dim, dropout=config.transformer_dropout) for _ in Modality
+        )
+        self.layers = nn.ModuleList(
+            nn.ModuleList(BoundLayer(config, value_dim=config.value_dim) for _ in Modality)
+            for _ in range(config.num_layers)
+        )
+
+    def forward(self, sets: tuple[Tensor, Tensor, Tensor], visible: Tensor) -> tuple[Tensor, ...]:
+        """Three answers (B, 2, dim).
+
+        Args:
+            sets: (B, 2, dim) each: query, key, value.
+            visible: (B, 2) bool, whose value is there. Behind the first layer every place has read
+                what is there, and all are seen.
+        """
+        streams = tuple(place(one) for place, one in zip(self.placed, sets, strict=True))
+        for layers in self.layers:
+            assert isinstance(layers, nn.ModuleList)
+            streams = tuple(layer(*streams, visible) for layer in layers)
+            visible = torch.ones_like(visible)
+        return streams
 
 
 class Communicator(nn.Module):
-    """An MLP over the six places, then one over the columns, each with a residual."""
+    """An MLP over the places of a modality, then one over the columns, each with a residual.
 
-    def __init__(self, num_places: int, dim: int) -> None:
+    Args:
+        dim: width of a place.
+        hidden_dim: of the MLPs.
+        dropout: behind both layers of each.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, *, dropout: float) -> None:
         super().__init__()
-        self.place_norm, self.column_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.places = nn.Sequential(
-            nn.Linear(num_places, 4 * num_places), nn.GELU(), nn.Linear(4 * num_places, num_places)
+        self.places, self.columns = (
+            nn.Sequential(
+                nn.Linear(width, hidden_dim),
+                nn.GELU(),
+                Dropout(dropout),
+                nn.Linear(hidden_dim, width),
+                Dropout(dropout),
+            )
+            for width in (NUM_PLACES, dim)
         )
-        self.columns = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """(B, 6, dim) to the same shape."""
-        over_places = self.places(self.place_norm(vectors).transpose(1, 2)).transpose(1, 2)
-        vectors = vectors + over_places
-        answer: Tensor = vectors + self.columns(self.column_norm(vectors))
+    def forward(self, places: Tensor) -> Tensor:
+        """(B, 2, dim) to the same shape."""
+        places = places + self.places(places.transpose(1, 2)).transpose(1, 2)
+        answer: Tensor = places + self.columns(places)
         return answer
 
 
+class Fusion(nn.Module):
+    """Three convolutions along the places, and their answer's mean over them.
+
+    Args:
+        dim: width of a place.
+        info: task and number of classes.
+        dropout: between the second convolution and its ReLU.
+    """
+
+    def __init__(self, dim: int, info: DataInfo, *, dropout: float) -> None:
+        super().__init__()
+        half = dim // 2
+        self.first = nn.Conv1d(dim, half, 3, padding=1)
+        self.second = nn.Conv1d(half, half, 3, padding=1)
+        self.last = nn.Conv1d(half, info.output_dim, 3, padding=1)
+        self.dropout = Dropout(dropout)
+        self.is_regression = info.task == "regression"
+        # Where labels are not around zero (ours): scores start in the middle of their range.
+        self.centre = sum(info.label_range) / 2 if self.is_regression else 0.0
+
+    def forward(self, places: Tensor) -> Tensor:
+        """(B, L, dim) to (B,) scores or (B, C) logits."""
+        columns = torch.relu(self.first(places.transpose(1, 2)))
+        columns = torch.relu(self.dropout(self.second(columns)))
+        # Autocasting would round the answer: bfloat16 steps by 1/64 near 3, which ties samples.
+        with torch.autocast(places.device.type, enabled=False):
+            answer: Tensor = self.last(columns.to(self.last.weight.dtype)).mean(2) + self.centre
+        return answer.squeeze(-1) if self.is_regression else answer
+
+
 class TMBL(Network):
-    """Vectors, bound pairs, private and shared transformers, communicator, convolution, answer."""
+    """Vectors, private and shared transformers, communicators, convolutions."""
 
     def __init__(self, config: TMBLConfig, info: DataInfo) -> None:
         super().__init__()
@@ -147,106 +335,70 @@ class TMBL(Network):
         self.encoders = ProjectedUtterances(self.frames.dims, dim)
         self.slots = Slots(dict.fromkeys(Modality, dim))
         self.private = nn.ModuleDict(
-            {
-                m: Transformer(
-                    dim,
-                    num_layers=config.num_layers,
-                    num_heads=config.num_heads,
-                    attention_dropout=config.attention_dropout,
-                    relu_dropout=config.relu_dropout,
-                    residual_dropout=config.residual_dropout,
-                    residual="pre_norm",
-                    closing_norm=True,
-                )
-                for m in Modality
-            }
+            {f"{one}_{other}": PrivateTransformer(config) for one, other in PRIVATE}
         )
-        self.shared = SharedTransformer(
-            dim,
-            num_heads=config.num_heads,
-            attention_dropout=config.attention_dropout,
-            relu_dropout=config.relu_dropout,
-            residual_dropout=config.residual_dropout,
+        self.align = nn.ModuleDict({m: nn.Linear(dim, dim) for m in Modality})
+        self.shared = SharedTransformer(config)
+        self.private_communicator, self.shared_communicator = (
+            Communicator(dim, config.communicator_dim, dropout=config.communicator_dropout)
+            for _ in range(2)
         )
-        self.communicator = Communicator(6, dim)
-        self.convolution = nn.Conv1d(
-            6, config.num_channels, config.kernel_size, padding=config.kernel_size // 2
-        )
-        self.hidden = nn.Sequential(
-            nn.ReLU(),
-            nn.Linear(config.num_channels * dim, dim),
-            nn.ReLU(),
-            Dropout(config.head_dropout),
-        )
-        self.answer = Answer(dim, info, output="linear")
+        self.tokens = nn.Parameter(torch.zeros(2, dim))
+        self.positions = nn.Parameter(torch.zeros(2 * (len(Modality) * NUM_PLACES + 1), dim))
+        self.fusion = Fusion(dim, info, dropout=config.fusion_dropout)
 
     def forward(self, batch: Batch) -> Output:
-        """Each sample bound with itself."""
-        vectors = self.encode(batch)
-        return self.fuse(vectors, vectors)
+        """Scores or logits; features ``private_*`` and ``shared_*`` (B, 2, dim)."""
+        vectors = self.slots(self.encoders(self.frames(batch)), batch)
+        present = self.frames.presence(batch)
+        private = {
+            m: self.private_communicator(places)
+            for m, places in self._private(vectors, present).items()
+        }
+        shared = {
+            m: self.shared_communicator(places)
+            for m, places in self._shared(vectors, present).items()
+        }
+        first, second = self.tokens.expand(batch.size, -1, -1).split(1, dim=1)
+        places = [
+            *(private[m] for m in (AUDIO, VISION, TEXT)),
+            first,
+            *(shared[m] for m in (TEXT, VISION, AUDIO)),
+            second,
+        ]
+        features = {f"private_{m}": private[m] for m in Modality}
+        features |= {f"shared_{m}": shared[m] for m in Modality}
+        return Output(self.fusion(torch.cat(places, dim=1) + self.positions), features)
 
-    def encode(self, batch: Batch) -> dict[Modality, Tensor]:
-        """(B, dim) of each modality."""
-        vectors = self.encoders(self.frames(batch))
-        filled: dict[Modality, Tensor] = self.slots(vectors, batch)
-        return filled
+    def _private(
+        self, vectors: Mapping[Modality, Tensor], present: Mapping[Modality, Tensor]
+    ) -> dict[Modality, Tensor]:
+        """(B, 2, dim) of each modality: twice the mean over the pairs that hold it."""
+        made: dict[Modality, list[Tensor]] = {m: [] for m in Modality}
+        for one, other in PRIVATE:
+            pair = torch.stack([vectors[one], vectors[other]], dim=1)
+            visible = torch.stack([present[one], present[other]], dim=1)
+            answers = self.private[f"{one}_{other}"](pair, visible).unbind(1)
+            for modality, answer in zip((one, other), answers, strict=True):
+                made[modality].append(answer)
+        return {
+            m: self.align[m](torch.stack(both).mean(0)).unsqueeze(1).expand(-1, NUM_PLACES, -1)
+            for m, both in made.items()
+        }
 
-    def fuse(self, own: Mapping[Modality, Tensor], bound: Mapping[Modality, Tensor]) -> Output:
-        """Answers of samples beside those they are bound with.
-
-        Args:
-            own: (B, dim) of each modality.
-            bound: the same of the sample that each is bound with.
-
-        Returns:
-            Scores or logits; features ``private_*`` and ``shared_*`` (B, dim).
-        """
-        pairs = {m: torch.stack([own[m], bound[m]], dim=1) for m in Modality}  # (B, 2, dim)
-        features: dict[str, Tensor] = {}
-        for modality in Modality:
-            everyone = torch.ones(
-                pairs[modality].shape[:2], dtype=torch.bool, device=pairs[modality].device
-            )
-            private = self.private[modality](pairs[modality], None, everyone)
-            features[f"private_{modality}"] = private[:, 0]
-        for query, key, value in TURNS:
-            shared = self.shared(pairs[query], pairs[key], pairs[value])
-            features[f"shared_{query}"] = shared[:, 0]
-        six = [features[f"{kind}_{m}"] for kind in ("private", "shared") for m in Modality]
-        mixed = self.communicator(torch.stack(six, dim=1))  # (B, 6, dim)
-        fused = self.convolution(mixed).flatten(1)  # (B, channels, dim) -> (B, channels dim)
-        return Output(self.answer(self.hidden(fused)), features | {"fused": fused})
-
-
-def partners(index: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """The halves of the global batch, joined: which row each row of this process is bound with.
-
-    The halves are drawn by a hash of (seed, epoch, row in the split), alike on every process. Of an
-    odd number of rows one is bound with itself.
-
-    Args:
-        index: (B,) int64, row in the split.
-        seed, epoch: of the draw.
-
-    Returns:
-        (B,) int64 rows of the gathered batch.
-
-    Example:
-        >>> partners(torch.arange(4), seed=0, epoch=0)
-        tensor([1, 0, 3, 2])
-    """
-    everyone = gather_rows(index)
-    order = sample_uniform(everyone, seed=seed, epoch=epoch, stream=0).argsort(stable=True)
-    half = len(order) // 2
-    first, second = order[:half], order[half : 2 * half]
-    partner = torch.arange(len(order), device=index.device)
-    partner[first], partner[second] = second, first
-    start = row_offset(len(index), index.device)
-    return partner[start : start + len(index)]
+    def _shared(
+        self, vectors: Mapping[Modality, Tensor], present: Mapping[Modality, Tensor]
+    ) -> dict[Modality, Tensor]:
+        """(B, 2, dim) of each modality: the places of its bound set."""
+        sets = {m: torch.stack([vectors[m], vectors[bound]], dim=1) for m, bound in BOUND.items()}
+        visible = torch.stack([present[AUDIO], present[BOUND[AUDIO]]], dim=1)
+        order = (TEXT, VISION, AUDIO)  # query, key, value
+        answers = self.shared((sets[TEXT], sets[VISION], sets[AUDIO]), visible)
+        return dict(zip(order, answers, strict=True))
 
 
 class TMBLScheme(Scheme):
-    """Task, difference and similarity, of bound samples."""
+    """Task, difference and similarity."""
 
     def __init__(self, config: TMBLConfig, info: DataInfo) -> None:
         super().__init__()
@@ -255,29 +407,19 @@ class TMBLScheme(Scheme):
 
     def loss(self, batch: Batch, progress: Progress) -> Losses:
         """Terms ``task``, ``difference``, ``similarity``."""
-        own = self.network.encode(batch)
-        bound_with = partners(batch.index, seed=progress.seed, epoch=progress.epoch)
-        bound = {m: gather_rows(vector)[bound_with] for m, vector in own.items()}
-        output = self.network.fuse(own, bound)
-        features, present = output.features, self.network.frames.presence(batch)
-        unlike = [
-            difference(features[f"private_{m}"], features[f"shared_{m}"], present=present[m])
-            for m in Modality
-        ] + [
-            difference(
-                features[f"private_{one}"],
-                features[f"private_{other}"],
-                present=present[one] & present[other],
-            )
+        del progress
+        output: Output = self.network(batch)
+        present = self.network.frames.presence(batch)
+        private, shared = (
+            {m: output.features[f"{kind}_{m}"].flatten(1) for m in Modality}  # (B, 2 dim)
+            for kind in ("private", "shared")
+        )
+        unlike = [difference(private[m], shared[m], present=present[m]) for m in Modality] + [
+            difference(private[one], private[other], present=present[one] & present[other])
             for one, other in PAIRS
         ]
         alike = [
-            softmax_divergence(
-                features[f"shared_{one}"],
-                features[f"shared_{other}"],
-                present=present[one] & present[other],
-            )
-            for one, other in PAIRS
+            self._apart(output, one, other, present[one] & present[other]) for one, other in PAIRS
         ]
         terms = {
             "task": task_loss(output.prediction, batch.labels, scores="mse"),
@@ -291,6 +433,13 @@ class TMBLScheme(Scheme):
         }
         return Losses(terms, weights, output)
 
+    def _apart(self, output: Output, one: Modality, other: Modality, present: Tensor) -> Tensor:
+        """How far two modalities' shared vectors are apart, place by place."""
+        apart = cosine_distance if self.config.similarity == "cosine" else softmax_divergence
+        first, second = (output.features[f"shared_{m}"] for m in (one, other))
+        places = zip(first.unbind(1), second.unbind(1), strict=True)
+        return torch.stack([apart(a, b, present=present) for a, b in places]).mean()
+
 
 METHODS.register(
     "tmbl",
@@ -299,6 +448,7 @@ METHODS.register(
         build=TMBLScheme,
         paper="Huang et al., TMBL: Transformer-based multimodal binding learning model for "
         "multimodal sentiment analysis, Knowledge-Based Systems 2024",
-        summary="private and shared transformers over samples that are bound in pairs",
+        summary="modalities bound in pairs, private and shared transformers; after its public "
+        "code, attention within a sample",
     ),
 )

@@ -120,9 +120,8 @@ def reason_of_row(row: Json) -> str:
 
 
 def notes(summary: Json) -> list[str]:
-    """Sentences on what is missing: configs of the dataset, open cells, and failed ones."""
-    chosen = summary.get("configs_chosen", "")
-    lines = [f"{chosen[0].upper()}{chosen[1:]}."] if chosen else []
+    """Sentences on what is missing: open cells, and failed ones of methods that have others."""
+    lines = []
     still_open = [
         f"{row['name']} (seed {', '.join(map(str, row['open']))})"
         for row in summary["methods"]

@@ -57,6 +57,9 @@ class TrainingConfig:
         keep_improving_epochs: keep the weights of every epoch that improved the monitor, not of the
             best alone; what ``experiments/peeking.py`` needs.
         num_workers: processes that load batches; 0 = the training process itself.
+        num_threads: threads of a CPU's arithmetic, >= 1; None = what ``OMP_NUM_THREADS`` says, or
+            else one for a network of small operations and all cores for a larger one. A run's
+            record has the number; results agree to the last digit for the same one alone.
 
     Raises:
         ValueError: a value out of its range; the message starts with the field's name.
@@ -88,12 +91,15 @@ class TrainingConfig:
     checkpoint_every_steps: int = 0
     keep_improving_epochs: bool = False
     num_workers: int = 0
+    num_threads: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_epochs", "batch_size", "accumulate", "plateau_patience", "patience"):
             self._require_integer(name, 1)
         for name in ("checkpoint_every_steps", "num_workers"):
             self._require_integer(name, 0)
+        if self.num_threads is not None:
+            self._require_integer("num_threads", 1)
         # "not x > 0" rather than "x <= 0" so that NaN is refused too.
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")

@@ -34,6 +34,7 @@ from tecafn.training.optimizers import (
 )
 from tecafn.training.randomness import generator_states, restore_generators, seed_generators
 from tecafn.training.schedules import Schedule
+from tecafn.training.threads import num_threads_for, repeatable_arithmetic
 from tecafn.training.together import on_rank_0
 
 Validate = Callable[[Scheme, BatchSource], Mapping[str, float]]
@@ -50,6 +51,7 @@ class FitResult:
         monitor: the validation metric that chose.
         monitor_value: its value at the best epoch.
         seconds: wall-clock time, that of a resumed run's earlier parts included.
+        threads: of this process's arithmetic while it trained.
     """
 
     epochs: int
@@ -58,6 +60,7 @@ class FitResult:
     monitor: str
     monitor_value: float
     seconds: float
+    threads: int
 
 
 @dataclass
@@ -76,6 +79,7 @@ class _State:
     best_step: int | None = None
     num_stale: int = 0
     seconds: float = 0.0
+    threads: int = 0  # 0 in checkpoints of before it was written down
 
 
 class _PreparedSource:
@@ -282,7 +286,7 @@ class _Fit:
 
     def run(self, *, resume: bool) -> FitResult:
         state, config = self._state, self._config
-        with self._display:
+        with self._display, repeatable_arithmetic(self._fabric.device):
             self._begin(resume=resume)
             while state.epoch < config.max_epochs and state.num_stale < config.patience:
                 self._run_epoch()
@@ -298,6 +302,7 @@ class _Fit:
             monitor=config.monitor,
             monitor_value=state.best_value,
             seconds=state.seconds,
+            threads=state.threads,
         )
         self._events.write({"event": "end", **asdict(result)})
         return result
@@ -315,6 +320,7 @@ class _Fit:
 
         step, skipped = on_rank_0(choose)
         if step is None:
+            self._use_threads(self._config.num_threads or self._suitable_threads())
             seed_generators(self._seed)
             self._events.rewind(0, step=0)
             parameters = list(self._scheme.parameters())
@@ -324,6 +330,7 @@ class _Fit:
                     "event": "start",
                     "seed": self._seed,
                     "processes": world_size(),
+                    "threads": self._state.threads,
                     "phases": [learner.phase.name for learner in self._learners],
                     "num_parameters": sum(p.numel() for p in parameters),
                     "num_trained_parameters": sum(p.numel() for p in trained.values()),
@@ -367,9 +374,22 @@ class _Fit:
         self._events.rewind(saved.pop("events_position"), step=step)
         for name, value in saved.items():
             setattr(self._state, name, value)
+        # As many threads as before, whatever the machine has now: they decide the last digits.
+        self._use_threads(self._state.threads or torch.get_num_threads())
         self._earlier_seconds = self._state.seconds
         restore_generators(generators, self._fabric.device)
         self._pending_generators = generators
+
+    def _suitable_threads(self) -> int:
+        if self._fabric.device.type != "cpu" or world_size() > 1:
+            return torch.get_num_threads()
+        with self._fabric.autocast():
+            return num_threads_for(self._scheme, next(iter(self._train.batches(0))))
+
+    def _use_threads(self, number: int) -> None:
+        self._state.threads = number
+        if self._fabric.device.type == "cpu" and number != torch.get_num_threads():
+            torch.set_num_threads(number)
 
     # An epoch
 

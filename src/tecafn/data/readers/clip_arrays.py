@@ -10,7 +10,7 @@ Extractors that write one file a clip leave this, beside the clips ``Raw/<video_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.arrays import open_npy, open_npz
+from tecafn.data.joins import Join, join_ids
 from tecafn.data.readers.base import (
     READERS,
     Frames,
@@ -27,17 +28,17 @@ from tecafn.data.readers.base import (
     ReadOptions,
     as_frames,
     as_numbers,
+    dataset_name,
     describe_file,
-    left_alone,
     one_line_list,
     present_only,
-    which_dataset,
+    scale_of,
 )
-from tecafn.data.readers.evidence import table_evidence
 from tecafn.data.readers.table import TableRow, find_table, table_report, table_rows
-from tecafn.data.samples import DatasetDescription, Sample, SourceFile
+from tecafn.data.samples import DatasetDescription, Sample, SourceFile, missing_frames_of
 
 _SUFFIXES = (".npy", ".npz")
+_MOST_BYTES = 255  # of a file's name
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,16 @@ class _ClipFolder:
     folder: Path
     modality: Modality
 
-    def find(self, row: TableRow) -> Path | None:
-        """The clip's file, if there is one."""
-        for part in (row.video, row.clip):
-            # The table must not lead out of the folder.
-            if part in (".", "..") or any(c in part for c in "/\\\0"):
-                raise UserError(
-                    f"{row.what}: video_id and clip_id must be file names, got {part[:40]!r}"
-                )
-        for suffix in _SUFFIXES:
-            path = self.folder / row.video / f"{row.clip}{suffix}"
-            try:
-                if path.is_file():
-                    return path
-            except OSError as error:  # a name too long, a folder without permission
-                raise UserError(f"{row.what}: cannot read {error.strerror}") from None
-        return None
+    def files(self) -> dict[str, Path]:
+        """Every clip's file by ``video$_$clip``; .npy before .npz."""
+        found: dict[str, Path] = {}
+        try:
+            for suffix in _SUFFIXES:
+                for path in sorted(self.folder.glob(f"*/*{suffix}")):
+                    found.setdefault(f"{path.parent.name}$_${path.stem}", path)
+        except OSError as error:
+            raise UserError(f"cannot read {self.folder}: {error.strerror or error}") from None
+        return found
 
     def array(self, path: Path) -> NDArray[Any]:
         """(L, D) as the file has it."""
@@ -84,9 +79,8 @@ class _ClipFolder:
             raise UserError(f"{path} has frames without columns, shape {array.shape}")
         return array
 
-    def frames(self, row: TableRow, *, width: int) -> Frames | None:
+    def frames(self, path: Path | None, *, width: int) -> Frames | None:
         """(L, D) of one clip, or None where it has no file."""
-        path = self.find(row)
         if path is None:
             return None
         array = self.array(path)
@@ -102,17 +96,47 @@ class _Survey:
     width: int
     lengths: tuple[int, ...]  # of each row, 0 without a file
     described: SourceFile
-    num_found: int
+    paths: Mapping[tuple[str, str], Path]  # by video and clip
+    join: Join
 
 
-def _survey(clips: _ClipFolder, table: Path) -> _Survey | None:
+def _check_names(row: TableRow) -> None:
+    """The table must not lead out of the folder."""
+    for part in (row.video, row.clip):
+        if part in (".", "..") or any(c in part for c in "/\\\0"):
+            raise UserError(
+                f"{row.what}: video_id and clip_id must be file names, got {part[:40]!r}"
+            )
+        if len(part.encode()) > _MOST_BYTES:
+            raise UserError(f"{row.what}: cannot read File name too long")
+
+
+def _survey(clips: _ClipFolder, table: Path, options: ReadOptions) -> _Survey | None:
     """Widths, lengths and hash of the clips that the table names; only headers stay in memory."""
+    rows = []
+    for row in table_rows(table):
+        _check_names(row)
+        rows.append((row.video, row.clip))
+    files = clips.files()
+    if not files or not rows:
+        return None
+    join = join_ids(
+        list(files),
+        rows,
+        what=clips.modality.value,
+        file=f"{clips.folder.name}/",
+        table=table.name,
+        min_share=options.min_join_share,
+        rule=options.match_ids,
+    )
+    places = list(files.values())
+    paths = {pair: places[position] for pair, position in join.positions.items()}
     width: int | None = None
     lengths = []
-    num_bytes = num_found = 0
+    num_bytes = 0
     digest = hashlib.sha256()
-    for row in table_rows(table):
-        path = clips.find(row)
+    for pair in rows:
+        path = paths.get(pair)
         if path is None:
             lengths.append(0)
             continue
@@ -123,11 +147,10 @@ def _survey(clips: _ClipFolder, table: Path) -> _Survey | None:
         name = path.relative_to(clips.folder).as_posix()
         digest.update(f"{name} {file.sha256}\n".encode())
         num_bytes += file.num_bytes
-        num_found += 1
     if width is None:
         return None
     described = SourceFile(f"{clips.folder.name}/", digest.hexdigest(), num_bytes)
-    return _Survey(width, tuple(lengths), described, num_found)
+    return _Survey(width, tuple(lengths), described, paths, join)
 
 
 def _clip_folders(source: Path) -> list[_ClipFolder]:
@@ -152,38 +175,45 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     num_rows = sum(1 for _ in table_rows(table))
     surveys, notes = {}, []
     for clips in _clip_folders(source):
-        survey = _survey(clips, table)
+        survey = _survey(clips, table, options)
         if survey is None:
             raise UserError(
                 f"{clips.folder} must have <video_id>/<clip_id>.npy or .npz for the rows of "
                 f"{table.name}, found none for {num_rows} rows"
             )
         surveys[clips] = survey
-        if survey.num_found < num_rows:
-            notes.append(f"{clips.modality}: {survey.num_found} of {num_rows} rows have a file")
-    modality_widths = {clips.modality: survey.width for clips, survey in surveys.items()}
-    files = (describe_file(table), *(survey.described for survey in surveys.values()))
-    evidence = table_evidence(table, widths=modality_widths, files=files)
-    which = which_dataset(options, table, evidence)
-    read_here = (table, *(clips.folder for clips in surveys))
+        if len(survey.paths) < num_rows:
+            notes.append(f"{clips.modality}: {len(survey.paths)} of {num_rows} rows have a file")
+    dataset = dataset_name(options, source)
     description = DatasetDescription(
-        dataset=which.dataset,
-        widths=modality_widths,
-        **vars(which.scale),
+        dataset=dataset,
+        widths={clips.modality: survey.width for clips, survey in surveys.items()},
+        **vars(scale_of(dataset)),
         aligned=len(surveys) > 1 and len({survey.lengths for survey in surveys.values()}) == 1,
-        decisions=which.decisions,
-        notes=(*notes, *left_alone(source, read_here)),
-        warnings=which.warnings,
+        decisions=tuple(survey.join.decision for survey in surveys.values()),
+        notes=tuple(notes),
+        allowed=tuple(
+            missing_frames_of(clips.modality)
+            for clips, survey in surveys.items()
+            if survey.join.is_partial
+        ),
         source_format="clip-arrays",
-        source_files=files,
+        source_files=(
+            describe_file(table),
+            *(survey.described for survey in surveys.values()),
+        ),
     )
-    widths = {clips: survey.width for clips, survey in surveys.items()}
-    return table_report(table).added_to(description), _samples(table, widths)
+    return table_report(table).added_to(description), _samples(table, surveys)
 
 
-def _samples(table: Path, widths: dict[_ClipFolder, int]) -> Iterator[Sample]:
+def _samples(table: Path, surveys: Mapping[_ClipFolder, _Survey]) -> Iterator[Sample]:
     for row in table_rows(table):
-        cut = {clips.modality: clips.frames(row, width=width) for clips, width in widths.items()}
+        cut = {
+            clips.modality: clips.frames(
+                survey.paths.get((row.video, row.clip)), width=survey.width
+            )
+            for clips, survey in surveys.items()
+        }
         yield Sample(
             id=row.id,
             source_id=row.id,
@@ -194,7 +224,6 @@ def _samples(table: Path, widths: dict[_ClipFolder, int]) -> Iterator[Sample]:
             label=row.label,
             unimodal_labels=row.unimodal,
             sequences=present_only({m: f for m, f in cut.items() if f is not None}),
-            where=row.what,
         )
 
 

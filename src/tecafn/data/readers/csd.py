@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.csd_file import CsdFile, TimedFrames
+from tecafn.data.joins import join_ids
 from tecafn.data.readers.base import (
     READERS,
     Frames,
@@ -30,24 +31,23 @@ from tecafn.data.readers.base import (
     as_frames,
     as_string,
     bounded,
+    dataset_name,
     describe_file,
     joined,
-    left_alone,
     one_line_list,
     present_only,
-    which_dataset,
+    scale_of,
 )
-from tecafn.data.readers.evidence import table_evidence
 from tecafn.data.readers.table import (
     TableRow,
     csv_number,
     csv_rows,
+    table_pairs,
     table_report,
     table_rows,
 )
 from tecafn.data.readers.tuples import PAUSE
-from tecafn.data.samples import DatasetDescription, Sample
-from tecafn.data.which import name_in_path
+from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 
 _TIMES = "segment_times.csv"
 _KINDS = {
@@ -126,13 +126,14 @@ def _sources(source: Path, options: ReadOptions) -> _Sources:
 
 def _segment_times(path: Path) -> dict[tuple[str, str], tuple[float, float]]:
     """Seconds of each (video, clip)."""
-    times = {}
+    spans = []
     for what, row in csv_rows(path, required=("video_id", "segment", "start", "end")):
         start, end = (csv_number(row[key], what=f"{what}: {key}") for key in ("start", "end"))
         if not math.isfinite(start) or not math.isfinite(end):
             raise UserError(f"{what}: start and end must be seconds, got {start} and {end}")
-        times[row["video_id"], row["segment"]] = (start, end)
-    return times
+        spans.append((start, end))
+    pairs = table_pairs(path, clip_column="segment")
+    return dict(zip(pairs, spans, strict=True))
 
 
 def overlapping(intervals: Times, start: float, end: float) -> NDArray[np.int64]:
@@ -225,13 +226,22 @@ def _read(
     name = "csd" if by_word else "csd-frames"
     if by_word and sources.words is None:
         raise UserError(f"{source} has no .csd of words; the format csd-frames needs none")
-    times = _segment_times(sources.times)
-    num_rows = num_timed = 0
-    for row in table_rows(sources.table):
-        num_rows += 1
-        num_timed += (row.video, row.clip) in times
-    if num_rows and not num_timed:
-        raise UserError(f"{sources.times} has a segment of no row of {sources.table.name}")
+    written = _segment_times(sources.times)
+    rows = list(table_pairs(sources.table))
+    segments = [f"{video}$_${segment}" for video, segment in written]
+    join = join_ids(
+        segments,
+        rows,
+        what="segment times",
+        file=sources.times.name,
+        table=sources.table.name,
+        min_share=options.min_join_share,
+        rule=options.match_ids,
+        nothing=f"{sources.times} has a segment of no row of {sources.table.name}",
+    )
+    found = list(written.values())
+    times = {pair: found[position] for pair, position in join.positions.items()}
+    num_lost = join.num_rows - join.num_found
     widths = {}
     for modality, path in sources.frames.items():
         file = CsdFile(path)
@@ -242,27 +252,23 @@ def _read(
         finally:
             file.close()
     notes = []
-    if num_timed < num_rows:
-        notes.append(f"{num_rows - num_timed} rows of {sources.table.name} have no segment times")
+    if num_lost:
+        notes.append(f"{num_lost} rows of {sources.table.name} have no segment times")
     if sources.unread:
         notes.append(f"not read: {one_line_list(sources.unread)}")
-    files = tuple(describe_file(path) for path in sources.files)
-    which = which_dataset(
-        options,
-        source if name_in_path(source)[1] else sources.files[-1],
-        table_evidence(sources.table, widths=widths, files=files),
-    )
-    csds = {path for path in source.iterdir() if path.suffix.lower() == ".csd"}
+    dataset = dataset_name(options, source)
+    if dataset == "unnamed":
+        dataset = dataset_name(options, sources.files[-1])
     description = DatasetDescription(
-        dataset=which.dataset,
+        dataset=dataset,
         widths=widths,
-        **vars(which.scale),
+        **vars(scale_of(dataset)),
         aligned=by_word and len(widths) > 1,
-        decisions=which.decisions,
-        notes=(*notes, *left_alone(source, (*sources.files, *csds))),
-        warnings=which.warnings,
+        decisions=(join.decision,),
+        notes=tuple(notes),
+        allowed=tuple(map(missing_frames_of, widths)) if join.is_partial else (),
         source_format=name,
-        source_files=files,
+        source_files=tuple(describe_file(path) for path in sources.files),
     )
     num_bytes = sum(path.stat().st_size for path in sources.files)
     samples = _samples(sources, times, by_word=by_word)
@@ -322,7 +328,6 @@ def _sample(
         end=None if segment is None else segment[1],
         words=words,
         word_intervals=None if word_times is None else word_times.astype(np.float32),
-        where=row.what,
     )
 
 

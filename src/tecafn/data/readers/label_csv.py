@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.arrays import open_npz
+from tecafn.data.joins import Join, join_ids
 from tecafn.data.padding import FoundFrames, Padded, extent_of, find_frames
 from tecafn.data.readers.base import (
     READERS,
@@ -22,14 +23,13 @@ from tecafn.data.readers.base import (
     as_frames,
     as_numbers,
     as_strings,
+    dataset_name,
     describe_file,
-    left_alone,
     one_line_list,
-    which_dataset,
+    scale_of,
 )
-from tecafn.data.readers.evidence import table_evidence
-from tecafn.data.readers.table import find_table, table_ids, table_report, table_rows
-from tecafn.data.samples import DatasetDescription, Sample
+from tecafn.data.readers.table import find_table, table_pairs, table_report, table_rows
+from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 
 _NOT_FRAMES = ("ids", "lengths", "offsets", "columns")
 _FILE = "the file"  # an npz has no splits: its padding is found in all of its rows together
@@ -42,7 +42,7 @@ class _FrameFile:
     path: Path
     modality: Modality
     frames: NDArray[Any]
-    rows: Mapping[str, int]
+    ids: tuple[str, ...]
     lengths: NDArray[Any] | None
     offsets: NDArray[Any] | None
     found: FoundFrames
@@ -51,8 +51,8 @@ class _FrameFile:
     def width(self) -> int:
         return int(self.frames.shape[-1])
 
-    def cut(self, sample_id: str) -> Frames | None:
-        row = self.rows.get(sample_id)
+    def cut(self, row: int | None) -> Frames | None:
+        """(L, D) of the entry in this row, None where there is none."""
         if row is None:
             return None
         if self.offsets is not None:
@@ -84,9 +84,9 @@ def _open_frames(path: Path, modality: Modality, options: ReadOptions) -> _Frame
         if ids_array.ndim == 1 and ids_array.dtype.kind in "iu"
         else as_strings(ids_array, what=f"{path}: ids")
     )
-    rows = {sample_id.replace("$_$", "_"): row for row, sample_id in enumerate(ids)}
-    if len(rows) != len(ids):
-        raise UserError(f"{path}: ids must differ, {len(ids) - len(rows)} of {len(ids)} recur")
+    num_different = len({sample_id.replace("$_$", "_") for sample_id in ids})
+    if num_different != len(ids):
+        raise UserError(f"{path}: ids must differ, {len(ids) - num_different} of {len(ids)} recur")
     offsets = lengths = None
     found = FoundFrames()
     if "offsets" in arrays:
@@ -118,7 +118,7 @@ def _open_frames(path: Path, modality: Modality, options: ReadOptions) -> _Frame
             )
     if frames.shape[-1] == 0:
         raise UserError(f"{path}: {name} has frames without columns, shape {frames.shape}")
-    return _FrameFile(path, modality, frames, rows, lengths, offsets, found)
+    return _FrameFile(path, modality, frames, tuple(ids), lengths, offsets, found)
 
 
 def _counts(value: NDArray[Any], what: str, *, num: int, most: int) -> NDArray[Any]:
@@ -132,12 +132,7 @@ def _counts(value: NDArray[Any], what: str, *, num: int, most: int) -> NDArray[A
 
 def _recognises(source: Path) -> bool:
     table = find_table(source)
-    if table.suffix.lower() != ".csv" or not table.is_file():
-        return False
-    # What has more than the table is another format's.
-    return not source.is_dir() or not any(
-        READERS[name].recognises(source) for name in ("clip-arrays", "csd", "csd-frames")
-    )
+    return table.suffix.lower() == ".csv" and table.is_file()
 
 
 def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
@@ -153,21 +148,26 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     chosen = {Modality.AUDIO: options.audio, Modality.VISION: options.vision}
     files = {m: _open_frames(path, m, options) for m, path in chosen.items() if path is not None}
 
-    known = set(table_ids(table))
+    pairs = list(table_pairs(table))
+    joins = {
+        modality: join_ids(
+            file.ids,
+            pairs,
+            what=modality.value,
+            file=file.path.name,
+            table=table.name,
+            min_share=options.min_join_share,
+            rule=options.match_ids,
+        )
+        for modality, file in files.items()
+    }
     aligned = len(files) == 2
-    notes = []
-    for modality, file in files.items():
-        matched = len(known & file.rows.keys())
-        if known and not matched:
-            raise UserError(
-                f"{file.path} and {table} share no id: {one_line_list(list(file.rows), limit=2)} "
-                f"against {one_line_list(sorted(known), limit=2)}"
-            )
-        if matched < len(known) or matched < len(file.rows):
-            notes.append(
-                f"{modality} has {len(file.rows)} ids, {matched} of them among the {len(known)} "
-                f"of {table.name}"
-            )
+    notes = [
+        f"{modality} has {join.num_ids} ids, {join.num_found} of them among the {join.num_rows} "
+        f"of {table.name}"
+        for modality, join in joins.items()
+        if not join.num_found == join.num_rows == join.num_ids
+    ]
     if aligned:
         # Word alignment shows in equal lengths; single vectors are equal without it.
         layouts = [
@@ -176,32 +176,33 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         aligned = all(layout is not None for layout in layouts) and np.array_equal(
             np.asarray(layouts[0]), np.asarray(layouts[1])
         )
-    widths = {modality: file.width for modality, file in files.items()}
-    described = tuple(describe_file(p) for p in (table, *(f.path for f in files.values())))
-    which = which_dataset(options, table, table_evidence(table, widths=widths, files=described))
+    dataset = dataset_name(options, table)
     description = DatasetDescription(
-        dataset=which.dataset,
-        widths=widths,
-        **vars(which.scale),
+        dataset=dataset,
+        widths={modality: file.width for modality, file in files.items()},
+        **vars(scale_of(dataset)),
         aligned=aligned,
         decisions=(
-            *which.decisions,
+            *(join.decision for join in joins.values()),
             *(text for file in files.values() for text in file.found.decisions),
         ),
-        notes=(*notes, *left_alone(source, (table, *(file.path for file in files.values())))),
-        warnings=(
-            *which.warnings,
-            *(text for file in files.values() for text in file.found.warnings),
-        ),
+        notes=tuple(notes),
+        warnings=tuple(text for file in files.values() for text in file.found.warnings),
+        allowed=tuple(missing_frames_of(m) for m, join in joins.items() if join.is_partial),
         source_format="label-csv",
-        source_files=described,
+        source_files=tuple(describe_file(p) for p in (table, *(f.path for f in files.values()))),
     )
-    return table_report(table).added_to(description), _samples(table, files)
+    return table_report(table).added_to(description), _samples(table, files, joins)
 
 
-def _samples(table: Path, files: Mapping[Modality, _FrameFile]) -> Iterator[Sample]:
+def _samples(
+    table: Path, files: Mapping[Modality, _FrameFile], joins: Mapping[Modality, Join]
+) -> Iterator[Sample]:
     for row in table_rows(table):
-        cut = {modality: file.cut(row.id) for modality, file in files.items()}
+        cut = {
+            modality: file.cut(joins[modality].positions.get((row.video, row.clip)))
+            for modality, file in files.items()
+        }
         yield Sample(
             id=row.id,
             source_id=row.id,
@@ -212,7 +213,6 @@ def _samples(table: Path, files: Mapping[Modality, _FrameFile]) -> Iterator[Samp
             label=row.label,
             unimodal_labels=row.unimodal,
             sequences={m: frames for m, frames in cut.items() if frames is not None},
-            where=row.what,
         )
 
 

@@ -29,6 +29,5 @@ READERS.register(
         summary="MAG-BERT's pickle: a dictionary of splits of word-aligned tuples",
         read=read,
         recognises=_LAYOUT.recognises,
-        cuts_ids=True,
     ),
 )

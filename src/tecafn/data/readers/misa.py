@@ -13,6 +13,7 @@ _LAYOUT = TupleLayout(
     format="misa",
     fields=("word_ids", "visual", "acoustic", "words"),
     spoken="words",
+    numbered=True,
 )
 
 
@@ -31,6 +32,5 @@ READERS.register(
         summary="MISA's word-aligned pickles: one split's list, a dictionary or folder of splits",
         read=read,
         recognises=_LAYOUT.recognises,
-        cuts_ids=True,
     ),
 )

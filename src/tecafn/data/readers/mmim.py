@@ -39,6 +39,5 @@ READERS.register(
         summary="MMIM's and TeCaFN's unaligned tuples: a list, a dictionary or folder of splits",
         read=read,
         recognises=_LAYOUT.recognises,
-        cuts_ids=True,
     ),
 )

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -40,14 +40,15 @@ from tecafn.data.readers.base import (
     bounded,
     describe_file,
     joined,
-    left_alone,
     one_line_list,
     present_only,
+    scale_of,
 )
 from tecafn.data.samples import SPLITS, DatasetDescription, Sample, SourceFile, canonical_split
+from tecafn.data.shares import more_than_a_few
 from tecafn.data.unpickle import load_pickle
-from tecafn.data.which import FUNNY, scale_of, spoken_name
 
+_DATASET: Final = "ur-funny"
 _OWN_VIDEO: Final = "ids name no video: every sample is a video of its own"
 _LINE_BYTES: Final = 2**20
 _MOST_VALUES: Final = 2**22  # of one sample's frames
@@ -70,36 +71,26 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         UserError: a file is missing, refused, or of another layout.
     """
     if not source.is_dir():
-        return _read_lines(source, options)
+        return _read_lines(source)
     if _find(source, "data_folds") is not None:
         return _read_pickles(source, options)
     if (source / "text.jsonl").is_file():
-        description, samples = _read_lines(source / "text.jsonl", options)
-        notes = (*description.notes, *left_alone(source, (source / "text.jsonl",)))
-        return replace(description, notes=notes), samples
+        return _read_lines(source / "text.jsonl")
     raise UserError(f"{source} must have data_folds.pkl and its companions, or text.jsonl")
 
 
 def _describe(
     files: Sequence[SourceFile],
-    options: ReadOptions,
     *,
     widths: Mapping[Modality, int],
     splits: tuple[str, ...],
     aligned: bool,
     notes: tuple[str, ...],
 ) -> DatasetDescription:
-    if options.label_range is not None:
-        raise UserError("--label-range is for scores; UR-FUNNY's layout has the classes 0 and 1")
-    told = options.dataset is not None
-    dataset = spoken_name(options.dataset) if options.dataset is not None else FUNNY
     return DatasetDescription(
-        dataset=dataset,
+        dataset=_DATASET,
         widths=widths,
-        **vars(scale_of(FUNNY)),
-        decisions=(
-            f"the dataset is {dataset}: {'as told by --dataset' if told else 'its layout says so'}",
-        ),
+        **vars(scale_of(_DATASET)),
         aligned=aligned,
         splits=splits,
         notes=(_OWN_VIDEO, *notes),
@@ -165,9 +156,9 @@ def _lines(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"cannot read {source}: {error.strerror or error}") from None
 
 
-def _read_lines(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
+def _read_lines(source: Path) -> tuple[DatasetDescription, Iterator[Sample]]:
     description = _describe(
-        [describe_file(source)], options, widths={}, splits=SPLITS, aligned=False, notes=()
+        [describe_file(source)], widths={}, splits=SPLITS, aligned=False, notes=()
     )
     return description, _line_samples(source)
 
@@ -195,7 +186,6 @@ def _line_samples(source: Path) -> Iterator[Sample]:
             text=as_string(row["punchline"], what=f"{what}: punchline"),
             label=_label(row.get("label"), what),
             context=None if not context else _sentence(context, f"{what}: context"),
-            where=what,
         )
 
 
@@ -211,11 +201,23 @@ def _find(folder: Path, *words: str) -> Path | None:
     return next((p for word in words for p in pickles if word in p.name.lower()), None)
 
 
-def _load(path: Path) -> dict[Any, Any]:
+def _load(path: Path) -> dict[str, Any]:
+    """A dictionary by id, the ids as text: one file has numbers where another has strings.
+
+    Raises:
+        UserError: it is no dictionary, or two ids are one as text.
+    """
     loaded = load_pickle(path)
     if not isinstance(loaded, dict):
         raise UserError(f"{path} must be a dictionary by id, got a {type(loaded).__name__}")
-    return loaded
+    by_text = {str(name): value for name, value in loaded.items() if type(name) in (int, str)}
+    if len(by_text) < sum(type(name) in (int, str) for name in loaded):
+        raise UserError(f"{path} has ids that differ only as number and text")
+    return by_text
+
+
+def _shown(name: str) -> str:
+    return name if name.isdigit() else repr(name)
 
 
 @dataclass(frozen=True)
@@ -227,14 +229,14 @@ class _Files:
     frames: Mapping[Modality, Mapping[Any, Any]]
     vectors: Any  # (V, D), or a list of V of (D,); None where sentences are there
 
-    def entry(self, name: object, what: str) -> Mapping[Any, Any]:
+    def entry(self, name: str, what: str) -> Mapping[Any, Any]:
         """What the language file knows of an id."""
         entry = self.language[name]
         if not isinstance(entry, dict):
             raise UserError(f"{what} must be a dictionary, got a {type(entry).__name__}")
         return entry
 
-    def rows(self, modality: Modality, name: object, what: str) -> object:
+    def rows(self, modality: Modality, name: str, what: str) -> object:
         """The punchline's frames as the file has them, None where it lacks the id."""
         entry = self.frames[modality].get(name)
         if entry is None:
@@ -245,7 +247,7 @@ class _Files:
         return entry["punchline_features"]
 
 
-def _folds(path: Path) -> dict[str, list[Any]]:
+def _folds(path: Path) -> dict[str, list[str]]:
     folds = {}
     for key, names in _load(path).items():
         split = canonical_split(key) if isinstance(key, str) else None
@@ -260,7 +262,7 @@ def _folds(path: Path) -> dict[str, list[Any]]:
                 )
         if split in folds:
             raise UserError(f"{path} has the split {split!r} twice")
-        folds[split] = names
+        folds[split] = [str(name) for name in names]
     return {split: folds[split] for split in SPLITS if split in folds}
 
 
@@ -287,10 +289,10 @@ def _check_size(length: int, width: int, what: str) -> None:
         )
 
 
-def _width(files: _Files, modality: Modality, names: Sequence[Any], source: Path) -> int | None:
+def _width(files: _Files, modality: Modality, names: Sequence[str], source: Path) -> int | None:
     """Columns of the first sample that has frames."""
     for name in names:
-        what = f"{source} id {name!r}"
+        what = f"{source} id {_shown(name)}"
         value = files.rows(modality, name, what)
         if value is None:
             continue
@@ -349,17 +351,22 @@ def _read_pickles(
     num_lost = sum(len(split) for split in folds.values()) - len(names)
     notes = ["frames are the punchline's; the context is text alone"]
     if num_lost:
+        _check_found(len(names), len(names) + num_lost, paths["language"], paths["folds"], options)
         notes.append(f"{num_lost} ids of {paths['folds'].name} are not in the language file")
+    for split, members in known.items():
+        num_labelled = sum(name in files.labels for name in members)
+        # The labels of a test split may be withheld.
+        if split != "test" or num_labelled > 0:
+            _check_found(num_labelled, len(members), paths["labels"], split, options)
     widths = {m: w for m in files.frames if (w := _width(files, m, names, folder)) is not None}
     if vectors is not None:
         widths[Modality.TEXT] = vector_width
     described = _describe(
         [describe_file(path) for path in paths.values()],
-        options,
         widths=widths,
         splits=tuple(folds),
         aligned=len(files.frames) == 2 and all(_is_aligned(files, n, folder) for n in names),
-        notes=(*notes, *left_alone(folder, paths.values())),
+        notes=tuple(notes),
     )
     num_bytes = sum(path.stat().st_size for path in paths.values())
     samples = (
@@ -370,8 +377,29 @@ def _read_pickles(
     return described, bounded(samples, source=folder, num_bytes=num_bytes)
 
 
-def _is_aligned(files: _Files, name: object, source: Path) -> bool:
-    what = f"{source} id {name!r}"
+def _check_found(
+    num_found: int, num_names: int, path: Path, among: Path | str, options: ReadOptions
+) -> None:
+    """Refuse a file that knows too few of the folds' ids.
+
+    Raises:
+        UserError: it does.
+    """
+    least = options.min_join_share
+    if (
+        num_found < least * num_names
+        if least is not None
+        else more_than_a_few(num_names - num_found, num_names)
+    ):
+        whose = f"split {among!r}" if isinstance(among, str) else among.name
+        raise UserError(
+            f"{path} has {num_found} of the {num_names} ids of {whose}; if that is right, "
+            f"--min-join-share {int(100 * num_found / max(num_names, 1)) / 100:g}"
+        )
+
+
+def _is_aligned(files: _Files, name: str, source: Path) -> bool:
+    what = f"{source} id {_shown(name)}"
     lengths = {_num_rows(files.rows(modality, name, what)) for modality in files.frames}
     indexes = files.entry(name, what).get("punchline_embedding_indexes")
     if indexes is not None:
@@ -409,13 +437,13 @@ def _flat(indexes: object) -> object:
 
 def _sample(
     files: _Files,
-    name: Any,
+    name: str,
     split: str,
     *,
     widths: Mapping[Modality, int],
     source: Path,
 ) -> Sample:
-    what = f"{source} id {name!r}"
+    what = f"{source} id {_shown(name)}"
     entry = files.entry(name, what)
     text = _sentence(entry.get("punchline_sentence", ""), f"{what}: punchline_sentence")
     context = entry.get("context_sentences")
@@ -451,7 +479,6 @@ def _sample(
         word_intervals=(
             as_frames(intervals) if intervals is not None and len(words) == len(intervals) else None
         ),
-        where=f"{what} of {split}",
     )
 
 
