@@ -402,3 +402,23 @@ def test_an_unknown_modality_or_side_is_one_line(
     for option, value in (("--allow-missing-frames", "sound"), ("--padding", "left")):
         assert _run("data", "import", path, "--out", tmp_path / "s", option, value) == 2
         assert value in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("front", [True, False])
+def test_arrays_of_clips_that_are_padded_to_one_length_are_cut(
+    tmp_path: Path, write_table: Callable[..., Path], front: bool
+) -> None:
+    random = np.random.default_rng(8)
+    real = random.integers(2, 9, 12)
+    for number, frames in enumerate(_padded(real, 10, 3, random, front=front)):
+        folder = tmp_path / "audio" / f"v{number // 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{number % 4}.npy", frames)
+    rows = [(f"v{n // 4}", str(n % 4), "x", "1", "train") for n in reversed(range(12))]
+    write_table(("video_id", "clip_id", "text", "label", "mode"), *rows)
+    description, stream = open_source(tmp_path)
+    samples = list(stream)
+    assert [len(sample.sequences[AUDIO]) for sample in samples] == real.tolist()[::-1]
+    assert all(sample.sequences[AUDIO].all() for sample in samples)
+    side = "in front" if front else "at the end"
+    assert any(f"audio: padded {side}" in sentence for sentence in description.decisions)

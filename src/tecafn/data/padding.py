@@ -8,7 +8,7 @@ so it is decided over all samples of a split, and the decision is noted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -88,7 +88,7 @@ def extent_of(padded: NDArray[Any]) -> Extent:
     return Extent(first, stop, np.full(count, size, np.int64))
 
 
-def extent_of_each(arrays: Sequence[NDArray[Any]]) -> Extent:
+def extent_of_each(arrays: Iterable[NDArray[Any]]) -> Extent:
     """The extent of N samples whose (T, D) arrays have sizes of their own.
 
     Example:

@@ -179,14 +179,17 @@ def render_summary(manifest: Mapping[str, Any], *, width: int = _COLUMNS) -> str
     ):
         if sentences:
             paragraphs.append("\n".join([title, *(_wrapped(text, width) for text in sentences)]))
+    if not manifest.get("warnings"):
+        paragraphs.append("no warnings")
     return "\n\n".join(paragraphs)
 
 
 def _frames_table(summary: Mapping[str, Any], widths: Mapping[str, int]) -> str:
     rows = []
+    has_text = any(split["words"]["num_samples"] for split in summary.values()) or not widths
     for name, split in summary.items():
         counted = {}
-        if split["words"]["num_samples"] or not split["frames"]:
+        if has_text:
             counted["sentences"] = (split["words"], "words")
         for modality, lengths in split["frames"].items():
             counted[modality] = (lengths, str(widths[modality]))

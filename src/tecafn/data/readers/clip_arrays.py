@@ -10,7 +10,7 @@ Extractors that write one file a clip leave this, beside the clips ``Raw/<video_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.arrays import open_npy, open_npz
 from tecafn.data.joins import Join, join_ids
+from tecafn.data.padding import FoundFrames, Padded, extent_of_each, find_frames
 from tecafn.data.readers.base import (
     READERS,
     Frames,
@@ -36,8 +37,10 @@ from tecafn.data.readers.base import (
 )
 from tecafn.data.readers.table import TableRow, find_table, table_report, table_rows
 from tecafn.data.samples import DatasetDescription, Sample, SourceFile, missing_frames_of
+from tecafn.data.shares import FEW
 
 _SUFFIXES = (".npy", ".npz")
+_EVERY_CLIP = "every clip"  # padding is found over all clips together
 _MOST_BYTES = 255  # of a file's name
 
 
@@ -79,14 +82,14 @@ class _ClipFolder:
             raise UserError(f"{path} has frames without columns, shape {array.shape}")
         return array
 
-    def frames(self, path: Path | None, *, width: int) -> Frames | None:
-        """(L, D) of one clip, or None where it has no file."""
+    def frames(self, path: Path | None, *, width: int, place: slice | None) -> Frames | None:
+        """(L, D) of one clip, the rows of ``place`` or all, or None where it has no file."""
         if path is None:
             return None
         array = self.array(path)
         if array.shape[1] != width:
             raise UserError(f"{path} must have {width} columns, got {array.shape[1]}")
-        return as_frames(array)
+        return as_frames(array if place is None else array[place])
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,8 @@ class _Survey:
     described: SourceFile
     paths: Mapping[tuple[str, str], Path]  # by video and clip
     join: Join
+    places: Mapping[tuple[str, str], slice]  # of the frames, where the arrays are padded
+    found: FoundFrames
 
 
 def _check_names(row: TableRow) -> None:
@@ -129,10 +134,10 @@ def _survey(clips: _ClipFolder, table: Path, options: ReadOptions) -> _Survey | 
         min_share=options.min_join_share,
         rule=options.match_ids,
     )
-    places = list(files.values())
-    paths = {pair: places[position] for pair, position in join.positions.items()}
+    every = list(files.values())
+    paths = {pair: every[position] for pair, position in join.positions.items()}
     width: int | None = None
-    lengths = []
+    lengths: list[int] = []
     num_bytes = 0
     digest = hashlib.sha256()
     for pair in rows:
@@ -150,7 +155,34 @@ def _survey(clips: _ClipFolder, table: Path, options: ReadOptions) -> _Survey | 
     if width is None:
         return None
     described = SourceFile(f"{clips.folder.name}/", digest.hexdigest(), num_bytes)
-    return _Survey(width, tuple(lengths), described, paths, join)
+    there = [pair for pair in rows if pair in paths]
+    found = _find_frames(clips, lengths, [paths[pair] for pair in there], options)
+    places = {
+        pair: found.slice(_EVERY_CLIP, clips.modality, number)
+        for number, pair in enumerate(there)
+        if found.places
+    }
+    if places:
+        cut = (places.get(pair, slice(0, 0)) for pair in rows)
+        lengths = [place.stop - place.start for place in cut]
+    return _Survey(width, tuple(lengths), described, paths, join, places, found)
+
+
+def _find_frames(
+    clips: _ClipFolder,
+    lengths: Sequence[int],
+    paths: Sequence[Path],
+    options: ReadOptions,
+) -> FoundFrames:
+    """Where the frames of the clips are, if all arrays have one length: they may be padded."""
+    if len(set(lengths) - {0}) != 1 or max(lengths) == 1 or len(paths) <= FEW:
+        return FoundFrames()
+    extent = extent_of_each(clips.array(path) for path in paths)
+    return find_frames(
+        [Padded(_EVERY_CLIP, clips.modality, str(clips.folder), extent)],
+        convention="end",
+        padding=options.padding,
+    )
 
 
 def _clip_folders(source: Path) -> list[_ClipFolder]:
@@ -190,7 +222,11 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         widths={clips.modality: survey.width for clips, survey in surveys.items()},
         **vars(scale_of(dataset)),
         aligned=len(surveys) > 1 and len({survey.lengths for survey in surveys.values()}) == 1,
-        decisions=tuple(survey.join.decision for survey in surveys.values()),
+        decisions=tuple(
+            sentence
+            for survey in surveys.values()
+            for sentence in (survey.join.decision, *survey.found.decisions)
+        ),
         notes=tuple(notes),
         allowed=tuple(
             missing_frames_of(clips.modality)
@@ -210,7 +246,9 @@ def _samples(table: Path, surveys: Mapping[_ClipFolder, _Survey]) -> Iterator[Sa
     for row in table_rows(table):
         cut = {
             clips.modality: clips.frames(
-                survey.paths.get((row.video, row.clip)), width=survey.width
+                survey.paths.get((row.video, row.clip)),
+                width=survey.width,
+                place=survey.places.get((row.video, row.clip)),
             )
             for clips, survey in surveys.items()
         }
