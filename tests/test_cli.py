@@ -373,7 +373,6 @@ def test_pickle_that_would_run_a_command_is_one_line_and_runs_nothing(
     [
         ({"audio": 74}, "the model takes audio 5 wide"),
         ({"vision": 35}, "the model takes vision 20 wide"),
-        ({"vision": None}, "has no vision"),
         ({"task": "classification"}, "the model does regression"),
     ],
 )

@@ -42,6 +42,11 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
+def __dir__() -> list[str]:
+    """The public names, those that are not imported yet included."""
+    return sorted({*__all__, "__version__", "__doc__"})
+
+
 def list_methods() -> list[dict[str, Any]]:
     """Every registered method: name, summary, tasks, needs and paper. Needs no torch."""
     from tecafn.experiments.shipped import list_methods as listed

@@ -476,7 +476,6 @@ def test_evaluation_of_an_empty_or_unknown_split_is_one_line(
     ("options", "told"),
     [
         ({"audio": 6}, "the model takes audio 5 wide, .* has it 6 wide"),
-        ({"vision": None}, "the model takes vision 20 wide, .* has no vision"),
         ({"task": "classification"}, "the model does regression, .* is a classification"),
     ],
 )

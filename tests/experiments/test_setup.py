@@ -142,8 +142,8 @@ def test_method_that_needs_alignment_refuses_a_data_set_without(
     monkeypatch.setattr(store, "description", aligned)
     with pytest.raises(UserError, match=NEEDS.format(lacks="does not say which words .* are")):
         describe_data(store, train, config)
-    with_features = dataclasses.replace(config, text_encoder="features")
-    describe_data(store, train, with_features)
+    frames_alone = dataclasses.replace(config, modalities=(Modality.AUDIO, Modality.VISION))
+    describe_data(store, train, frames_alone)
 
 
 @pytest.mark.usefixtures("no_fsync")

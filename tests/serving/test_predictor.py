@@ -119,15 +119,9 @@ def test_blank_text_and_empty_frames_are_absent(predictor: Predictor) -> None:
     assert empty[0] == pytest.approx(predictor.predict("good")[0], abs=1e-6)
 
 
-def test_sample_of_which_nothing_is_known_gets_a_finite_answer(predictor: Predictor) -> None:
-    for answer in (
-        predictor.predict([None]),
-        predictor.predict(""),
-        predictor.predict([None], audio=[None], vision=[None]),
-        predictor.predict("good", audio=np.full((3, 5), np.nan)),
-    ):
-        assert answer.shape == (1,)
-        assert np.isfinite(answer).all()
+def test_frames_of_nothing_but_nan_are_absent(predictor: Predictor) -> None:
+    answer = predictor.predict("good", audio=np.full((3, 5), np.nan))
+    assert answer == pytest.approx(predictor.predict("good"))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -175,17 +169,29 @@ def test_no_samples_give_no_answers(predictor: Predictor) -> None:
     [
         ({}, "nothing to predict from; this model takes text, audio, vision"),
         ({"text": None, "audio": None}, "nothing to predict from"),
-        ({"text": "a", "audio": np.ones((3, 6))}, r"audio must be \(L, 5\) .*got \(3, 6\)"),
-        ({"text": "a", "vision": [np.ones(20)]}, r"vision must be \(L, 20\) .*got \(20,\)"),
-        ({"text": "a", "audio": np.ones(5)}, r"audio must be \(L, 5\) .*got \(\)"),
-        ({"text": "a", "audio": 5.0}, "audio must be one sample or a list of them, got float"),
-        ({"text": "a", "audio": [[[1.0] * 5, [1.0]]]}, r"audio must be \(L, 5\) numbers"),
-        ({"text": "a", "audio": [["x"]]}, r"audio must be \(L, 5\) numbers"),
+        (
+            {"text": "a", "audio": np.ones((3, 6))},
+            r"sample 0 must be \(L, 5\) .* \(3, 6\)",
+        ),
+        (
+            {"text": "a", "vision": [np.ones(20)]},
+            r"sample 0 must be \(L, 20\) .* \(20,\)",
+        ),
+        (
+            {"text": "a", "audio": np.ones(5)},
+            r"audio of sample 0 must be \(L, 5\) .* \(5,\)",
+        ),
+        ({"text": "a", "audio": 5.0}, "audio must be one sample or a list of them, got a float"),
+        (
+            {"text": "a", "audio": [[[1.0] * 5, [1.0]]]},
+            r"audio of sample 0 must be \(L, 5\) numbers",
+        ),
+        ({"text": "a", "audio": [["x"]]}, r"audio of sample 0 must be \(L, 5\) numbers"),
         ({"text": ["a", "b"], "audio": AUDIO}, "one number of samples .*'text': 2, 'audio': 1"),
-        ({"text": ["a", 3]}, "text must be strings, got int"),
-        ({"text": 3}, "text must be one sample or a list of them, got int"),
-        ({"text": b"good"}, "text must be strings, got int"),
-        ({"text": ["a", "b"], "context": ["c"]}, "context must be one a text, got 1 for 2"),
+        ({"text": ["a", 3]}, "text of sample 1 must be a string, .* got an int"),
+        ({"text": 3}, "text must be one sample or a list of them, got an int"),
+        ({"text": b"good"}, "text of sample 0 must be a string, .* got a bytes"),
+        ({"text": ["a", "b"], "context": ["c"]}, "context must be one for each text, got 1 for 2"),
     ],
 )
 def test_what_cannot_be_predicted_is_one_line(
@@ -230,9 +236,14 @@ def test_model_of_some_modalities_does_not_look_at_others(
     assert some.takes == takes
     given = {"text": "good", "audio": AUDIO, "vision": VISION}
     own = {name: value for name, value in given.items() if name in takes}
-    assert some.predict(**given) == pytest.approx(some.predict(**own))
+    unused = {name: value for name, value in given.items() if name not in takes}
+    assert some.predict(**given, ignore_unused=True) == pytest.approx(some.predict(**own))
+    told = f"was not trained with {' and '.join(unused)}, it takes {', '.join(takes)}; leave"
+    for wrong in (given, unused):
+        with pytest.raises(UserError, match=told):
+            some.predict(**wrong)
     with pytest.raises(UserError, match=f"this model takes {', '.join(takes)}$"):
-        some.predict(**{name: value for name, value in given.items() if name not in takes})
+        some.predict(**unused, ignore_unused=True)
 
 
 def test_two_classes_give_the_probability_of_the_second(

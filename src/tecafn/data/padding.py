@@ -144,28 +144,6 @@ class FoundFrames:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def warn(self, sentence: str, where: str) -> None:
-        """Add a warning; one that recurs in another split names that beside the others."""
-        for position, known in enumerate(self.warnings):
-            if known.startswith(f"{sentence} "):
-                self.warnings[position] = f"{known}, {where}"
-                return
-        self.warnings.append(f"{sentence} {where}")
-
-    def begin_together(self) -> bool:
-        """Do all modalities of a sample that has them begin at one row?"""
-        for split in {split for split, _ in self.places}:
-            first: Counts | None = None
-            for starts, stops in (p for (s, _), p in self.places.items() if s == split):
-                begins = np.where(stops > starts, starts, -1)
-                if first is None:
-                    first = begins
-                elif ((begins != first) & (begins >= 0) & (first >= 0)).any():
-                    return False
-                else:
-                    first = np.maximum(first, begins)
-        return True
-
     def slice(self, split: str, modality: Modality, row: int) -> slice:
         """The rows of one sample's array that are its frames."""
         starts, stops = self.places[split, modality]
@@ -219,10 +197,9 @@ def find_frames(
             lengths = None if ignore_lengths else _counts(part, found)
             told = (padding or {}).get(modality)
             if lengths is not None and told is None and _says_nothing(part, lengths):
-                found.warn(
-                    f"{modality}: {part.lengths_name} counts every row, zero rows included, and is "
-                    "not followed, in",
-                    f"all {len(lengths)} samples of {part.split}",
+                found.warnings.append(
+                    f"{modality}: {part.lengths_name} counts all rows of all {len(lengths)} "
+                    f"samples of {part.split}, zero rows included: not followed"
                 )
                 lengths = None
             if lengths is None:
@@ -379,17 +356,17 @@ def _check_lengths(
             f"finds them by their zero rows, --padding {part.modality}={side} cuts them"
         )
     if num_outside:
-        found.warn(
-            f"{part.modality}: frames beyond what {part.lengths_name} says were cut off in",
-            f"{num_outside} of {total} samples of {part.split}",
+        found.warnings.append(
+            f"{part.modality}: {num_outside} of {total} samples of {part.split} have more frames "
+            f"than {part.lengths_name} says; the rest was cut off"
         )
     extent = part.extent
     empty = extent.used & (extent.size - extent.first < lengths if side == "front"
                            else extent.stop < lengths)  # fmt: skip
     if 2 * int(empty.sum()) > total and more_than_a_few(int(empty.sum()), total):
-        found.warn(
-            f"{part.modality}: zero rows are kept as frames, since {part.lengths_name} says so, in",
-            f"{int(empty.sum())} of {total} samples of {part.split}",
+        found.warnings.append(
+            f"{part.modality}: {part.lengths_name} counts zero rows as frames in "
+            f"{int(empty.sum())} of {total} samples of {part.split}; kept, since it says so"
         )
 
 
@@ -415,9 +392,9 @@ def _places(
         return nothing, stops
     beyond = int((stops > part.limit).sum()) if side == "end" else 0
     if more_than_a_few(beyond, len(stops)):
-        found.warn(
-            f"{part.modality}: frames after the end of the text's mask are kept in",
-            f"{beyond} of {len(stops)} samples of {part.split}",
+        found.warnings.append(
+            f"{part.modality}: {beyond} of {len(stops)} samples of {part.split} have frames "
+            "after the end of their text's mask; kept"
         )
         return nothing, stops
     return nothing, np.minimum(stops, part.limit)

@@ -20,6 +20,7 @@ from tecafn.evaluation.evaluator import Predictions
 from tecafn.experiments.config import RunConfig
 from tecafn.experiments.evaluate import assess_view, prediction_rows
 from tecafn.experiments.fit import fit
+from tecafn.experiments.presence import presence_of, say_what_is_absent
 from tecafn.experiments.run_folder import (
     FOLD_RESULT,
     finished_record,
@@ -27,7 +28,7 @@ from tecafn.experiments.run_folder import (
     new_record,
     write_beginning,
 )
-from tecafn.experiments.setup import open_fabric, prepare, say_what_is_absent
+from tecafn.experiments.setup import open_fabric, prepare
 from tecafn.records.predictions import write_predictions
 from tecafn.records.record import now, write_record
 from tecafn.training.together import on_rank_0
@@ -177,7 +178,7 @@ def _run_fold(
     train, valid, held_out = (pool.subset(rows) for rows in (fold.train, fold.valid, fold.held_out))
     prepared = prepare(config, store, train, fabric)
     if folder.name == "fold-00":
-        say_what_is_absent(config, prepared.info)
+        say_what_is_absent(pool, presence_of(pool, prepared.info, config.modalities))
     loader = partial(prepared.batches.loader, whole=pool, labelled=True)
     fitted = fit(
         prepared,

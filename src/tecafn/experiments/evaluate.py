@@ -16,6 +16,12 @@ from tecafn.data.loader import BatchLoader
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.assessment import assess
 from tecafn.evaluation.evaluator import Predictions, predict_source
+from tecafn.experiments.presence import (
+    absent_counts,
+    presence_of,
+    refuse_empty,
+    say_what_is_absent,
+)
 from tecafn.experiments.run_folder import write_report
 from tecafn.experiments.setup import (
     check_needs,
@@ -42,12 +48,14 @@ class OpenRun:
         store: the data set of the split.
         view: the split.
         source: its batches, with all that the network's method needs.
+        absent: how many samples lack a modality that the network reads.
     """
 
     predictor: Predictor
     store: Store
     view: SplitView
     source: BatchLoader
+    absent: Mapping[str, int]
 
     def predict(self, predictor: Predictor | None = None) -> Predictions:
         """Predict the split.
@@ -68,7 +76,8 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
     """Load a run's network and the batches of one split that suit it.
 
     Whatever predicts with a saved network goes through here, so that all of them hand it the same
-    batches.
+    batches. A modality that the network reads may be absent, of some samples or of all: one line
+    says of how many.
 
     Args:
         run: a run's directory, or an exported model.
@@ -82,38 +91,39 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
     predictor, store = load(run), Store.open(data)
     view = store.split(split)
     check_widths(predictor, store)
-    definition = predictor.definition
-    encoder = definition.info.text_encoder.source
-    check_needs(definition.method, store, view, text_encoder=encoder)
+    info = predictor.definition.info
+    presence = presence_of(view, info, info.usable)
+    refuse_empty(view, presence)
+    say_what_is_absent(view, presence)
+    there = [m for m, rows in presence.items() if rows.any()]
+    encoder = info.text_encoder.source
+    method = predictor.definition.method
+    check_needs(method, store, view, text_encoder=encoder, modalities=there)
     predictor.to(fabric.device)
     source = BatchLoader(
         view,
-        modalities=definition.info.usable,
+        modalities=there,
         batch_size=_BATCH_SIZE,
         seed=0,
         shuffle=False,
         text=predictor.tokenizer,
-        frame_of_token=token_frames(store, view, definition.info, predictor.tokenizer),
+        frame_of_token=token_frames(store, view, there, predictor.tokenizer),
     )
-    return OpenRun(predictor, store, view, source)
+    return OpenRun(predictor, store, view, source, absent_counts(presence))
 
 
 def check_widths(predictor: Predictor, store: Store) -> None:
     """Refuse data that the network was not built for.
 
     Raises:
-        UserError: a modality's width or the task differs, or a modality is missing altogether.
+        UserError: a modality's width or the task differs. A modality that the data lack is absent.
     """
     info, description = predictor.definition.info, store.description
     if info.task != description.task:
         raise UserError(f"the model does {info.task}, {store.path} is a {description.task}")
     for modality, width in info.widths.items():
         found = description.widths.get(modality)
-        if found is None:
-            raise UserError(
-                f"the model takes {modality} {width} wide, {store.path} has no {modality}"
-            )
-        if found != width:
+        if found is not None and found != width:
             raise UserError(
                 f"the model takes {modality} {width} wide, {store.path} has it {found} wide"
             )
@@ -156,7 +166,9 @@ def evaluate_run(
             known = _known_evaluation(run, store, split)
             if known:
                 return known
-            evaluation = add_evaluation(run, read_record(run), store, view, predictions)
+            evaluation = add_evaluation(
+                run, read_record(run), store, view, predictions, absent=opened.absent
+            )
             write_report(run)
             return evaluation
 
@@ -192,9 +204,15 @@ def _evaluation_name(record: Mapping[str, Any], store: Store, split: str) -> str
 
 
 def add_evaluation(
-    run: Path, record: dict[str, Any], store: Store, view: SplitView, predictions: Predictions
+    run: Path,
+    record: dict[str, Any],
+    store: Store,
+    view: SplitView,
+    predictions: Predictions,
+    *,
+    absent: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Assess predictions, write them and the record."""
+    """Assess predictions, write them and the record, with how many samples lacked a modality."""
     name = _evaluation_name(record, store, view.name)
     evaluation = {
         "split": view.name,
@@ -202,6 +220,7 @@ def add_evaluation(
         "weights_hash": weights_hash(run),
         "data_hash": store.content_hash,
         "created": now(),
+        **({"absent": dict(absent)} if absent else {}),
         **assess_view(view, predictions),
     }
     record["evaluations"][name] = evaluation

@@ -10,8 +10,9 @@ from tecafn.evaluation.evaluator import predict_source
 from tecafn.experiments.config import RunConfig
 from tecafn.experiments.evaluate import add_evaluation
 from tecafn.experiments.fit import Fitted, fit
+from tecafn.experiments.presence import absent_counts, presence_of, say_what_is_absent
 from tecafn.experiments.run_folder import finished_record, hold, new_record, write_beginning
-from tecafn.experiments.setup import open_fabric, prepare, say_what_is_absent
+from tecafn.experiments.setup import open_fabric, prepare
 from tecafn.serving.predictor import EXPORT_FOLDER, ModelDefinition, Predictor
 from tecafn.training.together import on_rank_0
 
@@ -49,7 +50,11 @@ def train_run(
             return on_rank_0(lambda: finished_record(out))
         train, valid = store.split("train"), store.split("valid")
         prepared = prepare(config, store, train, fabric)
-        say_what_is_absent(config, prepared.info)
+        lacking = {}
+        for view in (train, valid):
+            presence = presence_of(view, prepared.info, config.modalities)
+            say_what_is_absent(view, presence)
+            lacking[view.name] = absent_counts(presence)
         train_source = prepared.batches.loader(train, shuffle=True, labelled=True)
         valid_source = prepared.batches.loader(valid, shuffle=False, labelled=True)
         on_rank_0(lambda: write_beginning(out, config, begun_with))
@@ -63,7 +68,7 @@ def train_run(
             predictor.save_pretrained(out / EXPORT_FOLDER)
             record = new_record(config, store, training=_training(fitted))
             # Writes the record, which says that the run is finished, once and complete.
-            add_evaluation(out, record, store, valid, predictions)
+            add_evaluation(out, record, store, valid, predictions, absent=lacking[valid.name])
             return finished_record(out)
 
         return on_rank_0(finish)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import STORED_FEATURES, DataInfo
 from tecafn.core.modality import Modality
-from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import BatchLoader
@@ -23,6 +22,7 @@ from tecafn.data.store import SplitView, Store
 from tecafn.data.text import HiddenStates, Tokenize, frames_of_texts
 from tecafn.experiments.config import RunConfig
 from tecafn.experiments.launched import launched
+from tecafn.experiments.presence import check_text
 from tecafn.experiments.text_cache import cached_states
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 from tecafn.training.config import MONITORS
@@ -71,7 +71,14 @@ def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo
         UserError: none of the modalities in use is in the store, or the store lacks what the method
             needs.
     """
-    check_needs(config.method, store, train, text_encoder=config.text_encoder)
+    check_text(store, train, config.modalities, config.text_encoder)
+    check_needs(
+        config.method,
+        store,
+        train,
+        text_encoder=config.text_encoder,
+        modalities=config.modalities,
+    )
     stored = store.description.widths
     reads_features = config.text_encoder == STORED_FEATURES
     widths = {
@@ -98,7 +105,14 @@ def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo
     )
 
 
-def check_needs(name: str, store: Store, view: SplitView, *, text_encoder: str) -> None:
+def check_needs(
+    name: str,
+    store: Store,
+    view: SplitView,
+    *,
+    text_encoder: str,
+    modalities: Sequence[Modality] = tuple(Modality),
+) -> None:
     """Refuse data without what the method needs beyond widths.
 
     Args:
@@ -106,18 +120,25 @@ def check_needs(name: str, store: Store, view: SplitView, *, text_encoder: str) 
         store: what is known of the data set.
         view: one of its splits.
         text_encoder: stored text vectors are aligned by their places, texts by their words.
+        modalities: those in use; one alone needs no alignment.
 
     Raises:
         UserError: the method needs word-aligned frames and there are none.
     """
     needs = METHODS[name].needs
     assert set(needs) <= {"aligned"}, f"nobody checks what {name} needs: {needs}"
-    if not needs:
+    reads_sentences = text_encoder != STORED_FEATURES
+    there = [
+        m
+        for m in modalities
+        if m in store.description.widths or (m == Modality.TEXT and reads_sentences)
+    ]
+    if not needs or len(there) < 2:
         return
     lacks = None
     if not store.description.aligned:
         lacks = "is not aligned"
-    elif text_encoder != STORED_FEATURES and not any(view.column("words")):
+    elif Modality.TEXT in there and reads_sentences and not any(view.column("words")):
         lacks = "does not say which words its frames are"
     if lacks:
         raise UserError(
@@ -128,14 +149,19 @@ def check_needs(name: str, store: Store, view: SplitView, *, text_encoder: str) 
 
 
 def token_frames(
-    store: Store, view: SplitView, info: DataInfo, tokenizer: Tokenizer | None
+    store: Store, view: SplitView, used: Sequence[Modality], tokenizer: Tokenizer | None
 ) -> list[NDArray[np.int64]] | None:
     """For each token of the view's texts its frame of audio and vision.
+
+    Args:
+        store: the data set.
+        view: one of its splits.
+        used: the modalities that are loaded.
+        tokenizer: None where text comes as stored vectors.
 
     Returns:
         N arrays; None where the data set is not word-aligned, or text or frames are not in use.
     """
-    used = info.usable
     if not store.description.aligned or Modality.TEXT not in used or len(used) == 1:
         return None
     return frames_of_texts(view, None if tokenizer is None else tokenizer.spans)
@@ -207,7 +233,7 @@ class Batches:
             text=self._text(whole or view),
             num_workers=self.config.training.num_workers,
             require_labels=labelled,
-            frame_of_token=token_frames(self.store, view, self.info, self.tokenizer),
+            frame_of_token=token_frames(self.store, view, self.info.usable, self.tokenizer),
         )
 
     def _text(self, view: SplitView) -> Tokenize | HiddenStates | None:
@@ -218,13 +244,6 @@ class Batches:
         tokens = self.tokenizer(view.texts, view.column("context"))
         cache = self.store.path / "cache"
         return cached_states(self.encoder, tokens, cache_dir=cache, device=self.device)
-
-
-def say_what_is_absent(config: RunConfig, info: DataInfo) -> None:
-    """One line for modalities that the config uses and the data set does not have."""
-    missing = [m for m in config.modalities if m not in info.usable]
-    if missing and rank() == 0:
-        print(f"note: the data set has no {' and no '.join(missing)}: absent", file=sys.stderr)
 
 
 def num_positions(encoder: TextEncoder) -> int:

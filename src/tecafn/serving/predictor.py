@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,30 +154,38 @@ class Predictor(
         audio: ArrayLike | Sequence[ArrayLike | None] | None = None,
         vision: ArrayLike | Sequence[ArrayLike | None] | None = None,
         context: str | Sequence[str | None] | None = None,
+        ignore_unused: bool = False,
     ) -> NDArray[np.float64]:
         """Predict samples from whatever is known of them.
 
         Args:
-            text: one text or B of them; (L, D) vectors where the network was trained on those.
-            audio, vision: one (L, D) array of frames or B of them, as in the training data. None,
-                for all or for one sample, says that the modality is absent. Frames with NaN or
-                infinity are masked. A modality that is none of ``takes`` is not looked at.
+            text: one text or B of them; (L, D) vectors where the network was trained on those. An
+                empty text, or one of white space alone, is absent.
+            audio, vision: one (L, D) array of frames or B of them, as in the training data: NumPy,
+                torch or nested lists, of any real type. None, for all or for one sample, says that
+                the modality is absent, and so does a sequence without frames. Frames with NaN or
+                infinity are masked.
             context: what was said before each text (UR-FUNNY).
+            ignore_unused: do not refuse a modality that is none of ``takes``; it is not looked at.
 
         Returns:
             (B,) scores on the label's scale; for two classes the probability of class 1; for more
             classes the most likely one.
 
         Raises:
-            UserError: nothing was given, the numbers of samples differ, or a width is not that of
-                the training data.
+            UserError: nothing was given for a sample, the numbers of samples differ, a width is not
+                that of the training data, or a modality was given that the network does not read.
+                The line names the sample, counted from 0.
         """
+        self._check_unused({"text": text, "audio": audio, "vision": vision}, ignore_unused)
         columns = {
             Modality.TEXT: self._text_rows(text, context),
             Modality.AUDIO: self._frame_rows(Modality.AUDIO, audio),
             Modality.VISION: self._frame_rows(Modality.VISION, vision),
         }
         given = {m: rows for m, rows in columns.items() if rows is not None}
+        if context is not None and Modality.TEXT not in given:
+            raise UserError("context goes with a text, got none")
         if not given:
             raise UserError(f"nothing to predict from; this model takes {', '.join(self.takes)}")
         sizes = {len(rows) for rows in given.values()}
@@ -185,11 +193,33 @@ class Predictor(
             counts = {str(m): len(rows) for m, rows in given.items()}
             raise UserError(f"predict needs one number of samples in all modalities, got {counts}")
         size = sizes.pop()
+        for row in range(size):
+            if all(rows[row] is None for rows in given.values()):
+                raise UserError(
+                    f"sample {row} has nothing to predict from: no {' and no '.join(given)} (an "
+                    "empty text, or a sequence without a finite frame, is absent)"
+                )
         answers = []
         for start in range(0, size, _BATCH_SIZE):
             chunk = {m: rows[start : start + _BATCH_SIZE] for m, rows in given.items()}
             answers.append(self.predict_batch(self._aligned(_make_batch(chunk))))
-        return np.concatenate(answers) if answers else np.empty(0)
+        values = np.concatenate(answers) if answers else np.empty(0)
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise UserError(
+                f"the prediction of sample {row} is {values[row]}; are its frames extreme?"
+            )
+        return values
+
+    def _check_unused(self, given: Mapping[str, Any], ignore_unused: bool) -> None:
+        """Refuse what the network would not look at."""
+        unused = [name for name, value in given.items() if name not in self.takes]
+        wrong = [name for name in unused if _says_something(given[name])]
+        if wrong and not ignore_unused:
+            raise UserError(
+                f"this model was not trained with {' and '.join(wrong)}, it takes "
+                f"{', '.join(self.takes)}; leave it out, or pass ignore_unused=True"
+            )
 
     def _aligned(self, batch: Batch) -> Batch:
         """With the frame of each token, where the method needs it.
@@ -234,13 +264,18 @@ class Predictor(
             return None
         if self.tokenizer is None:
             return self._frame_rows(Modality.TEXT, text)
-        texts = [text] if isinstance(text, str) else _items(Modality.TEXT, text)
-        wrong = next((t for t in texts if t is not None and not isinstance(t, str)), None)
-        if wrong is not None:
-            raise UserError(f"text must be strings, got {type(wrong).__name__}")
+        texts: list[Any] = [text] if isinstance(text, str | bytes) else _items(Modality.TEXT, text)
+        for row, item in enumerate(texts):
+            if item is not None and not isinstance(item, str):
+                raise UserError(
+                    f"text of sample {row} must be a string, or None where it is absent, got "
+                    f"{_kind(item)}"
+                )
         contexts = [context] if isinstance(context, str) else context
         if contexts is not None and len(contexts) != len(texts):
-            raise UserError(f"context must be one a text, got {len(contexts)} for {len(texts)}")
+            raise UserError(
+                f"context must be one for each text, got {len(contexts)} for {len(texts)}"
+            )
         ids = self.tokenizer([t or "" for t in texts], contexts) if texts else []
         # A blank text says nothing: it is absent, as in training.
         return [
@@ -252,22 +287,38 @@ class Predictor(
         width = self.definition.info.widths.get(modality)
         if value is None or width is None:
             return None
-        single = getattr(value, "ndim", 0) == 2
-        rows: list[torch.Tensor | None] = []
-        for item in [value] if single else _items(modality, value):
-            try:
-                frames = None if item is None else np.asarray(item).astype(np.float32)
-            except (ValueError, TypeError):
-                kind = type(item).__name__
-                raise UserError(
-                    f"{modality} must be (L, {width}) numbers, got a {kind} of something else"
-                ) from None
-            if frames is not None and (frames.ndim != 2 or frames.shape[1] != width):
-                raise UserError(
-                    f"{modality} must be (L, {width}) as in the training data, got {frames.shape}"
-                )
-            rows.append(None if frames is None else torch.from_numpy(frames))
-        return rows
+        if isinstance(value, str | bytes):
+            raise UserError(
+                f"{modality} must be (L, {width}) numbers, as in the training data, got "
+                f"{_kind(value)}"
+            )
+        items = [value] if _is_one_sample(value) else _items(modality, value)
+        return [_frames(modality, row, item, width) for row, item in enumerate(items)]
+
+    def __repr__(self) -> str:
+        """What it is, what it takes, and what it was trained on.
+
+        Example:
+            ``Predictor(tecafn, scores from -3 to 3, takes text (minilm), audio (5 wide), vision (20
+            wide), trained on cmu-mosi)``
+        """
+        info = self.definition.info
+        takes = [
+            f"text ({info.text_encoder.source})"
+            if m == Modality.TEXT and info.reads_sentences
+            else f"{m} ({info.widths[m]} wide)"
+            for m in self.takes
+        ]
+        low, high = info.label_range
+        gives = (
+            f"scores from {low:g} to {high:g}"
+            if info.task == "regression"
+            else f"{info.num_classes} classes"
+        )
+        return (
+            f"Predictor({self.definition.method}, {gives}, takes {', '.join(takes)}, trained on "
+            f"{self.definition.dataset})"
+        )
 
     def _save_pretrained(self, save_directory: Path) -> None:
         text = json.dumps(self.definition.as_dict(), indent=2)
@@ -387,13 +438,72 @@ def _evaluating(network: Network) -> Iterator[None]:
             module.training = True
 
 
+def _says_something(value: Any) -> bool:
+    """Is it more than None, or a list of nothing but None?"""
+    if isinstance(value, list | tuple):
+        return any(item is not None for item in value)
+    return value is not None
+
+
+def _kind(value: Any) -> str:
+    """What something is, for an error: ``a str``, ``an int``."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def _is_one_sample(value: Any) -> bool:
+    """Is it an array of one sample, or a list (of lists) of numbers, rather than B samples?
+
+    Of arrays the ones with three dimensions, or of objects, are B samples.
+    """
+    if not isinstance(value, list | tuple):
+        is_array = isinstance(value, torch.Tensor | np.ndarray | np.generic)
+        return is_array and value.ndim < 3 and value.dtype != object
+    rows = [row if isinstance(row, list | tuple) else [row] for row in value]
+    cells = [cell for row in rows for cell in row]
+    return bool(cells) and all(isinstance(cell, int | float | str | np.generic) for cell in cells)
+
+
 def _items(modality: Modality, value: Any) -> list[Any]:
     """B samples of one modality."""
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        raise UserError(f"{modality} must be one sample or a list of them, got {_kind(value)}")
     try:
         return list(value)
-    except TypeError:
-        kind = type(value).__name__
-        raise UserError(f"{modality} must be one sample or a list of them, got {kind}") from None
+    except TypeError:  # an array without dimensions
+        raise UserError(
+            f"{modality} must be one sample or a list of them, got {_kind(value)} of one number"
+        ) from None
+
+
+def _frames(modality: Modality, row: int, item: Any, width: int) -> torch.Tensor | None:
+    """(L, width) float32 of one sample; None where no frame is finite."""
+    if item is None:
+        return None
+    wanted = f"{modality} of sample {row} must be (L, {width}) numbers, as in the training data"
+    if isinstance(item, torch.Tensor):  # also one that needs a gradient, or is of bfloat16
+        item = item.detach().cpu()
+        if item.is_complex():
+            raise UserError(f"{wanted}, got complex ones")
+        item = item.double().numpy()
+    try:
+        values = np.asarray(item)
+        if values.dtype.kind not in "biuf" and values.dtype != object:
+            raise TypeError
+        values = values.astype(np.float64)
+    except (ValueError, TypeError):
+        raise UserError(f"{wanted}, got {_kind(item)} of something else") from None
+    if values.size == 0 and (values.ndim == 1 or values.shape[-1] == width):
+        return None
+    if values.ndim != 2 or values.shape[1] != width:
+        shape = f"shape {tuple(values.shape)}"
+        turned = values.ndim == 2 and values.shape[0] == width
+        raise UserError(f"{wanted}, got {shape}{', which is turned round' if turned else ''}")
+    if (np.abs(values[np.isfinite(values)]) > np.finfo(np.float32).max).any():
+        raise UserError(f"{wanted}, got some beyond what single precision holds")
+    if not np.isfinite(values).all(axis=1).any():
+        return None
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def _make_batch(columns: Mapping[Modality, list[torch.Tensor | None]]) -> Batch:

