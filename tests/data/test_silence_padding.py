@@ -328,7 +328,7 @@ def test_lengths_that_count_the_padding_are_not_followed(dump: Callable[..., Pat
         part["audio_lengths"] = [ROWS[AUDIO]] * len(part["id"])
     description, samples = open_source(dump(data, "mosi.pkl"))
     assert _counted(list(samples), AUDIO) == _num_frames(data, AUDIO)
-    assert any("audio_lengths counts all rows" in text for text in description.warnings)
+    assert any("audio_lengths counts every row" in text for text in description.warnings)
 
 
 def test_zero_rows_within_the_lengths_are_kept(dump: Callable[..., Path]) -> None:
@@ -422,3 +422,21 @@ def test_arrays_of_clips_that_are_padded_to_one_length_are_cut(
     assert all(sample.sequences[AUDIO].all() for sample in samples)
     side = "in front" if front else "at the end"
     assert any(f"audio: padded {side}" in sentence for sentence in description.decisions)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_samples_whose_every_frame_is_masked_have_no_frame(
+    dump: Callable[..., Path], tmp_path: Path, value: float
+) -> None:
+    data = _mmsa(lengths=False)
+    for row in range(6):  # one broken column masks every frame
+        used = data["train"]["audio"][row].any(axis=1)
+        data["train"]["audio"][row, used, 2] = value
+    with pytest.raises(UserError, match="audio has no frame in 6 of 24 samples of train"):
+        import_dataset(dump(data, "mosi.pkl"), format=None, out=tmp_path / "s")
+
+
+def test_a_source_without_samples_is_refused(write_table: Callable[..., Path]) -> None:
+    table = write_table(("video_id", "clip_id", "text", "label", "mode"))
+    with pytest.raises(UserError, match="has no sample"):
+        import_dataset(table, format=None, out=table.parent / "s")

@@ -300,3 +300,21 @@ def test_the_import_says_how_the_table_was_read(
     assert "label.csv is read as cp1252, separated by semicolons" in printed
     assert "4 of 4 clip_id such as 1.0 are read as 1" in printed
     assert "label.csv is not UTF-8" in printed
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04xl/workbook", "a spreadsheet's own file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1", "an old spreadsheet's own file"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"\x1f\x8b\x08\x00", "packed by gzip"),
+        (b"", "has no header: it is empty"),
+    ],
+)
+def test_what_is_no_table_is_named(
+    read: Callable[..., list[Sample]], content: bytes, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        read(content)

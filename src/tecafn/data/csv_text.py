@@ -30,6 +30,18 @@ _BOMS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Beginnings, in lower case, of what bears a table's name and is none.
+_NO_TABLES: Final = (
+    (b"pk\x03\x04", "a spreadsheet's own file or another zip archive: save it as CSV in UTF-8"),
+    (b"\xd0\xcf\x11\xe0", "an old spreadsheet's own file: save it as CSV in UTF-8"),
+    (b"\x1f\x8b", "packed by gzip: unpack it first"),
+    (b"sqlite format 3", "a database"),
+    (b"par1", "a parquet file"),
+    (b"%pdf", "a PDF"),
+    (b"<!doctype", "a web page: download the file itself"),
+    (b"<html", "a web page: download the file itself"),
+    (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself (git lfs pull)"),
+)
 _HIGH: Final = re.compile(rb"[\x80-\xff]+")
 # Letters beyond ASCII stand alone in Western text; in Chinese two bytes make one.
 _MOST_RUNS: Final = 0.34
@@ -183,6 +195,9 @@ def _encoding(path: Path) -> tuple[str, str | None]:
             for mark, encoding in _BOMS:
                 if head.startswith(mark):
                     return encoding, None
+            for mark, what in _NO_TABLES:
+                if head.lstrip().lower().startswith(mark):
+                    raise UserError(f"{path} is no CSV file, but {what}")
             if head[1:2] == b"\0" or head[:1] == b"\0":
                 return ("utf-16-le" if head[1:2] == b"\0" else "utf-16-be"), None
             file.seek(0)

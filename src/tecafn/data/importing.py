@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
@@ -33,6 +34,8 @@ def import_dataset(
     with StoreWriter(out, description) as writer:
         for sample in releasing(samples):
             writer.add(sample)
+        if not writer.census.num_samples:
+            raise UserError(f"{source} has no sample: nothing is imported")
         may_miss = {m for m in Modality if missing_frames_of(m) in description.allowed}
         warnings, allowed = check_frames(
             writer.census, allowed=options.allow_missing_frames | may_miss

@@ -144,6 +144,14 @@ class FoundFrames:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    def warn(self, sentence: str, where: str) -> None:
+        """Add a warning; one that recurs in another split names that beside the others."""
+        for position, known in enumerate(self.warnings):
+            if known.startswith(f"{sentence} "):
+                self.warnings[position] = f"{known}, {where}"
+                return
+        self.warnings.append(f"{sentence} {where}")
+
     def slice(self, split: str, modality: Modality, row: int) -> slice:
         """The rows of one sample's array that are its frames."""
         starts, stops = self.places[split, modality]
@@ -197,9 +205,10 @@ def find_frames(
             lengths = None if ignore_lengths else _counts(part, found)
             told = (padding or {}).get(modality)
             if lengths is not None and told is None and _says_nothing(part, lengths):
-                found.warnings.append(
-                    f"{modality}: {part.lengths_name} counts all rows of all {len(lengths)} "
-                    f"samples of {part.split}, zero rows included: not followed"
+                found.warn(
+                    f"{modality}: {part.lengths_name} counts every row, zero rows included, and is "
+                    "not followed, in",
+                    f"all {len(lengths)} samples of {part.split}",
                 )
                 lengths = None
             if lengths is None:
@@ -356,17 +365,17 @@ def _check_lengths(
             f"finds them by their zero rows, --padding {part.modality}={side} cuts them"
         )
     if num_outside:
-        found.warnings.append(
-            f"{part.modality}: {num_outside} of {total} samples of {part.split} have more frames "
-            f"than {part.lengths_name} says; the rest was cut off"
+        found.warn(
+            f"{part.modality}: frames beyond what {part.lengths_name} says were cut off in",
+            f"{num_outside} of {total} samples of {part.split}",
         )
     extent = part.extent
     empty = extent.used & (extent.size - extent.first < lengths if side == "front"
                            else extent.stop < lengths)  # fmt: skip
     if 2 * int(empty.sum()) > total and more_than_a_few(int(empty.sum()), total):
-        found.warnings.append(
-            f"{part.modality}: {part.lengths_name} counts zero rows as frames in "
-            f"{int(empty.sum())} of {total} samples of {part.split}; kept, since it says so"
+        found.warn(
+            f"{part.modality}: zero rows are kept as frames, since {part.lengths_name} says so, in",
+            f"{int(empty.sum())} of {total} samples of {part.split}",
         )
 
 
@@ -392,9 +401,9 @@ def _places(
         return nothing, stops
     beyond = int((stops > part.limit).sum()) if side == "end" else 0
     if more_than_a_few(beyond, len(stops)):
-        found.warnings.append(
-            f"{part.modality}: {beyond} of {len(stops)} samples of {part.split} have frames "
-            "after the end of their text's mask; kept"
+        found.warn(
+            f"{part.modality}: frames after the end of the text's mask are kept in",
+            f"{beyond} of {len(stops)} samples of {part.split}",
         )
         return nothing, stops
     return nothing, np.minimum(stops, part.limit)

@@ -63,8 +63,14 @@ class Census:
             split.words.append(len(sample.text.split()))
         for modality in self._description.widths:
             frames = sample.sequences.get(modality)
-            if frames is not None and len(frames):
+            # What is not finite is masked when it is loaded: alone it is no frame.
+            if frames is not None and np.isfinite(frames).all(axis=1).any():
                 split.lengths.setdefault(modality, []).append(len(frames))
+
+    @property
+    def num_samples(self) -> int:
+        """How many have come so far."""
+        return sum(split.num_samples for split in self._splits.values())
 
     def missing(self) -> dict[Modality, dict[str, tuple[int, int]]]:
         """For each modality and split that lacks any: how many of its samples have no frame."""
@@ -78,11 +84,10 @@ class Census:
 
     def too_many_missing(self) -> tuple[Modality, ...]:
         """Modalities that more than a few samples of a split, or all of all splits, lack."""
-        num_samples = sum(split.num_samples for split in self._splits.values())
         return tuple(
             modality
             for modality, splits in self.missing().items()
-            if sum(count for count, _ in splits.values()) == num_samples
+            if sum(count for count, _ in splits.values()) == self.num_samples
             or any(more_than_a_few(count, total) for count, total in splits.values())
         )
 
