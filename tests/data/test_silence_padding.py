@@ -152,6 +152,25 @@ def test_rows_of_an_aligned_mmsa_file_padded_in_front_go_on_corresponding(
     assert _counted(samples, VISION) == _num_frames(data, VISION)
 
 
+def test_text_vectors_padded_on_the_other_side_than_frames_are_not_called_aligned(
+    dump: Callable[..., Path],
+) -> None:
+    data = _mmsa(lengths=False)
+    random = np.random.default_rng(3)
+    for part in data.values():
+        count = len(part["id"])
+        real = random.integers(4, 9, count)
+        del part["raw_text"]
+        for modality in ROWS:
+            part[modality.value] = _padded(real, 12, WIDTHS[modality], random, front=True)
+        part["text"] = _padded(real, 12, 6, random, front=False)
+    description, samples = open_source(dump(data, "mosi.pkl"))
+    assert not description.aligned
+    assert any("do not correspond" in warning for warning in description.warnings)
+    for sample in samples:
+        assert len(sample.sequences[TEXT]) == len(sample.sequences[AUDIO])
+
+
 def test_zero_frames_at_an_edge_do_not_make_it_padding(dump: Callable[..., Path]) -> None:
     data = _mmsa(lengths=False)
     for part in data.values():

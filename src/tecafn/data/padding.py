@@ -152,6 +152,20 @@ class FoundFrames:
                 return
         self.warnings.append(f"{sentence} {where}")
 
+    def begin_together(self) -> bool:
+        """Do all modalities of a sample that has them begin at one row?"""
+        for split in {split for split, _ in self.places}:
+            first: Counts | None = None
+            for starts, stops in (p for (s, _), p in self.places.items() if s == split):
+                begins = np.where(stops > starts, starts, -1)
+                if first is None:
+                    first = begins
+                elif ((begins != first) & (begins >= 0) & (first >= 0)).any():
+                    return False
+                else:
+                    first = np.maximum(first, begins)
+        return True
+
     def slice(self, split: str, modality: Modality, row: int) -> slice:
         """The rows of one sample's array that are its frames."""
         starts, stops = self.places[split, modality]

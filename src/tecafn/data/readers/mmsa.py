@@ -213,6 +213,12 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     dataset = dataset_name(options, source, otherwise=guess)
     aligned = all(split.is_aligned for split in splits)
     found = _find_frames(splits, options, aligned=aligned)
+    if aligned and not found.begin_together():
+        aligned = False
+        found.warnings.append(
+            "rows of the text vectors and of the frames do not correspond: they are padded on "
+            "different sides; read as not aligned"
+        )
     description = DatasetDescription(
         dataset=dataset,
         widths=widths,
