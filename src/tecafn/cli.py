@@ -51,6 +51,20 @@ DataOption = Annotated[Path, typer.Option("--data", help="A store made by `tecaf
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 SplitOption = Annotated[str, typer.Option(help="train, valid or test.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DatasetOption = Annotated[
+    str | None, typer.Option(help="mosi, mosei, sims ...; else by content and name.")
+]
+LabelRangeOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(help="Lowest and highest label; else the dataset's.", metavar="LOW HIGH"),
+]
+IdsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="How ids are read: video-clip, video-number (video[k]), video (a bare one), sample; "
+        "else as all of them look."
+    ),
+]
 PaddingOption = Annotated[
     str | None,
     typer.Option(help="Where arrays are padded: front, end or none, or audio=front,vision=end."),
@@ -169,7 +183,13 @@ def data_import(
     ] = None,
     audio: Annotated[Path | None, typer.Option(help="npz of audio for a label.csv.")] = None,
     vision: Annotated[Path | None, typer.Option(help="npz of vision for a label.csv.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="mosi, mosei, sims ...")] = None,
+    dataset: DatasetOption = None,
+    label_range: LabelRangeOption = None,
+    ids: IdsOption = None,
+    drop_duplicates: Annotated[
+        bool,
+        typer.Option("--drop-duplicates", help="Keep the first of samples that share an id."),
+    ] = False,
     split: Annotated[str | None, typer.Option(help="The split of a file with just one.")] = None,
     padding: PaddingOption = None,
     ignore_lengths: IgnoreLengthsOption = False,
@@ -184,6 +204,9 @@ def data_import(
 
     options = ReadOptions(
         dataset=dataset,
+        label_range=label_range,
+        ids=ids,
+        drop_duplicates=drop_duplicates,
         split=split,
         audio=audio,
         vision=vision,
@@ -204,7 +227,9 @@ def data_check(
     format: Annotated[str | None, typer.Option(help="The source's format.")] = None,
     audio: Annotated[Path | None, typer.Option(help="npz of audio for a label.csv.")] = None,
     vision: Annotated[Path | None, typer.Option(help="npz of vision for a label.csv.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="mosi, mosei, sims ...")] = None,
+    dataset: DatasetOption = None,
+    label_range: LabelRangeOption = None,
+    ids: IdsOption = None,
     split: Annotated[str | None, typer.Option(help="The split of a file with just one.")] = None,
     padding: PaddingOption = None,
     ignore_lengths: IgnoreLengthsOption = False,
@@ -219,6 +244,8 @@ def data_check(
 
     options = ReadOptions(
         dataset=dataset,
+        label_range=label_range,
+        ids=ids,
         split=split,
         audio=audio,
         vision=vision,
@@ -400,8 +427,9 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """Train many methods under one protocol: paired tests, time, memory, one table."""
+    from tecafn.data.store import Store
     from tecafn.experiments.cells_display import CellsDisplay
-    from tecafn.experiments.compare import Protocol, compare_methods
+    from tecafn.experiments.compare import Protocol, compare_methods, configs_of
 
     if seeds < 1:
         raise UserError(f"seeds must be >= 1, got {seeds}")
@@ -418,6 +446,8 @@ def compare(
         jobs=jobs,
         threads=threads,
     )
+    if reason := configs_of(protocol, Store.open(data)).reason:
+        print(reason)
     with CellsDisplay(progress=not quiet) as display:
         summary = compare_methods(
             protocol,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
+from tecafn.data.file_kinds import kind_of_path
 from tecafn.data.mapped import map_array
 
 # Padded features compress well, a bomb better still.
@@ -49,7 +50,9 @@ def open_npz(path: Path) -> Mapping[str, NDArray[Any]]:
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
-        raise UserError(f"{path} is not an npz file: {_one_line(error)}") from None
+        kind = kind_of_path(path)
+        reason = _one_line(error) if kind is None or "zip" in kind.split(" (")[0] else kind
+        raise UserError(f"{path} is not an npz file: {reason}") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or _one_line(error)}") from None
 

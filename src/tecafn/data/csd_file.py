@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
+from tecafn.data.file_kinds import kind_of_path
 from tecafn.data.samples import split_segment_id
 
 _FREE_BYTES: Final = 64 * 2**20
@@ -47,7 +48,9 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # a damaged HDF5 file fails in every way its library knows
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = kind_of_path(path)
+        if reason is None or reason.startswith("an HDF5"):
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path} is damaged or no .csd file: {reason}") from None
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.ids import Identities
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.samples import missing_frames_of
@@ -31,11 +32,25 @@ def import_dataset(
     """
     options = options or ReadOptions()
     description, samples = open_source(source, format=format, options=options)
+    identities = Identities()
+    seen: set[str] = set()
+    num_dropped = 0
     with StoreWriter(out, description) as writer:
         for sample in releasing(samples):
+            if options.drop_duplicates and sample.id in seen:
+                num_dropped += 1
+                continue
+            seen.add(sample.id)
+            identities.add(sample.id, sample.video, sample.split)
             writer.add(sample)
         if not writer.census.num_samples:
             raise UserError(f"{source} has no sample: nothing is imported")
+        writer.warn(*identities.warnings())
+        if num_dropped:
+            writer.allow(
+                f"{num_dropped} samples are left out, as --drop-duplicates says: their ids are "
+                "those of samples before them"
+            )
         may_miss = {m for m in Modality if missing_frames_of(m) in description.allowed}
         warnings, allowed = check_frames(
             writer.census, allowed=options.allow_missing_frames | may_miss

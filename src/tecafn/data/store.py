@@ -231,7 +231,8 @@ class StoreWriter:
                     f"{video!r} ({first})"
                 )
             raise UserError(
-                f"{where}: id {sample.id!r} must be of one sample, it is also that of {first}"
+                f"{where}: id {sample.id!r} must be of one sample, it is also that of {first}; "
+                "--drop-duplicates keeps the first"
             )
         self._first_with_id[sample.id] = (sample.video, where)
         unknown = set(sample.sequences) - set(self._shards)

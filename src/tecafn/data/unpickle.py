@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
+from tecafn.data.file_kinds import PLAIN_TEXT, kind_of_file
 from tecafn.data.mapped import remember
 
 FREE_ALLOWANCE: Final = 96 * 2**20
@@ -79,6 +80,7 @@ _ADMITTED: Final[dict[tuple[str, str], str]] = {
     },
 }
 
+_ASKS_FOR_A_NAME = re.compile(r"it asks for (an instance of )?[\w.]+[;:]")
 _DTYPE_CODE = re.compile(r"(?:b1|[iu][1248]|f[248]|[SU]\d{1,9}|O8|O4|O)")
 
 
@@ -561,6 +563,12 @@ class _Interpreter:
 
     def _push_name(self, module: str, name: str) -> None:
         kind = _ADMITTED.get((module, name))
+        if kind is None and module.partition(".")[0] == "torch":
+            raise _RefusedError(
+                f"it asks for {_shown(f'{module}.{name}')}: its arrays are torch tensors, and "
+                "NumPy arrays are read; write it anew with NumPy arrays (MMSA's feature tool: "
+                "return_type='np')"
+            )
         if kind is None:
             raise _RefusedError(
                 f"it asks for {_shown(f'{module}.{name}')}; only NumPy arrays and plain containers "
@@ -837,7 +845,7 @@ def load_pickle(path: Path) -> object:
     try:
         with path.open("rb") as file:
             if not path.stat().st_size:
-                raise UserError(f"{path} is empty, expected a pickle")
+                raise UserError(f"{path} is an empty file, expected a pickle")
             mapped = remember(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
@@ -853,6 +861,10 @@ def _interpret(data: memoryview, find: Callable[[bytes, int], int], name: str) -
     try:
         return _Interpreter(data, find).run()
     except _RefusedError as refused:
+        kind = kind_of_file(bytes(data[:512]))
+        # What asks for a name was written by a pickler, whatever its beginning looks like.
+        if kind not in (None, PLAIN_TEXT) and not _ASKS_FOR_A_NAME.match(str(refused)):
+            raise UserError(f"{name} is no pickle but {kind}") from None
         raise UserError(f"{name} is refused: {refused}") from None
     finally:
         if was_collecting:

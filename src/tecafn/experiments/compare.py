@@ -33,7 +33,7 @@ from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.launched import launched
 from tecafn.experiments.run_folder import check_begun
 from tecafn.experiments.setup import check_needs
-from tecafn.experiments.shipped import config_folder
+from tecafn.experiments.shipped import ChosenConfigs, choose_configs
 from tecafn.layers.text_encoder import MINILM
 from tecafn.records.predictions import read_predictions
 from tecafn.records.record import (
@@ -66,7 +66,7 @@ class Protocol:
         methods: registered names; None = all.
         seeds: at least one.
         configs: folder with a ``<method>.toml`` for each method, or the name of a shipped one;
-            None = the one that goes with the store's data set.
+            None = the one of the store's dataset, or the nearest.
         overrides: ``key=value`` for every method: the common budget; ``method:key=value`` for one.
         split: what is evaluated; the validation split also chooses the epochs.
         device: auto, cpu or cuda.
@@ -233,6 +233,20 @@ def compare_methods(
     return summary
 
 
+def configs_of(protocol: Protocol, store: Store) -> ChosenConfigs:
+    """The configs that the methods are compared with; see ``choose_configs``.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    return choose_configs(
+        protocol.configs,
+        store.description.dataset,
+        task=store.description.task,
+        num_train=store.manifest["splits"].get("train", {}).get("num_samples", 0),
+    )
+
+
 def plan(protocol: Protocol, store: Store) -> list[Entry]:
     """Every method with its settings and cells, or the reason why it has none.
 
@@ -244,7 +258,7 @@ def plan(protocol: Protocol, store: Store) -> list[Entry]:
         raise UserError(f"methods must differ and be at least one, got {', '.join(names) or ''!r}")
     for name in names:
         METHODS[name]  # fails with the known names
-    folder = config_folder(protocol.configs, store.description.dataset)
+    folder = configs_of(protocol, store).folder
     return [_entry(protocol, store, name, folder) for name in names]
 
 
@@ -348,6 +362,7 @@ def summarise(
         "jobs": protocol.jobs,
         "threads": protocol.num_threads(),
         "overrides": list(protocol.overrides),
+        "configs_chosen": configs_of(protocol, store).reason,
         "common_settings": common,
         "differing_settings": differing,
         "metrics": names_in_order(list(names)),

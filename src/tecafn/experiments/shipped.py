@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,11 @@ from tecafn.core.errors import UserError
 from tecafn.core.registry import METHODS, Method
 
 _EMBEDDED = "embedded-"
+# Training samples of the datasets whose configs ship, by task.
+_TRAINED_ON = {
+    "regression": {"mosi": 1_284, "mosei": 16_326},
+    "classification": {"ur_funny": 7_614},
+}
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -56,6 +63,55 @@ def config_folder(configs: str | None, dataset: str) -> Path:
         what = f"no configs {configs!r}" if configs else f"no configs for the data set {dataset!r}"
         raise UserError(f"{what}: name a folder with --configs, or a shipped one: {known}")
     return folder
+
+
+@dataclass(frozen=True)
+class ChosenConfigs:
+    """The configs of a comparison, and why these where the dataset has none of its own.
+
+    Args:
+        folder: with a TOML file per method.
+        reason: a sentence for the user; empty for a dataset's own configs and for named ones.
+    """
+
+    folder: Path
+    reason: str = ""
+
+
+def choose_configs(
+    configs: str | None, dataset: str, *, task: str, num_train: int
+) -> ChosenConfigs:
+    """The named configs, else the dataset's own, else the nearest shipped ones.
+
+    The nearest are those of the same task whose training split is nearest in size.
+
+    Args:
+        configs: a path, or the name of a shipped folder; None = by the dataset.
+        dataset: its name.
+        task: regression or classification.
+        num_train: samples of its training split.
+
+    Raises:
+        UserError: there is no such folder.
+
+    Example:
+        >>> chosen = choose_configs(None, "ch-sims", task="regression", num_train=1368)
+        >>> chosen.folder.name
+        'mosi'
+    """
+    if configs is not None:
+        return ChosenConfigs(config_folder(configs, dataset))
+    with suppress(UserError):
+        return ChosenConfigs(config_folder(None, dataset))
+    sizes = _TRAINED_ON[task]
+    name = min(sizes, key=lambda name: abs(math.log(max(num_train, 1) / sizes[name])))
+    english = "; their text encoder reads English, --set text_encoder=... names another"
+    return ChosenConfigs(
+        configs_folder() / name,
+        f"no configs ship for the dataset {dataset!r}: those of {name} are used, the nearest "
+        f"({task}, {sizes[name]:,} training samples for {num_train:,}); --configs names others"
+        f"{english if dataset.startswith('ch-sims') else ''}",
+    )
 
 
 def list_methods() -> list[dict[str, Any]]:

@@ -120,8 +120,9 @@ def reason_of_row(row: Json) -> str:
 
 
 def notes(summary: Json) -> list[str]:
-    """Sentences on what is missing: open cells, and failed ones of methods that have others."""
-    lines = []
+    """Sentences on what is missing: configs of the dataset, open cells, and failed ones."""
+    chosen = summary.get("configs_chosen", "")
+    lines = [f"{chosen[0].upper()}{chosen[1:]}."] if chosen else []
     still_open = [
         f"{row['name']} (seed {', '.join(map(str, row['open']))})"
         for row in summary["methods"]

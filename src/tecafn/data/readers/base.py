@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
-from tecafn.core.info import Task
 from tecafn.core.modality import Modality
 from tecafn.core.registry import Registry
+from tecafn.data.file_kinds import kind_of_path
+from tecafn.data.layouts import explain
 from tecafn.data.padding import Side
-from tecafn.data.samples import (
-    DatasetDescription,
-    Sample,
-    SourceFile,
-    canonical_split,
-    split_joined_id,
-    split_segment_id,
-)
+from tecafn.data.samples import DatasetDescription, Sample, SourceFile
 from tecafn.data.unpickle import load_pickle
+from tecafn.data.which import UNNAMED, Evidence, Which, decide
 
 Frames = NDArray[np.float32]
 
@@ -36,7 +30,10 @@ class ReadOptions:
     """What a source does not say about itself.
 
     Args:
-        dataset: cmu-mosi, cmu-mosei, ch-sims or any other name; None = guess it.
+        dataset: cmu-mosi, cmu-mosei, ch-sims or any other name; None = see ``which.decide``.
+        label_range: lowest and highest label; None = the dataset's.
+        ids: how ids are read, one of ``tecafn.data.ids.LAYOUTS``; None = as all of them look.
+        drop_duplicates: import the first of the samples with one id, which else is an error.
         split: the split of a file that holds one; None = take it from the file's name.
         audio, vision: files with frames: npz for a label.csv, .csd for a folder that holds several
             of one modality.
@@ -50,6 +47,9 @@ class ReadOptions:
     """
 
     dataset: str | None = None
+    label_range: tuple[float, float] | None = None
+    ids: str | None = None
+    drop_duplicates: bool = False
     split: str | None = None
     audio: Path | None = None
     vision: Path | None = None
@@ -72,11 +72,13 @@ class Reader:
         read: gives the description and a stream of samples. A literal NaN label stays NaN in the
             sample: the store refuses it, the integrity report lists it.
         recognises: could this be a source of mine? Decides when the user names no format.
+        cuts_ids: has the source ids in one piece, which ``ReadOptions.ids`` says how to cut?
     """
 
     summary: str
     read: Read
     recognises: Callable[[Path], bool]
+    cuts_ids: bool = False
 
 
 READERS: Registry[Reader] = Registry("format")
@@ -85,30 +87,77 @@ READERS: Registry[Reader] = Registry("format")
 def open_source(
     source: Path, *, format: str | None = None, options: ReadOptions | None = None
 ) -> tuple[DatasetDescription, Iterator[Sample]]:
-    """Description and samples of ``source``; without ``format`` the first reader that knows it.
+    """Description and samples of ``source``; without ``format`` the reader that knows it.
 
     Raises:
-        UserError: there is no such file, format or reader, or the file is wrong.
+        UserError: there is no such file, format or reader, two readers know it, or the file is
+            wrong.
     """
     if not source.exists():
         raise UserError(f"no such file or directory: {source}")
+    options = options or ReadOptions()
     if format is None:
         try:
             known = [name for name in READERS if READERS[name].recognises(source)]
+            if not known:
+                raise UserError(_unknown(source))
         finally:
             _loaded.cache_clear()
-        if not known:
+        if len(known) > 1:
             raise UserError(
-                f"{source} has no layout I know; name its format, one of {', '.join(READERS)}"
+                f"{source} could be {' or '.join(known)}: name its format with --format"
             )
         format = known[0]
-    return READERS[format].read(source, options or ReadOptions())
+    reader = READERS[format]
+    if options.ids is not None and not reader.cuts_ids:
+        raise UserError(f"--ids is for ids in one piece; {format} has video and clip apart")
+    return reader.read(source, options)
+
+
+def _unknown(source: Path) -> str:
+    """What a source is that no reader knows, and what would be read."""
+    known = f"{source} has no layout I know"
+    formats = f"name its format, one of {', '.join(READERS)}"
+    if source.is_dir():
+        names = sorted(path.name for path in source.iterdir() if path.suffix.lower() in _SOURCES)
+        if names:
+            return f"{known} as a folder; it holds {one_line_list(names)}: name one, or its format"
+        return f"{known}: a folder without a file of a layout that is read; {formats}"
+    if is_pickle_file(source):
+        explained = explain(peek_pickle(source))
+        return f"{known}: {explained}" if explained else f"{known}; {formats}"
+    kind = kind_of_path(source)
+    return f"{known}: it is {kind}; {formats}" if kind else f"{known}; {formats}"
+
+
+_SOURCES = (".pkl", ".pickle", ".csv", ".jsonl", ".csd", ".npz")
+_OF_THE_SYSTEM = (".ds_store", "thumbs.db", "desktop.ini", "__macosx", "__pycache__")
+
+
+def left_alone(source: Path, read: Iterable[Path]) -> tuple[str, ...]:
+    """A note on what lies in the folder ``source`` beside what is read; none where nothing does.
+
+    Args:
+        source: a folder, or a file, for which there is nothing to say.
+        read: files and folders in it that are read.
+    """
+    if not source.is_dir():
+        return ()
+    ours = {path.name for path in read}
+    others = sorted(
+        path.name
+        for path in source.iterdir()
+        if path.name not in ours
+        and path.name.lower() not in _OF_THE_SYSTEM
+        and not path.name.startswith(".")
+    )
+    return (f"left alone in {source.name}: {one_line_list(others)}",) if others else ()
 
 
 PICKLE_SUFFIXES = (".pkl", ".pickle")
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=8)
 def _loaded(path: Path, _changed: int) -> object:
     return load_pickle(path)
 
@@ -123,97 +172,35 @@ def peek_pickle(path: Path) -> object:
 
 
 def is_pickle_file(source: Path) -> bool:
-    """Is it a file with a pickle's suffix?"""
-    return source.suffix.lower() in PICKLE_SUFFIXES and source.is_file()
+    """Is it a file with a pickle's suffix, or with a pickle's beginning and no other suffix?"""
+    if not source.is_file():
+        return False
+    if source.suffix.lower() in PICKLE_SUFFIXES:
+        return True
+    if source.suffix.lower() in _SOURCES:
+        return False
+    try:
+        with source.open("rb") as file:
+            protocol, *rest = file.read(2) or b"\0"
+    except OSError:
+        return False
+    return protocol == 0x80 and bool(rest) and 2 <= rest[0] <= 5
 
 
-# Which data set
-
-_DATASETS = (
-    ("mosei", "cmu-mosei"),
-    ("mosi", "cmu-mosi"),
-    ("sims", "ch-sims"),
-    ("ur_funny", "ur-funny"),
-    ("ur-funny", "ur-funny"),
-    ("urfunny", "ur-funny"),
-)
-_SHORT_NAMES = {**dict(_DATASETS), "funny": "ur-funny"}
+# Which dataset
 
 
-def dataset_name(options: ReadOptions, source: Path, *, otherwise: str = "unnamed") -> str:
-    """The option; else what the names of the file and its folder say; else ``otherwise``.
-
-    Example:
-        >>> dataset_name(ReadOptions(), Path("data/MOSEI/aligned_50.pkl"))
-        'cmu-mosei'
-        >>> dataset_name(ReadOptions(dataset="mosi"), Path("x.pkl"))
-        'cmu-mosi'
-    """
-    if options.dataset is not None:
-        spoken = options.dataset.strip().lower()
-        return _SHORT_NAMES.get(spoken, spoken)
-    resolved = source.resolve()
-    for part in (resolved.name.lower(), resolved.parent.name.lower()):
-        for word, name in _DATASETS:
-            if word in part:
-                return name
-    return otherwise
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What a data set's labels are; the fields are those of ``DatasetDescription``."""
-
-    task: Task = "regression"
-    label_range: tuple[float, float] = (-3.0, 3.0)
-    num_classes: int = 1
-
-
-def scale_of(dataset: str) -> Scale:
-    """CH-SIMS: -1 to 1; UR-FUNNY: two classes; any other: -3 to 3.
-
-    Example:
-        >>> scale_of("ur-funny")
-        Scale(task='classification', label_range=(0.0, 1.0), num_classes=2)
-    """
-    if dataset.startswith("ch-sims"):
-        return Scale(label_range=(-1.0, 1.0))
-    if dataset == "ur-funny":
-        return Scale("classification", (0.0, 1.0), 2)
-    return Scale()
-
-
-def split_in_name(path: Path) -> str | None:
-    """The split a file's name speaks of.
-
-    Example:
-        >>> split_in_name(Path("valid_word_aligned_misa.pkl")), split_in_name(Path("dev.pkl"))
-        ('valid', 'valid')
-    """
-    words = re.split(r"[^a-z]+", path.stem.lower())
-    found = {split for word in words if (split := canonical_split(word))}
-    return found.pop() if len(found) == 1 else None
-
-
-def parts_by_split(loaded: Mapping[Any, Any], source: Path) -> dict[str, Any]:
-    """What a pickled dictionary has for each split, under the split's canonical name.
-
-    Raises:
-        UserError: a key that names no split, or two that name the same.
-
-    Example:
-        >>> parts_by_split({"train": 1, "dev": 2}, Path("mosi.pkl"))
-        {'train': 1, 'valid': 2}
-    """
-    parts: dict[str, Any] = {}
-    for key, part in loaded.items():
-        name = canonical_split(key) if isinstance(key, str) else None
-        if name is None:
-            raise UserError(f"{source}: unknown split {one_line_list([key])}")
-        if name in parts:
-            raise UserError(f"{source} has a split twice: {one_line_list(list(loaded))}")
-        parts[name] = part
-    return parts
+def which_dataset(
+    options: ReadOptions, source: Path, evidence: Evidence, *, otherwise: str = UNNAMED
+) -> Which:
+    """The dataset that ``source`` is, its scale, and the sentences to be said; see ``decide``."""
+    return decide(
+        evidence,
+        source,
+        dataset=options.dataset,
+        label_range=options.label_range,
+        otherwise=otherwise,
+    )
 
 
 def common_widths(
@@ -252,37 +239,6 @@ def describe_file(path: Path) -> SourceFile:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     return SourceFile(path.name, digest, path.stat().st_size)
-
-
-# Ids
-
-
-@dataclass(frozen=True)
-class SourceId:
-    """A source's id taken apart; ``number`` is k of ``video[k]``, None in the other writings."""
-
-    video: str
-    clip: str
-    number: int | None = None
-
-
-def parse_id(source_id: str) -> SourceId:
-    """Video and clip of ``video[k]``, ``video$_$clip`` or ``video_clip``.
-
-    Raises:
-        ValueError: it looks otherwise.
-
-    Example:
-        >>> parse_id("a_b[3]")
-        SourceId(video='a_b', clip='3', number=3)
-        >>> parse_id("a_b$_$12")
-        SourceId(video='a_b', clip='12', number=None)
-    """
-    if source_id.endswith("]") and "[" in source_id:
-        video, number = split_segment_id(source_id)
-        return SourceId(video, str(number), number)
-    separator = "$_$" if "$_$" in source_id else "_"
-    return SourceId(*split_joined_id(source_id, separator=separator))
 
 
 # Values of unvouched files

@@ -29,12 +29,13 @@ from tecafn.data.readers.base import (
     ReadOptions,
     as_frames,
     as_numbers,
-    dataset_name,
     describe_file,
+    left_alone,
     one_line_list,
     present_only,
-    scale_of,
+    which_dataset,
 )
+from tecafn.data.readers.evidence import table_evidence
 from tecafn.data.readers.table import TableRow, find_table, table_report, table_rows
 from tecafn.data.samples import DatasetDescription, Sample, SourceFile, missing_frames_of
 from tecafn.data.shares import FEW
@@ -216,28 +217,33 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         surveys[clips] = survey
         if len(survey.paths) < num_rows:
             notes.append(f"{clips.modality}: {len(survey.paths)} of {num_rows} rows have a file")
-    dataset = dataset_name(options, source)
+    modality_widths = {clips.modality: survey.width for clips, survey in surveys.items()}
+    files = (describe_file(table), *(survey.described for survey in surveys.values()))
+    evidence = table_evidence(table, widths=modality_widths, files=files)
+    which = which_dataset(options, table, evidence)
+    read_here = (table, *(clips.folder for clips in surveys))
     description = DatasetDescription(
-        dataset=dataset,
-        widths={clips.modality: survey.width for clips, survey in surveys.items()},
-        **vars(scale_of(dataset)),
+        dataset=which.dataset,
+        widths=modality_widths,
+        **vars(which.scale),
         aligned=len(surveys) > 1 and len({survey.lengths for survey in surveys.values()}) == 1,
-        decisions=tuple(
-            sentence
-            for survey in surveys.values()
-            for sentence in (survey.join.decision, *survey.found.decisions)
+        decisions=(
+            *which.decisions,
+            *(
+                sentence
+                for survey in surveys.values()
+                for sentence in (survey.join.decision, *survey.found.decisions)
+            ),
         ),
-        notes=tuple(notes),
+        notes=(*notes, *left_alone(source, read_here)),
+        warnings=which.warnings,
         allowed=tuple(
             missing_frames_of(clips.modality)
             for clips, survey in surveys.items()
             if survey.join.is_partial
         ),
         source_format="clip-arrays",
-        source_files=(
-            describe_file(table),
-            *(survey.described for survey in surveys.values()),
-        ),
+        source_files=files,
     )
     return table_report(table).added_to(description), _samples(table, surveys)
 
@@ -262,6 +268,7 @@ def _samples(table: Path, surveys: Mapping[_ClipFolder, _Survey]) -> Iterator[Sa
             label=row.label,
             unimodal_labels=row.unimodal,
             sequences=present_only({m: f for m, f in cut.items() if f is not None}),
+            where=row.what,
         )
 
 

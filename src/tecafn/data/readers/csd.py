@@ -31,13 +31,14 @@ from tecafn.data.readers.base import (
     as_frames,
     as_string,
     bounded,
-    dataset_name,
     describe_file,
     joined,
+    left_alone,
     one_line_list,
     present_only,
-    scale_of,
+    which_dataset,
 )
+from tecafn.data.readers.evidence import table_evidence
 from tecafn.data.readers.table import (
     TableRow,
     csv_number,
@@ -48,6 +49,7 @@ from tecafn.data.readers.table import (
 )
 from tecafn.data.readers.tuples import PAUSE
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
+from tecafn.data.which import name_in_path
 
 _TIMES = "segment_times.csv"
 _KINDS = {
@@ -256,19 +258,24 @@ def _read(
         notes.append(f"{num_lost} rows of {sources.table.name} have no segment times")
     if sources.unread:
         notes.append(f"not read: {one_line_list(sources.unread)}")
-    dataset = dataset_name(options, source)
-    if dataset == "unnamed":
-        dataset = dataset_name(options, sources.files[-1])
+    files = tuple(describe_file(path) for path in sources.files)
+    which = which_dataset(
+        options,
+        source if name_in_path(source)[1] else sources.files[-1],
+        table_evidence(sources.table, widths=widths, files=files),
+    )
+    csds = {path for path in source.iterdir() if path.suffix.lower() == ".csd"}
     description = DatasetDescription(
-        dataset=dataset,
+        dataset=which.dataset,
         widths=widths,
-        **vars(scale_of(dataset)),
+        **vars(which.scale),
         aligned=by_word and len(widths) > 1,
-        decisions=(join.decision,),
-        notes=tuple(notes),
+        decisions=(*which.decisions, join.decision),
+        notes=(*notes, *left_alone(source, (*sources.files, *csds))),
+        warnings=which.warnings,
         allowed=tuple(map(missing_frames_of, widths)) if join.is_partial else (),
         source_format=name,
-        source_files=tuple(describe_file(path) for path in sources.files),
+        source_files=files,
     )
     num_bytes = sum(path.stat().st_size for path in sources.files)
     samples = _samples(sources, times, by_word=by_word)
@@ -328,6 +335,7 @@ def _sample(
         end=None if segment is None else segment[1],
         words=words,
         word_intervals=None if word_times is None else word_times.astype(np.float32),
+        where=row.what,
     )
 
 

@@ -23,11 +23,12 @@ from tecafn.data.readers.base import (
     as_frames,
     as_numbers,
     as_strings,
-    dataset_name,
     describe_file,
+    left_alone,
     one_line_list,
-    scale_of,
+    which_dataset,
 )
+from tecafn.data.readers.evidence import table_evidence
 from tecafn.data.readers.table import find_table, table_pairs, table_report, table_rows
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 
@@ -132,7 +133,12 @@ def _counts(value: NDArray[Any], what: str, *, num: int, most: int) -> NDArray[A
 
 def _recognises(source: Path) -> bool:
     table = find_table(source)
-    return table.suffix.lower() == ".csv" and table.is_file()
+    if table.suffix.lower() != ".csv" or not table.is_file():
+        return False
+    # What has more than the table is another format's.
+    return not source.is_dir() or not any(
+        READERS[name].recognises(source) for name in ("clip-arrays", "csd", "csd-frames")
+    )
 
 
 def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
@@ -176,21 +182,27 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         aligned = all(layout is not None for layout in layouts) and np.array_equal(
             np.asarray(layouts[0]), np.asarray(layouts[1])
         )
-    dataset = dataset_name(options, table)
+    widths = {modality: file.width for modality, file in files.items()}
+    described = tuple(describe_file(p) for p in (table, *(f.path for f in files.values())))
+    which = which_dataset(options, table, table_evidence(table, widths=widths, files=described))
     description = DatasetDescription(
-        dataset=dataset,
-        widths={modality: file.width for modality, file in files.items()},
-        **vars(scale_of(dataset)),
+        dataset=which.dataset,
+        widths=widths,
+        **vars(which.scale),
         aligned=aligned,
         decisions=(
+            *which.decisions,
             *(join.decision for join in joins.values()),
             *(text for file in files.values() for text in file.found.decisions),
         ),
-        notes=tuple(notes),
-        warnings=tuple(text for file in files.values() for text in file.found.warnings),
+        notes=(*notes, *left_alone(source, (table, *(file.path for file in files.values())))),
+        warnings=(
+            *which.warnings,
+            *(text for file in files.values() for text in file.found.warnings),
+        ),
         allowed=tuple(missing_frames_of(m) for m, join in joins.items() if join.is_partial),
         source_format="label-csv",
-        source_files=tuple(describe_file(p) for p in (table, *(f.path for f in files.values()))),
+        source_files=described,
     )
     return table_report(table).added_to(description), _samples(table, files, joins)
 
@@ -213,6 +225,7 @@ def _samples(
             label=row.label,
             unimodal_labels=row.unimodal,
             sequences={m: frames for m, frames in cut.items() if frames is not None},
+            where=row.what,
         )
 
 

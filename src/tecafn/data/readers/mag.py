@@ -29,5 +29,6 @@ READERS.register(
         summary="MAG-BERT's pickle: a dictionary of splits of word-aligned tuples",
         read=read,
         recognises=_LAYOUT.recognises,
+        cuts_ids=True,
     ),
 )

@@ -13,7 +13,6 @@ _LAYOUT = TupleLayout(
     format="misa",
     fields=("word_ids", "visual", "acoustic", "words"),
     spoken="words",
-    numbered=True,
 )
 
 
@@ -32,5 +31,6 @@ READERS.register(
         summary="MISA's word-aligned pickles: one split's list, a dictionary or folder of splits",
         read=read,
         recognises=_LAYOUT.recognises,
+        cuts_ids=True,
     ),
 )

@@ -39,5 +39,6 @@ READERS.register(
         summary="MMIM's and TeCaFN's unaligned tuples: a list, a dictionary or folder of splits",
         read=read,
         recognises=_LAYOUT.recognises,
+        cuts_ids=True,
     ),
 )

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.ids import RawId, SourceId, id_rows, read_ids
+from tecafn.data.layouts import MMSA, layout_of, split_parts
 from tecafn.data.padding import FoundFrames, Padded, extent_of, find_frames
 from tecafn.data.readers.base import (
     READERS,
@@ -22,30 +24,24 @@ from tecafn.data.readers.base import (
     as_strings,
     bounded,
     common_widths,
-    dataset_name,
     describe_file,
     is_pickle_file,
     one_line_list,
-    parts_by_split,
     peek_pickle,
     present_only,
-    scale_of,
+    which_dataset,
 )
-from tecafn.data.samples import (
-    DatasetDescription,
-    Sample,
-    public_id,
-    split_joined_id,
-)
+from tecafn.data.samples import DatasetDescription, Sample
 from tecafn.data.unpickle import load_pickle
+from tecafn.data.which import Evidence, first_number
 from tecafn.data.wordpiece import VOCABULARY, decode_all, vocabulary
 
+_NONE = np.empty(0)
 _UNIMODAL = {
     "regression_labels_T": Modality.TEXT,
     "regression_labels_A": Modality.AUDIO,
     "regression_labels_V": Modality.VISION,
 }
-_WIDTHS = {(5, 20): "cmu-mosi", (74, 35): "cmu-mosei", (33, 709): "ch-sims"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class _Split:
     """One split's checked columns, N rows each."""
 
     name: str
-    ids: list[str]
+    ids: list[Any]
     texts: list[str]
     notes: tuple[str, ...]  # where they came from, if not from the file's sentences
     labels: NDArray[Any] | None
@@ -63,15 +59,8 @@ class _Split:
     is_aligned: bool  # do rows correspond across modalities?
 
 
-def _is_layout(value: object) -> bool:
-    # MulT's pickles may have ids, too; they say "labels" where MMSA's say "regression_labels".
-    return isinstance(value, dict) and any(
-        isinstance(part, dict) and "id" in part and "labels" not in part for part in value.values()
-    )
-
-
 def _recognises(source: Path) -> bool:
-    return is_pickle_file(source) and _is_layout(peek_pickle(source))
+    return is_pickle_file(source) and layout_of(peek_pickle(source)) == MMSA
 
 
 def _numbers(part: Mapping[Any, Any], key: str, what: str, count: int) -> NDArray[Any] | None:
@@ -129,7 +118,7 @@ def _split(name: str, part: object, source: Path) -> _Split:
         raise UserError(f"{what} must be a dictionary, got a {type(part).__name__}")
     if "id" not in part:
         raise UserError(f"{what} has no 'id': {one_line_list(list(part))}")
-    ids = as_strings(part["id"], what=f"{what}: id")
+    ids = id_rows(part["id"], what=f"{what}: id")
     count = len(ids)
     if part.get("raw_text") is not None:
         texts = as_strings(part["raw_text"], what=f"{what}: raw_text")
@@ -201,16 +190,35 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         UserError: the pickle is refused, its layout is another, or lengths contradict frames.
     """
     loaded = load_pickle(source)
-    if not isinstance(loaded, dict) or not _is_layout(loaded):
+    if not isinstance(loaded, dict):
         raise UserError(
             f"{source} must be a dictionary of train, valid, test with 'id' each (MMSA), "
             f"got a {type(loaded).__name__}"
         )
-    splits = [_split(name, part, source) for name, part in parts_by_split(loaded, source).items()]
+    parts = split_parts(loaded, source, layout=MMSA, split=options.split)
+    splits = [_split(name, part, source) for name, part in parts.parts.items()]
     widths = common_widths({split.name: split.frames for split in splits}, source)
-    guess = "ch-sims" if any(split.unimodal for split in splits) else "unnamed"
-    guess = _WIDTHS.get((widths.get(Modality.AUDIO, 0), widths.get(Modality.VISION, 0)), guess)
-    dataset = dataset_name(options, source, otherwise=guess)
+    files = (describe_file(source),)
+    which = which_dataset(
+        options,
+        source,
+        Evidence(
+            widths=widths,
+            labels=np.concatenate([s.labels for s in splits if s.labels is not None] or [_NONE]),
+            unimodal=any(split.unimodal for split in splits),
+            sizes={split.name: len(split.ids) for split in splits},
+            files=files,
+        ),
+    )
+    read_all = read_ids(
+        [
+            RawId(f"{source} split {split.name!r} row {row}", value, split.name)
+            for split in splits
+            for row, value in enumerate(split.ids)
+        ],
+        layout=options.ids,
+        first_number=first_number(which.dataset),
+    )
     aligned = all(split.is_aligned for split in splits)
     found = _find_frames(splits, options, aligned=aligned)
     if aligned and not found.begin_together():
@@ -220,18 +228,25 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
             "different sides; read as not aligned"
         )
     description = DatasetDescription(
-        dataset=dataset,
+        dataset=which.dataset,
         widths=widths,
-        **vars(scale_of(dataset)),
+        **vars(which.scale),
         aligned=aligned,
         splits=tuple(split.name for split in splits),
-        decisions=tuple(found.decisions),
-        notes=(*(note for split in splits for note in split.notes), *found.notes),
-        warnings=tuple(found.warnings),
+        decisions=(*which.decisions, *read_all.decisions, *parts.decisions, *found.decisions),
+        notes=(
+            *parts.notes,
+            *read_all.notes,
+            *(note for split in splits for note in split.notes),
+            *found.notes,
+        ),
+        warnings=(*which.warnings, *parts.warnings, *found.warnings),
         source_format="mmsa",
-        source_files=(describe_file(source),),
+        source_files=files,
     )
-    samples = (sample for split in splits for sample in _samples(split, found, source))
+    ids = iter(read_all.ids)
+    named = [(split, [next(ids) for _ in split.ids]) for split in splits]
+    samples = (s for split, ids in named for s in _samples(split, ids, found, source))
     return description, bounded(samples, source=source, num_bytes=source.stat().st_size)
 
 
@@ -256,27 +271,27 @@ def _find_frames(splits: Sequence[_Split], options: ReadOptions, *, aligned: boo
     return found
 
 
-def _samples(split: _Split, found: FoundFrames, source: Path) -> Iterator[Sample]:
-    for row, source_id in enumerate(split.ids):
-        separator = "$_$" if "$_$" in source_id else "_"
-        try:
-            video, clip = split_joined_id(source_id, separator=separator)
-        except ValueError as error:
-            raise UserError(f"{source} split {split.name!r} row {row}: {error}") from None
+def _samples(
+    split: _Split, ids: Sequence[SourceId], found: FoundFrames, source: Path
+) -> Iterator[Sample]:
+    for row, named in enumerate(ids):
         frames = {
             m: as_frames(values[row][found.slice(split.name, m, row)])
             for m, values in split.frames.items()
         }
         yield Sample(
-            id=public_id(video, clip),
-            source_id=source_id,
-            video=video,
-            clip=clip,
+            id=named.id,
+            source_id=named.source_id,
+            video=named.video,
+            clip=named.clip,
             split=split.name,
             text=split.texts[row],
             label=None if split.labels is None else float(split.labels[row]),
             unimodal_labels={m: float(values[row]) for m, values in split.unimodal.items()},
             sequences=present_only(frames),
+            start=named.start,
+            end=named.end,
+            where=f"{source} split {split.name!r} row {row}",
         )
 
 
@@ -286,5 +301,6 @@ READERS.register(
         summary="MMSA's aligned_50.pkl and unaligned_50.pkl (MOSI, MOSEI, CH-SIMS)",
         read=read,
         recognises=_recognises,
+        cuts_ids=True,
     ),
 )

@@ -6,8 +6,7 @@ A dict of splits, each with ``text`` (N, T, 300) GloVe vectors, ``audio``, ``vis
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.ids import RawId, ReadIds, SourceId, id_rows, read_ids
+from tecafn.data.layouts import MULT, layout_of, split_parts
 from tecafn.data.padding import FoundFrames, Padded, extent_of, find_frames
 from tecafn.data.readers.base import (
     READERS,
@@ -24,35 +25,19 @@ from tecafn.data.readers.base import (
     ReadOptions,
     as_frames,
     as_numbers,
-    as_string,
     as_strings,
     bounded,
     common_widths,
-    dataset_name,
     describe_file,
     is_pickle_file,
     one_line_list,
-    parse_id,
-    parts_by_split,
     peek_pickle,
     present_only,
-    scale_of,
+    which_dataset,
 )
-from tecafn.data.samples import DatasetDescription, Sample, public_id
+from tecafn.data.samples import DatasetDescription, Sample
 from tecafn.data.unpickle import load_pickle
-
-_WIDTHS = {(5, 20): "cmu-mosi", (74, 35): "cmu-mosei"}
-
-
-@dataclass(frozen=True)
-class _Id:
-    """One sample's id, and its seconds where the source has them."""
-
-    source_id: str
-    video: str
-    clip: str
-    start: float | None = None
-    end: float | None = None
+from tecafn.data.which import Evidence, first_number
 
 
 @dataclass(frozen=True)
@@ -60,7 +45,7 @@ class _Split:
     """One split's checked columns, N rows each."""
 
     name: str
-    ids: list[_Id]
+    ids: list[Any] | None
     texts: list[str] | None
     labels: NDArray[Any]
     frames: Mapping[Modality, NDArray[Any]]  # (N, T, D), padded
@@ -70,68 +55,46 @@ class _Split:
         return len({values.shape[1] for values in self.frames.values()}) == 1
 
 
-def _is_layout(value: object) -> bool:
-    return isinstance(value, dict) and any(
-        isinstance(part, dict) and "labels" in part and any(m.value in part for m in Modality)
-        for part in value.values()
-    )
-
-
 def _recognises(source: Path) -> bool:
-    return is_pickle_file(source) and _is_layout(peek_pickle(source))
+    return is_pickle_file(source) and layout_of(peek_pickle(source)) == MULT
 
 
-def _id_rows(value: object) -> list[Any]:
-    """One entry a sample: a string, or [video, start, end]."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "USO" and value.ndim in (1, 2):
-        try:
-            value = value.tolist()
-        except ValueError:
-            return []
-    return list(value) if isinstance(value, (list, tuple)) else []
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _id(entry: object, what: str) -> _Id:
-    """``[video, start, end]`` becomes clip ``start`` in label.csv's writing (82.7645: 82_7645)."""
-    if isinstance(entry, (list, tuple)) and len(entry) == 1:
-        entry = entry[0]
-    if isinstance(entry, (list, tuple)) and len(entry) == 3:
-        plain = [str(part) if type(part) in (int, float) else part for part in entry]
-        video, start, end = as_strings(plain, what=what)
-        if not video or not start:
-            raise UserError(f"{what} must be video, start, end, got {one_line_list(plain)}")
-        return _Id(
-            f"{video}[{start}-{end}]",
-            video,
-            start.replace(".", "_"),
-            _seconds(start),
-            _seconds(end),
-        )
-    source_id = as_string(entry, what=what)
-    try:
-        parsed = parse_id(source_id)
-    except ValueError as error:
-        raise UserError(f"{what}: {error}") from None
-    return _Id(source_id, parsed.video, parsed.clip)
-
-
-def _ids(part: Mapping[Any, Any], *, name: str, what: str, count: int) -> list[_Id]:
+def _ids(part: Mapping[Any, Any], *, what: str, count: int) -> list[Any] | None:
     if part.get("id") is None:
-        return [_Id(str(row), f"{name}-{row}", "") for row in range(count)]
-    entries = _id_rows(part["id"])
+        return None
+    entries = id_rows(part["id"], what=f"{what}: id")
     if len(entries) != count:
         raise UserError(
             f"{what}: id must be {count} strings or (video, start, end), got {len(entries)}"
         )
-    return [_id(entry, f"{what} row {row}: id") for row, entry in enumerate(entries)]
+    return entries
+
+
+def _named(splits: Sequence[_Split], source: Path, *, layout: str | None, first: int) -> ReadIds:
+    """The ids of all splits; where a split has none its rows are numbered."""
+    without = [split for split in splits if split.ids is None]
+    if without and len(without) < len(splits):
+        names = ", ".join(split.name for split in without)
+        raise UserError(
+            f"{source} has ids, but none in {names}: all splits must have them, or none"
+        )
+    if without:
+        numbered = [
+            SourceId(str(row), f"{split.name}-{row}", "")
+            for split in splits
+            for row in range(len(split.labels))
+        ]
+        note = "the source has no ids: rows are numbered, every sample is its own video"
+        return ReadIds(tuple(numbered), notes=(note,))
+    return read_ids(
+        [
+            RawId(f"{source} split {split.name!r} row {row}: id", value, split.name)
+            for split in splits
+            for row, value in enumerate(split.ids or ())
+        ],
+        layout=layout,
+        first_number=first,
+    )
 
 
 def _split(name: str, part: object, source: Path) -> _Split:
@@ -159,7 +122,7 @@ def _split(name: str, part: object, source: Path) -> _Split:
         texts = as_strings(part["raw_text"], what=f"{what}: raw_text")
         if len(texts) != count:
             raise UserError(f"{what}: raw_text has {len(texts)} rows, labels has {count}")
-    ids = _ids(part, name=name, what=what, count=count)
+    ids = _ids(part, what=what, count=count)
     return _Split(name=name, ids=ids, texts=texts, labels=labels, frames=frames)
 
 
@@ -174,20 +137,29 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         UserError: the pickle is refused, its layout is another, or its padding is on both sides.
     """
     loaded = load_pickle(source)
-    if not isinstance(loaded, dict) or not _is_layout(loaded):
+    if not isinstance(loaded, dict):
         raise UserError(
             f"{source} must be a dictionary of train, valid, test with 'labels' and frames each "
             f"(MulT), got a {type(loaded).__name__}"
         )
-    splits = [_split(name, part, source) for name, part in parts_by_split(loaded, source).items()]
+    parts = split_parts(loaded, source, layout=MULT, split=options.split)
+    splits = [_split(name, part, source) for name, part in parts.parts.items()]
     widths = common_widths({split.name: split.frames for split in splits}, source)
-    guess = _WIDTHS.get((widths.get(Modality.AUDIO, 0), widths.get(Modality.VISION, 0)), "unnamed")
-    dataset = dataset_name(options, source, otherwise=guess)
+    files = (describe_file(source),)
+    which = which_dataset(
+        options,
+        source,
+        Evidence(
+            widths=widths,
+            labels=np.concatenate([split.labels for split in splits]),
+            sizes={split.name: len(split.labels) for split in splits},
+            files=files,
+        ),
+    )
+    named = _named(splits, source, layout=options.ids, first=first_number(which.dataset))
     notes = []
     if any(split.texts is None for split in splits):
         notes.append("the source has no text; its text vectors are stored in its place")
-    if any(part.get("id") is None for part in loaded.values()):
-        notes.append("the source has no ids: rows are numbered, every sample is its own video")
     aligned = all(split.is_aligned for split in splits)
     found = find_frames(
         [
@@ -200,29 +172,33 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         together=aligned,
     )
     description = DatasetDescription(
-        dataset=dataset,
+        dataset=which.dataset,
         widths=widths,
-        **vars(scale_of(dataset)),
+        **vars(which.scale),
         aligned=aligned,
         splits=tuple(split.name for split in splits),
-        decisions=tuple(found.decisions),
-        notes=tuple(notes),
-        warnings=tuple(found.warnings),
+        decisions=(*which.decisions, *named.decisions, *parts.decisions, *found.decisions),
+        notes=(*notes, *named.notes, *parts.notes),
+        warnings=(*which.warnings, *parts.warnings, *found.warnings),
         source_format="mult",
-        source_files=(describe_file(source),),
+        source_files=files,
     )
-    samples = (sample for split in splits for sample in _samples(split, found))
+    ids = iter(named.ids)
+    rows = [(split, [next(ids) for _ in range(len(split.labels))]) for split in splits]
+    samples = (s for split, ids in rows for s in _samples(split, ids, found, source))
     return description, bounded(samples, source=source, num_bytes=source.stat().st_size)
 
 
-def _samples(split: _Split, found: FoundFrames) -> Iterator[Sample]:
-    for row, named in enumerate(split.ids):
+def _samples(
+    split: _Split, ids: Sequence[SourceId], found: FoundFrames, source: Path
+) -> Iterator[Sample]:
+    for row, named in enumerate(ids):
         frames = {
             m: as_frames(values[row][found.slice(split.name, m, row)])
             for m, values in split.frames.items()
         }
         yield Sample(
-            id=public_id(named.video, named.clip),
+            id=named.id,
             source_id=named.source_id,
             video=named.video,
             clip=named.clip,
@@ -232,6 +208,7 @@ def _samples(split: _Split, found: FoundFrames) -> Iterator[Sample]:
             sequences=present_only(frames),
             start=named.start,
             end=named.end,
+            where=f"{source} split {split.name!r} row {row}",
         )
 
 
@@ -241,5 +218,6 @@ READERS.register(
         summary="MulT's pickles, padded in front: GloVe text vectors, audio, vision",
         read=read,
         recognises=_recognises,
+        cuts_ids=True,
     ),
 )

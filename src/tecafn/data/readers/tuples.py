@@ -16,38 +16,36 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.ids import RawId, ReadIds, SourceId, is_integer, read_ids
+from tecafn.data.layouts import split_in_name
 from tecafn.data.padding import FoundFrames, Padded, extent_of_each, find_frames
 from tecafn.data.readers.base import (
     PICKLE_SUFFIXES,
     Frames,
     ReadOptions,
-    SourceId,
     as_frames,
     as_numbers,
     as_string,
     as_strings,
     bounded,
-    dataset_name,
     describe_file,
     is_pickle_file,
     joined,
+    left_alone,
     one_line_list,
-    parse_id,
     peek_pickle,
     present_only,
-    scale_of,
-    split_in_name,
+    which_dataset,
 )
 from tecafn.data.samples import (
     SPLITS,
     DatasetDescription,
     Sample,
     canonical_split,
-    public_id,
-    split_segment_id,
 )
 from tecafn.data.shares import more_than_a_few
 from tecafn.data.unpickle import load_pickle
+from tecafn.data.which import FUNNY, MOSI, Evidence, first_number
 
 PAUSE = "sp"
 
@@ -61,13 +59,11 @@ class TupleLayout:
         fields: names of the inner tuple's items, ``visual`` and ``acoustic`` among them, and
             ``vlen`` and ``alen`` where sequences are padded behind.
         spoken: the field with the words.
-        numbered: every id is ``video[k]``; else ``video$_$clip`` and ``video_clip`` are read too.
     """
 
     format: str
     fields: tuple[str, ...]
     spoken: str
-    numbered: bool = False
 
     def is_row(self, row: object) -> bool:
         """Has it the outline ``((...), label, id)`` with as many inner items?"""
@@ -79,13 +75,15 @@ class TupleLayout:
         )
 
     def recognises(self, source: Path) -> bool:
-        """Is ``source`` a pickle of such rows, or a folder whose first split's pickle is?"""
+        """Is ``source`` a pickle of such rows, or a folder with one per split?"""
         if source.is_dir():
-            named = [path for path in _files(source) if split_in_name(path) is not None]
-            return bool(named) and self._fits(peek_pickle(named[0]))
-        return is_pickle_file(source) and self._fits(peek_pickle(source))
+            return any(
+                self.fits(peek_pickle(path)) for path in _files(source) if split_in_name(path)
+            )
+        return is_pickle_file(source) and self.fits(peek_pickle(source))
 
-    def _fits(self, value: object) -> bool:
+    def fits(self, value: object) -> bool:
+        """Is it a list of such rows, or a dictionary of such lists?"""
         lists = list(value.values()) if isinstance(value, dict) else [value]
         return any(isinstance(rows, list) and rows and self.is_row(rows[0]) for rows in lists)
 
@@ -107,7 +105,6 @@ class _Row:
     frames: dict[Modality, object]
     num_frames: dict[Modality, object]
     label: object
-    source_id: object
 
 
 def _row(row: Any, layout: TupleLayout) -> _Row:
@@ -121,7 +118,6 @@ def _row(row: Any, layout: TupleLayout) -> _Row:
             else {}
         ),
         label=row[1],
-        source_id=row[2],
     )
 
 
@@ -134,29 +130,71 @@ def _files(source: Path) -> list[Path]:
     return [source]
 
 
-def _parts(source: Path, options: ReadOptions) -> list[_Part]:
-    """The lists of a file or folder, each with its split."""
+def _chosen_files(source: Path, layout: TupleLayout) -> list[Path]:
+    """The file, or the folder's pickles that are named after splits.
+
+    Where several are of one split, those of another layout do not count.
+
+    Raises:
+        UserError: there is none, or two of one split.
+    """
     files = _files(source)
-    if not files:
-        raise UserError(f"{source} has no .pkl file")
+    if not source.is_dir():
+        return files
+    by_split: dict[str, list[Path]] = {}
+    for path in files:
+        if (split := split_in_name(path)) is not None:
+            by_split.setdefault(split, []).append(path)
+    if not by_split:
+        if len(files) == 1:
+            return files
+        held = (
+            f"it holds {one_line_list([path.name for path in files])}" if files else "it has none"
+        )
+        raise UserError(f"{source} must have .pkl files named train, dev, test; {held}")
+    chosen = []
+    for split, named in by_split.items():
+        fitting = [path for path in named if len(named) == 1 or layout.fits(load_pickle(path))]
+        if len(fitting) != 1:
+            raise UserError(
+                f"{source} has {len(named)} files for the split {split!r}: "
+                f"{one_line_list([path.name for path in named])}; leave one in the folder"
+            )
+        chosen += fitting
+    return chosen
+
+
+def _parts(files: list[Path], source: Path, options: ReadOptions) -> tuple[list[_Part], list[str]]:
+    """The lists of the files, each with its split, and what is left alone."""
     parts: list[_Part] = []
+    notes: list[str] = []
     for path in files:
         loaded = load_pickle(path)
         if isinstance(loaded, dict):
+            others = []
             for key, rows in loaded.items():
                 split = canonical_split(key) if isinstance(key, str) else None
+                holds_rows = isinstance(rows, list) and bool(rows)
+                if split is None and not holds_rows:
+                    others.append(key)
+                    continue
                 if split is None or not isinstance(rows, list):
                     raise UserError(
                         f"{path} must map train, dev, test to lists, got {one_line_list([key])}"
                     )
+                if not rows:
+                    notes.append(f"skipped, being empty: {split}")
+                    continue
                 parts.append(_Part(split, rows, f"{path} split {split!r}"))
+            if others:
+                notes.append(f"left alone, being no split: {one_line_list(others)}")
         elif isinstance(loaded, list):
             spoken = options.split if len(files) == 1 else None
             split = split_in_name(path) if spoken is None else canonical_split(spoken)
             if split is None:
                 raise UserError(
                     f"{path} holds one split and its name does not say which: name it with "
-                    f"split, one of {', '.join(SPLITS)}"
+                    f"--split, one of {', '.join(SPLITS)}"
                 )
             parts.append(_Part(split, loaded, str(path)))
         else:
@@ -164,10 +202,12 @@ def _parts(source: Path, options: ReadOptions) -> list[_Part]:
                 f"{path} must be a list of samples or a dictionary of them, "
                 f"got a {type(loaded).__name__}"
             )
+    if not any(part.rows for part in parts):
+        raise UserError(f"{source} has no sample")
     splits = [part.split for part in parts]
     if len(set(splits)) != len(splits):
         raise UserError(f"{source} has a split twice: {one_line_list(splits)}")
-    return sorted(parts, key=lambda part: SPLITS.index(part.split))
+    return sorted(parts, key=lambda part: SPLITS.index(part.split)), notes
 
 
 def _label(value: object, what: str) -> float | None:
@@ -300,13 +340,33 @@ def _is_aligned(parts: list[_Part], layout: TupleLayout, found: FoundFrames) -> 
     return True
 
 
-def _parse(source_id: str, layout: TupleLayout, dataset: str) -> SourceId:
-    if dataset == "ur-funny":
-        return SourceId(source_id, "")
-    if layout.numbered:
-        video, number = split_segment_id(source_id)
-        return SourceId(video, str(number), number)
-    return parse_id(source_id)
+def _labels(parts: list[_Part]) -> NDArray[Any]:
+    """Every label that is a number, for the look at the scale; the others are refused by row."""
+    found = []
+    for part in parts:
+        for row in part.rows:
+            value = row[1]
+            if isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.size:
+                found.append(float(value.reshape(-1)[0]))
+            elif type(value) in (int, float):
+                found.append(float(value))
+    return np.array(found)
+
+
+def _read_ids(parts: list[_Part], options: ReadOptions, dataset: str) -> ReadIds:
+    layout, because = options.ids, "as told by --ids"
+    if layout is None and dataset == FUNNY:
+        layout, because = "sample", "as UR-FUNNY's name no video"
+    return read_ids(
+        [
+            RawId(f"{part.what} row {number}", row[2], part.split)
+            for part in parts
+            for number, row in enumerate(part.rows)
+        ],
+        layout=layout,
+        because=because,
+        first_number=first_number(dataset),
+    )
 
 
 def read_tuples(
@@ -320,7 +380,8 @@ def read_tuples(
     Raises:
         UserError: a pickle is refused, its layout is another, or a file's split is unknown.
     """
-    parts = _parts(source, options)
+    files = _chosen_files(source, layout)
+    parts, notes = _parts(files, source, options)
     for part in parts:
         for number, row in enumerate(part.rows):
             if not layout.is_row(row):
@@ -329,41 +390,54 @@ def read_tuples(
                     f"label, id), got {_outline(row)}"
                 )
     widths, label_shape = _first_shapes(parts, layout)
-    guess = "cmu-mosei" if label_shape[-1:] == (7,) else "cmu-mosi"
-    dataset = dataset_name(options, source, otherwise=guess)
-    first_clip = 1 if dataset == "cmu-mosi" else 0
-    notes = []
-    if dataset == "ur-funny":
-        notes.append("ids name no video: every sample is a video of its own")
-    elif not first_clip and any(_is_numbered(part) for part in parts):
-        notes.append(f"clips of {dataset} keep the source's numbering from 0; label.csv's differs")
-    files = _files(source)
+    described = tuple(describe_file(path) for path in files)
+    which = which_dataset(
+        options,
+        source,
+        Evidence(
+            widths=widths,
+            labels=_labels(parts),
+            label_columns=label_shape[-1] if label_shape else 1,
+            sizes={part.split: len(part.rows) for part in parts},
+            integer_ids=all(is_integer(row[2]) for part in parts for row in part.rows),
+            files=described,
+        ),
+        otherwise=MOSI,
+    )
+    warnings = list(which.warnings)
+    named = _read_ids(parts, options, which.dataset)
+    if any(one.number is not None for one in named.ids):
+        if which.is_guess:
+            warnings.append(
+                f"nothing says which dataset it is: ids video[k] are read as those of {MOSI}, "
+                "clip k + 1; --dataset names it"
+            )
+        elif not first_number(which.dataset):
+            notes.append(
+                f"clips of {which.dataset} keep the source's numbering from 0; label.csv's differs"
+            )
     found = _find_frames(parts, layout, options)
     description = DatasetDescription(
-        dataset=dataset,
+        dataset=which.dataset,
         widths=widths,
-        **vars(scale_of(dataset)),
+        **vars(which.scale),
         aligned=_is_aligned(parts, layout, found),
         splits=tuple(part.split for part in parts),
-        decisions=tuple(found.decisions),
-        notes=tuple(notes),
-        warnings=tuple(found.warnings),
+        decisions=(*which.decisions, *named.decisions, *found.decisions),
+        notes=(*notes, *named.notes, *left_alone(source, files)),
+        warnings=(*warnings, *found.warnings),
         source_format=layout.format,
-        source_files=tuple(describe_file(path) for path in files),
+        source_files=described,
     )
+    ids = iter(named.ids)
+    rows = [(part, [next(ids) for _ in part.rows]) for part in parts]
     samples = (
         sample
-        for part in parts
-        for sample in _samples(
-            part, layout, found, dataset=dataset, widths=dict(widths), first_clip=first_clip
-        )
+        for part, named_rows in rows
+        for sample in _samples(part, named_rows, layout, found, widths=dict(widths))
     )
     num_bytes = sum(path.stat().st_size for path in files)
     return description, bounded(samples, source=source, num_bytes=num_bytes)
-
-
-def _is_numbered(part: _Part) -> bool:
-    return bool(part.rows) and isinstance(part.rows[0][2], str) and part.rows[0][2].endswith("]")
 
 
 def _outline(row: object) -> str:
@@ -376,23 +450,15 @@ def _outline(row: object) -> str:
 
 def _samples(
     part: _Part,
+    ids: Sequence[SourceId],
     layout: TupleLayout,
     found: FoundFrames,
     *,
-    dataset: str,
     widths: dict[Modality, int],
-    first_clip: int,
 ) -> Iterator[Sample]:
-    for number, raw in enumerate(part.rows):
+    for number, (raw, named) in enumerate(zip(part.rows, ids, strict=True)):
         what = f"{part.what} row {number}"
         row = _row(raw, layout)
-        spelled = str(row.source_id) if type(row.source_id) is int else row.source_id
-        source_id = as_string(spelled, what=f"{what}: id")
-        try:
-            parsed = _parse(source_id, layout, dataset)
-        except ValueError as error:
-            raise UserError(f"{what}: {error}") from None
-        clip = parsed.clip if parsed.number is None else str(parsed.number + first_clip)
         if isinstance(row.spoken, str):
             words = as_string(row.spoken, what=f"{what}: {layout.spoken}").split()
         else:
@@ -405,13 +471,16 @@ def _samples(
                 frames = frames[found.slice(part.split, modality, number)]
             sequences[modality] = frames
         yield Sample(
-            id=public_id(parsed.video, clip),
-            source_id=source_id,
-            video=parsed.video,
-            clip=clip,
+            id=named.id,
+            source_id=named.source_id,
+            video=named.video,
+            clip=named.clip,
             split=part.split,
             text=joined([word for word in words if word != PAUSE], what=f"{what}: {layout.spoken}"),
             label=_label(row.label, what),
             sequences=present_only(sequences),
             words=tuple(words),
+            start=named.start,
+            end=named.end,
+            where=what,
         )

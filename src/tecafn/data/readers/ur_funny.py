@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -40,15 +40,15 @@ from tecafn.data.readers.base import (
     bounded,
     describe_file,
     joined,
+    left_alone,
     one_line_list,
     present_only,
-    scale_of,
 )
 from tecafn.data.samples import SPLITS, DatasetDescription, Sample, SourceFile, canonical_split
 from tecafn.data.shares import more_than_a_few
 from tecafn.data.unpickle import load_pickle
+from tecafn.data.which import FUNNY, scale_of, spoken_name
 
-_DATASET: Final = "ur-funny"
 _OWN_VIDEO: Final = "ids name no video: every sample is a video of its own"
 _LINE_BYTES: Final = 2**20
 _MOST_VALUES: Final = 2**22  # of one sample's frames
@@ -71,26 +71,36 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         UserError: a file is missing, refused, or of another layout.
     """
     if not source.is_dir():
-        return _read_lines(source)
+        return _read_lines(source, options)
     if _find(source, "data_folds") is not None:
         return _read_pickles(source, options)
     if (source / "text.jsonl").is_file():
-        return _read_lines(source / "text.jsonl")
+        description, samples = _read_lines(source / "text.jsonl", options)
+        notes = (*description.notes, *left_alone(source, (source / "text.jsonl",)))
+        return replace(description, notes=notes), samples
     raise UserError(f"{source} must have data_folds.pkl and its companions, or text.jsonl")
 
 
 def _describe(
     files: Sequence[SourceFile],
+    options: ReadOptions,
     *,
     widths: Mapping[Modality, int],
     splits: tuple[str, ...],
     aligned: bool,
     notes: tuple[str, ...],
 ) -> DatasetDescription:
+    if options.label_range is not None:
+        raise UserError("--label-range is for scores; UR-FUNNY's layout has the classes 0 and 1")
+    told = options.dataset is not None
+    dataset = spoken_name(options.dataset) if options.dataset is not None else FUNNY
     return DatasetDescription(
-        dataset=_DATASET,
+        dataset=dataset,
         widths=widths,
-        **vars(scale_of(_DATASET)),
+        **vars(scale_of(FUNNY)),
+        decisions=(
+            f"the dataset is {dataset}: {'as told by --dataset' if told else 'its layout says so'}",
+        ),
         aligned=aligned,
         splits=splits,
         notes=(_OWN_VIDEO, *notes),
@@ -156,9 +166,9 @@ def _lines(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise UserError(f"cannot read {source}: {error.strerror or error}") from None
 
 
-def _read_lines(source: Path) -> tuple[DatasetDescription, Iterator[Sample]]:
+def _read_lines(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
     description = _describe(
-        [describe_file(source)], widths={}, splits=SPLITS, aligned=False, notes=()
+        [describe_file(source)], options, widths={}, splits=SPLITS, aligned=False, notes=()
     )
     return description, _line_samples(source)
 
@@ -186,6 +196,7 @@ def _line_samples(source: Path) -> Iterator[Sample]:
             text=as_string(row["punchline"], what=f"{what}: punchline"),
             label=_label(row.get("label"), what),
             context=None if not context else _sentence(context, f"{what}: context"),
+            where=what,
         )
 
 
@@ -363,10 +374,11 @@ def _read_pickles(
         widths[Modality.TEXT] = vector_width
     described = _describe(
         [describe_file(path) for path in paths.values()],
+        options,
         widths=widths,
         splits=tuple(folds),
         aligned=len(files.frames) == 2 and all(_is_aligned(files, n, folder) for n in names),
-        notes=tuple(notes),
+        notes=(*notes, *left_alone(folder, paths.values())),
     )
     num_bytes = sum(path.stat().st_size for path in paths.values())
     samples = (
@@ -479,6 +491,7 @@ def _sample(
         word_intervals=(
             as_frames(intervals) if intervals is not None and len(words) == len(intervals) else None
         ),
+        where=f"{what} of {split}",
     )
 
 
