@@ -194,6 +194,7 @@ def test_layout_that_two_formats_know_asks_for_one(make_source: Make) -> None:
 
 def test_layout_that_nobody_knows_says_what_it_saw(dump: Dump, tmp_path: Path) -> None:
     _refused(dump({"a": 1}), "has no layout I know: a dictionary with the keys 'a'")
+    _refused(dump({}), "has no layout I know: an empty dict")
     _refused(dump({"train": {"x": [1]}}), "its splits have the keys 'x'; mmsa wants id")
     _refused(dump([1, 2]), r"has no layout I know: a list of 2, its first a int; rows \(\(")
     _refused(dump([((1, 2), 0.5, "a_1")]), "of 3 items, the first of which has 2")

@@ -113,6 +113,8 @@ def is_bare_part(loaded: object) -> bool:
 
 def explain(loaded: object) -> str | None:
     """What a pickle holds and what would be read, where no reader knows it; None if unclear."""
+    if isinstance(loaded, (dict, list, tuple)) and not loaded:
+        return f"an empty {type(loaded).__name__}"
     if isinstance(loaded, dict):
         keys = sorted(_all_keys(loaded))
         if not keys:
@@ -120,7 +122,7 @@ def explain(loaded: object) -> str | None:
         if layout_of(loaded) is None:
             return f"its splits have the keys {_shown(keys, limit=16)}; {_WANTS}; --format decides"
     if isinstance(loaded, (list, tuple)):
-        first = loaded[0] if loaded else None
+        first = loaded[0]
         inner = first[0] if isinstance(first, (list, tuple)) and first else None
         size = f", the first of which has {len(inner)}" if isinstance(inner, (list, tuple)) else ""
         of = f" of {len(first)} items{size}" if isinstance(first, (list, tuple)) else ""
