@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tecafn.core.conventions import convention_named
 from tecafn.core.errors import UserError
 from tecafn.data.importing import import_dataset
 from tecafn.data.readers import ReadOptions
@@ -19,9 +20,10 @@ from tecafn.evaluation.hard_pairs import (
     PairReport,
     find_designed_pairs,
     find_hard_pairs,
+    max_gap_of,
     score_pairs,
 )
-from tecafn.evaluation.metrics import METRIC_INFO, format_metric
+from tecafn.evaluation.metrics import format_metric
 from tecafn.evaluation.significance import Difference, paired_difference
 from tecafn.experiments.config import load_config
 from tecafn.experiments.evaluate import evaluate_run
@@ -32,6 +34,8 @@ from tecafn.records.record import library_versions, read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+# Every benchmark is on CMU-MOSI, CMU-MOSEI or the embedded corpora.
+CONVENTION, LABEL_RANGE = "mosi", (-3.0, 3.0)
 SHOWN = ("mae", "corr", "acc7", "acc2_nonneg", "acc2_pos", "f1_pos")
 
 
@@ -119,7 +123,7 @@ def pair_report(
     pairs = (
         find_designed_pairs(labels, pair_ids)
         if kind == "designed"
-        else find_hard_pairs(labels, list(videos))
+        else find_hard_pairs(labels, list(videos), max_gap=max_gap_of(LABEL_RANGE))
     )
     return score_pairs(pairs, predictions, labels, list(videos))
 
@@ -219,7 +223,7 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 def metric_headers(names: Sequence[str] = SHOWN) -> list[str]:
     """Column titles."""
-    return [METRIC_INFO[name].label for name in names]
+    return [convention_named(CONVENTION).label_of(name) for name in names]
 
 
 def write_results(name: str, title: str, command: str, blocks: Sequence[str]) -> Path:

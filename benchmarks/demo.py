@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 from common import (
+    CONVENTION,
     ROOT,
     Row,
     difference_lines,
@@ -56,7 +57,7 @@ def main() -> None:
     test = store.split("test")
     labels = np.asarray(test.labels, np.float64)
     oracle = np.array(test.column("oracle"), np.float64)
-    ceiling = sentiment_metrics(oracle, labels)
+    ceiling = sentiment_metrics(oracle, labels, CONVENTION)
     pairs = [
         pair_report(oracle[None], labels, np.array(test.videos), test.column("pair_id"), kind)
         for kind in ("designed", "hard")

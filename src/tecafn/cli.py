@@ -50,6 +50,13 @@ class Shape(StrEnum):
 DataOption = Annotated[Path, typer.Option("--data", help="A store made by `tecafn data`.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 SplitOption = Annotated[str, typer.Option(help="train, valid or test.")]
+AllowErrorsOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-data-errors",
+        help="Go on with data that `tecafn data check` calls wrong; the record says so.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatasetOption = Annotated[
     str | None, typer.Option(help="mosi, mosei, sims ...; else by content and name.")
@@ -100,7 +107,14 @@ def _speaks() -> bool:
 
 def _print_evaluation(evaluation: Mapping[str, Any]) -> None:
     """Metrics with their intervals, then the pairs."""
-    from tecafn.evaluation.metrics import METRIC_INFO, format_metric
+    from tecafn.core.conventions import convention_named
+    from tecafn.evaluation.metrics import format_metric
+    from tecafn.records.measured import allowed_errors
+
+    rules = convention_named(evaluation["convention"])
+
+    def percent(share: float) -> str:
+        return f"{100 * share:.2f}"
 
     def interval(values: Sequence[float] | None, name: str) -> str:
         if values is None:
@@ -108,21 +122,25 @@ def _print_evaluation(evaluation: Mapping[str, Any]) -> None:
         return f"{format_metric(name, values[0])} to {format_metric(name, values[1])}"
 
     rows = [
-        [METRIC_INFO[name].label, format_metric(name, value),
+        [rules.label_of(name), format_metric(name, value),
          interval(evaluation["intervals"].get(name), name)]
         for name, value in evaluation["metrics"].items()
     ]  # fmt: skip
     for kind in ("hard_pairs", "designed_pairs"):
         pairs = evaluation.get(kind)
         if pairs:
-            label = f"{kind.replace('_', ' ')} ordered rightly ({pairs['num_pairs']})"
-            rows.append([label, format_metric("acc2_pos", pairs["ordered"]),
-                         interval(pairs["interval"], "acc2_pos")])  # fmt: skip
+            gap = f" (labels < {pairs['max_gap']:g} apart)" if pairs.get("max_gap") else ""
+            label = f"{kind.replace('_', ' ')}{gap} ordered rightly ({pairs['num_pairs']})"
+            ends = pairs["interval"]
+            between = "" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}"
+            rows.append([label, percent(pairs["ordered"]), between])
     title = (
         f"{evaluation['split']}: {evaluation['num_samples']} samples, "
-        f"checkpoint chosen on {evaluation['chosen_on']}"
+        f"checkpoint chosen on {evaluation['chosen_on']}, measures of {rules.name}"
     )
     print_table(title, ["metric", "value", "95 % interval"], rows)
+    for line in allowed_errors(evaluation):
+        print(line)
 
 
 def _modalities(text: str | None, option: str) -> frozenset[Any]:
@@ -299,6 +317,7 @@ def train(
         str | None, typer.Option(help="'video': folds that keep a video together.")
     ] = None,
     folds: Annotated[int, typer.Option(help="Number of folds.")] = 10,
+    allow_data_errors: AllowErrorsOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Train a method. The test split is never touched."""
@@ -310,7 +329,13 @@ def train(
         from tecafn.experiments.run import train_run
 
         record = train_run(
-            settings, data=data, out=out, resume=resume, device=device, progress=not quiet
+            settings,
+            data=data,
+            out=out,
+            resume=resume,
+            device=device,
+            progress=not quiet,
+            allow_data_errors=allow_data_errors,
         )
         evaluation = record["evaluations"]["valid"]
     else:
@@ -325,6 +350,7 @@ def train(
             resume=resume,
             device=device,
             progress=not quiet,
+            allow_data_errors=allow_data_errors,
         )
         evaluation = record["evaluations"]["out-of-fold"]
     if _speaks():
@@ -345,6 +371,7 @@ def evaluate(
         typer.Option(help="authors-test-peeking: the epoch is CHOSEN ON TEST, to explain a print."),
     ] = None,
     device: DeviceOption = "auto",
+    allow_data_errors: AllowErrorsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a run; the first evaluation on test is kept and returned ever after."""
@@ -352,10 +379,20 @@ def evaluate(
     from tecafn.experiments.paired import compare_runs
 
     if protocol is not None:
-        _evaluate_with_protocol(protocol, run, data, split=split, against=against, device=device,
-                                as_json=as_json)  # fmt: skip
+        _evaluate_with_protocol(
+            protocol,
+            run,
+            data,
+            split=split,
+            against=against,
+            device=device,
+            allow_data_errors=allow_data_errors,
+            as_json=as_json,
+        )
         return
-    evaluation = evaluate_run(run, data=data, split=split, device=device)
+    evaluation = evaluate_run(
+        run, data=data, split=split, device=device, allow_data_errors=allow_data_errors
+    )
     comparison = compare_runs(run, against, split=split) if against else None
     if not _speaks():
         return
@@ -381,6 +418,7 @@ def _evaluate_with_protocol(
     split: str,
     against: Path | None,
     device: str,
+    allow_data_errors: bool,
     as_json: bool,
 ) -> None:
     from tecafn.experiments.peeking import PROTOCOL, WARNING, peek_at_test
@@ -389,7 +427,7 @@ def _evaluate_with_protocol(
         raise UserError(f"unknown protocol {protocol!r}: known: {PROTOCOL}")
     if split != "test" or against is not None:
         raise UserError(f"protocol {PROTOCOL} is about the test split, and compares nothing")
-    outcome = peek_at_test(run, data=data, device=device)
+    outcome = peek_at_test(run, data=data, device=device, allow_data_errors=allow_data_errors)
     if as_json:
         print_json(outcome)
         return
@@ -421,6 +459,7 @@ def compare(
     jobs: Annotated[int, typer.Option(help="Runs at once.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of each run.")] = None,
     device: DeviceOption = "auto",
+    allow_data_errors: AllowErrorsOption = False,
     tables_only: Annotated[
         bool, typer.Option("--tables-only", help="Run nothing; tables of what is finished.")
     ] = False,
@@ -445,6 +484,7 @@ def compare(
         device=device,
         jobs=jobs,
         threads=threads,
+        allow_data_errors=allow_data_errors,
     )
     if reason := configs_of(protocol, Store.open(data)).reason:
         print(reason)

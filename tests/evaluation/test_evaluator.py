@@ -150,7 +150,7 @@ def test_one_unlabelled_sample_leaves_the_split_without_labels() -> None:
     assert result.labels is None
     np.testing.assert_array_equal(result.predictions, 2.0 * np.arange(7))
     with pytest.raises(UserError, match="unlabelled"):
-        validation_metrics(result, "regression")
+        validation_metrics(result, convention="mosi")
 
 
 def test_two_classes_give_the_probability_of_class_one_and_the_argmax() -> None:
@@ -210,27 +210,27 @@ def test_a_source_that_repeats_a_sample_is_refused() -> None:
 
 def test_validation_metrics_are_the_defined_ones() -> None:
     result = predict_source(Model(), Source(), device="cpu", task="regression")
-    metrics = validation_metrics(result, "regression")
+    metrics = validation_metrics(result, convention="mosi")
     assert metrics["mae"] == pytest.approx(1.9 * 3)
     assert metrics["corr"] == pytest.approx(1.0)
     constant = Predictions(("a", "b"), np.arange(2), np.zeros(2), np.array([1.0, 2.0]))
-    assert "corr" not in validation_metrics(constant, "regression")
+    assert "corr" not in validation_metrics(constant, convention="mosi")
 
 
 def test_validation_metrics_of_a_classification() -> None:
     predictions = Predictions(
         ("a", "b"), np.arange(2), np.array([0.9, 0.2]), np.array([1.0, 1.0]), np.array([1, 0])
     )
-    assert validation_metrics(predictions, "classification")["accuracy"] == 0.5
+    assert validation_metrics(predictions, convention="classification")["accuracy"] == 0.5
 
 
 def test_validation_without_samples_or_with_nan_is_one_line() -> None:
     empty = Predictions((), np.empty(0, np.int64), np.empty(0), np.empty(0))
     with pytest.raises(UserError, match="at least one sample"):
-        validation_metrics(empty, "regression")
+        validation_metrics(empty, convention="mosi")
     broken = Predictions(("a", "b"), np.arange(2), np.array([0.0, np.nan]), np.zeros(2))
     with pytest.raises(UserError, match="sample b must be finite, got nan"):
-        validation_metrics(broken, "regression")
+        validation_metrics(broken, convention="mosi")
 
 
 def test_two_processes_give_every_sample_once_on_every_rank(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tecafn.evaluation.metrics import METRIC_INFO
+from tecafn.core.conventions import METRIC_INFO
 from tecafn.evaluation.published import SOURCES, comparable_table, published_tables
 
 MOSI = {"train": 1284, "valid": 229, "test": 686}
@@ -63,7 +63,7 @@ def test_a_cell_keeps_all_of_its_sources() -> None:
 
 @pytest.mark.parametrize("name", ["cmu-mosi", "CMU_MOSI", "mosi", "MOSI"])
 def test_the_papers_data_set_is_known_by_its_usual_names(name: str) -> None:
-    table = comparable_table(name, "test", MOSI)
+    table = comparable_table(name, "test", MOSI, convention="mosi")
     assert table is not None
     assert table.dataset == "cmu-mosi"
 
@@ -79,4 +79,4 @@ def test_the_papers_data_set_is_known_by_its_usual_names(name: str) -> None:
     ],
 )
 def test_other_data_has_no_published_table(dataset: str, split: str, sizes: dict[str, int]) -> None:
-    assert comparable_table(dataset, split, sizes) is None
+    assert comparable_table(dataset, split, sizes, convention="mosi") is None

@@ -156,10 +156,10 @@ def test_sentiment_intervals_equal_metrics_of_resampled_rows() -> None:
     labels = generator.integers(-3, 4, 40).astype(float)
     predictions = labels + generator.normal(size=40)
     resampling = Resampling(num_resamples=60)
-    fast = sentiment_intervals(predictions, labels, resampling=resampling)
+    fast = sentiment_intervals(predictions, labels, resampling=resampling, convention="mosi")
 
     def metrics_of(rows: np.ndarray) -> dict[str, float]:
-        return sentiment_metrics(predictions[rows], labels[rows]).defined()
+        return sentiment_metrics(predictions[rows], labels[rows], "mosi").defined()
 
     slow = bootstrap_intervals(row_statistic(metrics_of), 40, resampling=resampling)
     assert set(fast) == set(slow)
@@ -174,7 +174,7 @@ def test_interval_of_a_single_cluster_is_none() -> None:
 
 
 def test_interval_of_a_metric_undefined_everywhere_is_none() -> None:
-    intervals = sentiment_intervals([0.5, 0.5, 0.5], [0.0, 0.0, 0.0])
+    intervals = sentiment_intervals([0.5, 0.5, 0.5], [0.0, 0.0, 0.0], convention="mosi")
     assert intervals["corr"] is None
     assert intervals["acc2_pos"] is None
     assert intervals["mae"] == (0.5, 0.5)

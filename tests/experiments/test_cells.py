@@ -46,6 +46,7 @@ def make_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeCell:
             split="valid",
             device="cpu",
             threads=3,
+            convention="mosi",
         )
 
     return make
@@ -66,6 +67,7 @@ def test_a_cell_trains_resumes_and_evaluates_with_its_own_settings(tmp_path: Pat
         split="test",
         device="cpu",
         threads=1,
+        convention="mosi",
     )
     train, evaluate = (" ".join(command) for command in cell.commands())
     assert train.startswith(f"{sys.executable} -m tecafn train {cell.config} --data {cell.data}")
@@ -221,7 +223,10 @@ def test_a_cell_is_finished_when_its_split_is_evaluated(make_cell: MakeCell) -> 
     record = {"format_version": 1, "evaluations": {"test": {}}}
     (cell.run / "record.json").write_text(json.dumps(record))
     assert not cell.is_finished()
-    record["evaluations"] = {"valid": {}}
+    record["evaluations"] = {"valid": {"convention": "sims"}}
+    (cell.run / "record.json").write_text(json.dumps(record))
+    assert not cell.is_finished()  # by the measures of other data
+    record["evaluations"] = {"valid": {"convention": "mmsa"}}  # as version 0.1 calls mosi's
     (cell.run / "record.json").write_text(json.dumps(record))
     assert cell.is_finished()
 

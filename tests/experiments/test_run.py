@@ -115,7 +115,7 @@ def test_predictions_are_those_of_the_exported_network(tiny_run: Path, tiny_stor
     )
     assert [float(row["prediction"]) for row in rows] == pytest.approx(answers.tolist(), abs=1e-5)
     metrics = sentiment_metrics(
-        [float(row["prediction"]) for row in rows], [float(row["label"]) for row in rows]
+        [float(row["prediction"]) for row in rows], [float(row["label"]) for row in rows], "mosi"
     )
     assert read_record(tiny_run)["evaluations"]["valid"]["metrics"] == pytest.approx(dict(metrics))
 

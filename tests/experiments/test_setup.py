@@ -18,6 +18,7 @@ from tecafn.data.store import Store
 from tecafn.experiments.config import load_config
 from tecafn.experiments.setup import (
     build_scheme,
+    check_monitor,
     describe_data,
     num_positions,
     open_fabric,
@@ -109,8 +110,8 @@ def test_monitor_that_the_task_does_not_have_is_refused_before_training(
 ) -> None:
     store = Store.open(make_store(tmp_path / "store", task=task))
     config = load_config(tiny_toml, [f"training.monitor={monitor}"])
-    with pytest.raises(UserError, match=f"monitor '{monitor}' is not measured on a {task}: "):
-        build_scheme(config, describe_data(store, store.split("train"), config))
+    with pytest.raises(UserError, match=f"monitor '{monitor}' is not measured on tiny, a {task} "):
+        check_monitor(config, store.description)
 
 
 NEEDS = (

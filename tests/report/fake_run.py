@@ -188,6 +188,8 @@ def make_evaluation(
             samples["videos"],
             pair_ids=samples["pair_ids"],
             resampling=Resampling(num_resamples=num_resamples),
+            convention="mosi",
+            label_range=(-3.0, 3.0),
         ),
     }
 
@@ -236,7 +238,7 @@ def make_run(
         oracle = labels + generator.normal(0, 0.11, size)
         ceiling = make_evaluation(samples, oracle, split, num_resamples=num_resamples)
         evaluation["ceiling"] = {
-            "metrics": dict(sentiment_metrics(oracle, labels)),
+            "metrics": dict(sentiment_metrics(oracle, labels, "mosi")),
             "designed_pairs": ceiling["designed_pairs"],
         }
     (run_dir / "record.json").write_text(json.dumps(record), encoding="utf-8")

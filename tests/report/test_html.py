@@ -155,7 +155,7 @@ def test_metrics_stand_with_their_intervals(page: tuple[str, Page], run_dir: Pat
     low, high = evaluation["intervals"]["acc7"]
     assert f"{mae:.3f}" in words
     assert f"{100 * acc7:.2f} {100 * low:.2f} to {100 * high:.2f}" in words
-    assert "Metrics follow the mmsa convention" in words
+    assert "Metrics follow the mosi convention (labels from -3 to 3" in words
 
 
 def test_embedded_corpus_stands_beside_text_alone_and_ceiling_not_beside_papers(
@@ -307,7 +307,11 @@ def test_classification_has_accuracy_confusion_and_no_scatter(tmp_path: Path) ->
         "chosen_on": "valid",
         "num_samples": 60,
         **fake.assess(
-            (scores > 0.5).astype(int), samples["labels"], samples["videos"], task="classification"
+            (scores > 0.5).astype(int),
+            samples["labels"],
+            samples["videos"],
+            convention="classification",
+            label_range=(0.0, 1.0),
         ),
     }
     write_record(tmp_path, record)

@@ -33,6 +33,21 @@ PUBLISHED_SIZES: Final = {
     "ur-funny": ("Table 3", {"train": 7614, "valid": 980, "test": 994}),
     "ch-sims": ("its paper", {"train": 1368, "valid": 456, "test": 457}),
 }
+
+
+def is_split_by_clips(dataset: str) -> bool:
+    """Were the published splits drawn by clips, so that videos lie in two of them?
+
+    CH-SIMS's were: 1368, 456 and 457 of its 2281 clips are three fifths and twice a fifth to the
+    clip, which whole videos, 60 of them, do not give.
+
+    Example:
+        >>> is_split_by_clips("ch-sims"), is_split_by_clips("cmu-mosi")
+        (True, False)
+    """
+    return dataset.startswith("ch-sims")
+
+
 MIRROR_SIZES: Final = {"cmu-mosei": (22860, 22856, 22852)}
 
 COVAREP: Final = (

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tecafn.core.conventions import convention_named, convention_of
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
 
@@ -92,6 +93,8 @@ class DatasetDescription:
         task: regression of a score, or classification.
         label_range: lowest and highest legal label.
         num_classes: classes of a classification, else 1.
+        stated_convention: the measures that somebody has said go with the data; None = those that
+            go with data set, task and label range. ``convention`` is what counts.
         aligned: do the modalities' frames correspond one to one?
         splits: the splits the source declares, even if it has no sample of them.
         decisions: sentences for the user on what was decided about the source, each with its
@@ -105,6 +108,9 @@ class DatasetDescription:
     Example:
         >>> DatasetDescription(dataset="cmu-mosi", widths={Modality.AUDIO: 5}).label_range
         (-3.0, 3.0)
+        >>> DatasetDescription(
+        ...     dataset="ch-sims", widths={}, label_range=(-1.0, 1.0)).convention
+        'sims'
     """
 
     dataset: str
@@ -112,6 +118,7 @@ class DatasetDescription:
     task: Task = "regression"
     label_range: tuple[float, float] = (-3.0, 3.0)
     num_classes: int = 1
+    stated_convention: str | None = None
     aligned: bool = False
     splits: tuple[str, ...] = SPLITS
     decisions: tuple[str, ...] = ()
@@ -120,6 +127,17 @@ class DatasetDescription:
     allowed: tuple[str, ...] = ()
     source_format: str = ""
     source_files: tuple[SourceFile, ...] = ()
+
+    @property
+    def convention(self) -> str:
+        """The name of the convention by which the data are measured; see ``core/conventions.py``.
+
+        Raises:
+            ValueError: the stated one is unknown.
+        """
+        if self.stated_convention is not None:
+            return convention_named(self.stated_convention).name
+        return convention_of(self.dataset, task=self.task, label_range=self.label_range)
 
 
 def missing_frames_of(modality: Modality) -> str:

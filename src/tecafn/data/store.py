@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from tecafn.core.conventions import convention_named
 from tecafn.core.errors import UserError
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
@@ -38,13 +39,13 @@ _MANIFEST: Final = "manifest.json"
 _SAMPLES: Final = "samples.parquet"
 _ROWS_A_GROUP: Final = 4096
 _SHARD_BYTES: Final = 256 * 2**20
-_UNIMODAL: Final = ("label_text", "label_audio", "label_vision")
+UNIMODAL_COLUMNS: Final = ("label_text", "label_audio", "label_vision")
 
 
 def _schema(modalities: Iterable[Modality]) -> pa.Schema:
     fields = [
         *((name, pa.string()) for name in ("id", "source_id", "video", "clip", "split", "text")),
-        *((name, pa.float32()) for name in ("label", *_UNIMODAL)),
+        *((name, pa.float32()) for name in ("label", *UNIMODAL_COLUMNS)),
         ("pair_id", pa.string()),
         ("oracle", pa.float32()),
         ("context", pa.string()),
@@ -312,6 +313,7 @@ class StoreWriter:
             "task": described.task,
             "label_range": list(described.label_range),
             "num_classes": described.num_classes,
+            "convention": described.convention,
             "aligned": described.aligned,
             "widths": {m.value: width for m, width in described.widths.items()},
             "splits": {
@@ -399,6 +401,7 @@ class SplitView:
         ids, videos, texts: N strings each.
         labels: (N,) float32, NaN where unlabelled.
         labelled: (N,) bool.
+        task, convention, label_range: what the labels are and how they are measured.
     """
 
     def __init__(
@@ -408,13 +411,15 @@ class SplitView:
         shards: Mapping[Modality, _Shards],
         *,
         split_rows: NDArray[np.int64],
-        widths: Mapping[Modality, int],
-        task: Task,
+        description: DatasetDescription,
     ) -> None:
         self.name = name
         self.split_rows = split_rows
-        self.widths = widths
-        self.task: Task = task
+        self.widths = description.widths
+        self.task: Task = description.task
+        self.convention = description.convention
+        self.label_range = description.label_range
+        self._description = description
         self._table = table
         self._shards = shards
         self.ids: list[str] = table["id"].to_pylist()
@@ -424,7 +429,7 @@ class SplitView:
         self.labelled: NDArray[np.bool_] = ~np.isnan(self.labels)
         self._places = {
             m: np.stack([self._integers(f"{m}_{part}") for part in ("shard", "offset", "length")])
-            for m in widths
+            for m in self.widths
         }
 
     def __len__(self) -> int:
@@ -477,8 +482,7 @@ class SplitView:
             self._table.take(pa.array(chosen)),
             self._shards,
             split_rows=self.split_rows[chosen],
-            widths=self.widths,
-            task=self.task,
+            description=self._description,
         )
 
     def samples(self) -> Iterator[Sample]:
@@ -533,6 +537,8 @@ class Store:
             task=manifest["task"],
             label_range=(float(manifest["label_range"][0]), float(manifest["label_range"][1])),
             num_classes=int(manifest["num_classes"]),
+            # Version 0.1 did not write it: what the data are says it then.
+            stated_convention=manifest.get("convention"),
             aligned=bool(manifest["aligned"]),
             splits=tuple(manifest["splits"]),
             decisions=tuple(manifest.get("decisions", ())),
@@ -546,6 +552,7 @@ class Store:
                 for file in manifest["source"]["files"]
             ),
         )
+        convention_named(self.description.convention)  # a manifest may have any name
         self._shards = {
             m: _Shards(path / m.value, width) for m, width in self.description.widths.items()
         }
@@ -603,10 +610,42 @@ class Store:
             UserError: a file was changed.
         """
         for name, digest in self.manifest["files"].items():
-            if _hash(self.path / name) != digest:
-                raise UserError(
-                    f"{self.path / name} was changed since it was imported: hash differs"
-                )
+            self._verify(name, digest)
+
+    def verify_table(self) -> None:
+        """Compare the table of the samples alone with its hash in the manifest: ids and labels.
+
+        Raises:
+            UserError: it was changed.
+        """
+        self._verify(_SAMPLES, self.manifest["files"].get(_SAMPLES))
+
+    def _verify(self, name: str, digest: str | None) -> None:
+        if _hash(self.path / name) != digest:
+            raise UserError(f"{self.path / name} was changed since it was imported: hash differs")
+
+    @property
+    def table_path(self) -> Path:
+        """The file with a row per sample."""
+        return self.path / _SAMPLES
+
+    def table_columns(self, names: Sequence[str]) -> Iterator[dict[str, list[Any]]]:
+        """Some columns of all splits, some thousand rows at a time.
+
+        Raises:
+            UserError: the table cannot be read, or lacks one.
+        """
+        try:
+            with pq.ParquetFile(self.table_path) as file:
+                for batch in file.iter_batches(columns=list(names), batch_size=_ROWS_A_GROUP):
+                    columns = batch.to_pydict()
+                    missing = [name for name in names if name not in columns]
+                    if missing:
+                        raise UserError(f"{self.table_path} lacks the column {missing[0]!r}")
+                    yield columns
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise UserError(f"{self.table_path} cannot be read: {reason}") from None
 
     @property
     def split_names(self) -> tuple[str, ...]:
@@ -662,8 +701,7 @@ class Store:
             table,
             self._shards,
             split_rows=np.arange(len(table)),
-            widths=self.description.widths,
-            task=self.description.task,
+            description=self.description,
         )
 
     def samples(self) -> Iterator[Sample]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tecafn.evaluation.hard_pairs import designed_pairs, hard_pairs
+from tecafn.core.conventions import convention_named
+from tecafn.evaluation.hard_pairs import designed_pairs, hard_pairs, max_gap_of
 from tecafn.evaluation.metrics import classification_metrics, sentiment_metrics
 from tecafn.evaluation.significance import (
     DEFAULT_RESAMPLING,
@@ -22,9 +23,9 @@ def assess(
     labels: ArrayLike,
     videos: Sequence[str],
     *,
-    task: str = "regression",
+    convention: str,
+    label_range: tuple[float, float],
     pair_ids: Sequence[str | None] | None = None,
-    convention: str = "mmsa",
     resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> dict[str, object]:
     """Assess a run on one labelled split; JSON-able, as ``record.json`` holds it.
@@ -33,9 +34,9 @@ def assess(
         predictions: (N,) scores; for a classification (N, C) logits or (N,) classes.
         labels: (N,) labels.
         videos: N video names; every interval comes from resampling videos.
-        task: ``regression`` or ``classification``.
+        convention: of the data, such as ``store.description.convention``.
+        label_range: lowest and highest label of the data; how near hard pairs are goes with it.
         pair_ids: N names of designed pairs, None or "" outside one; None when there are none.
-        convention: of a regression's metrics.
         resampling: level of the intervals, number and seed of the resamplings.
 
     Returns:
@@ -46,27 +47,30 @@ def assess(
         ValueError: as ``sentiment_metrics`` and ``hard_pairs``.
 
     Example:
-        >>> result = assess([0.1, 0.3], [1.0, 1.2], ["a", "a"])
+        >>> result = assess(
+        ...     [0.1, 0.3], [1.0, 1.2], ["a", "a"], convention="mosi", label_range=(-3, 3))
         >>> result["hard_pairs"]["ordered"], result["designed_pairs"]
         (1.0, None)
     """
     hard = designed = None
-    if task == "classification":
-        convention = "classification"
+    name = convention_named(convention).name
+    if name == "classification":
         metrics = classification_metrics(predictions, labels)
         intervals = classification_intervals(
             predictions, labels, clusters=videos, resampling=resampling
         )
     else:
-        metrics = sentiment_metrics(predictions, labels, convention=convention)
+        metrics = sentiment_metrics(predictions, labels, name)
         intervals = sentiment_intervals(
-            predictions, labels, convention=convention, clusters=videos, resampling=resampling
+            predictions, labels, convention=name, clusters=videos, resampling=resampling
         )
-        hard = hard_pairs(predictions, labels, videos, resampling=resampling)
+        hard = hard_pairs(
+            predictions, labels, videos, max_gap=max_gap_of(label_range), resampling=resampling
+        )
         if pair_ids is not None:
             designed = designed_pairs(predictions, labels, pair_ids, videos, resampling=resampling)
     return {
-        "convention": convention,
+        "convention": name,
         "num_samples": len(np.asarray(labels)),
         "resampling": {
             "level": resampling.level,

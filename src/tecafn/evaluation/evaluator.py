@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, BatchSource
+from tecafn.core.conventions import convention_named
 from tecafn.core.errors import UserError
 from tecafn.core.info import Task
 from tecafn.core.parallel import world_size
@@ -189,15 +190,12 @@ def _assemble(shares: list[dict[str, Any]], *, num_samples: int, task: Task) -> 
     return Predictions(tuple(ids[row] for row in order), index[order], values, labels, classes)
 
 
-def validation_metrics(
-    predictions: Predictions, task: Task, *, convention: str = "mmsa"
-) -> dict[str, float]:
+def validation_metrics(predictions: Predictions, *, convention: str) -> dict[str, float]:
     """What training watches: every defined metric of a labelled split, by name.
 
     Args:
         predictions: of the validation split.
-        task: ``regression`` gives ``sentiment_metrics``, ``classification`` accuracy and F1.
-        convention: of a regression's metrics.
+        convention: of the data: which metrics there are.
 
     Raises:
         UserError: the split is empty, not wholly labelled, or a prediction is not finite.
@@ -205,7 +203,7 @@ def validation_metrics(
     Example:
         >>> predictions = Predictions(("a", "b"), np.arange(2), np.array([1.0, -1.0]),
         ...                           np.array([2.0, -1.0]))
-        >>> validation_metrics(predictions, "regression")["mae"]
+        >>> validation_metrics(predictions, convention="mosi")["mae"]
         0.5
     """
     if not predictions.num_samples:
@@ -218,9 +216,7 @@ def validation_metrics(
             f"the prediction of sample {predictions.ids[bad]} must be finite, "
             f"got {predictions.predictions[bad]}"
         )
-    if task == "classification":
+    if convention_named(convention).name == "classification":
         assert predictions.classes is not None, "a classification has classes"
         return classification_metrics(predictions.classes, predictions.labels).defined()
-    return sentiment_metrics(
-        predictions.predictions, predictions.labels, convention=convention
-    ).defined()
+    return sentiment_metrics(predictions.predictions, predictions.labels, convention).defined()

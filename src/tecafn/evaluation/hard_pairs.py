@@ -4,12 +4,18 @@ A hard pair is two samples of one video whose labels differ a little; a designed
 that were made to differ in audio or vision alone and carry a common ``pair_id``. The share of pairs
 that the predictions put in the right order says whether nuance is seen; half is chance.
 
+How near is near goes with the labels' scale: 0.4 on CMU-MOSI's, from -3 to 3, and the same share of
+the range, a fifteenth, on any other (``max_gap_of``). CH-SIMS has no hard pairs: a fifteenth of its
+range is 0.133, and its labels come in steps of 0.2.
+
 Source: TeCaFN, Huang et al. 2024, Sect. 4.9 and Table 8 (pairs of different clips of one video
-whose labels differ by less than 0.4). The paper shows four pairs; taking all of them is ours.
+whose labels differ by less than 0.4). The paper shows four pairs; taking all of them is ours, and
+so is the share of another range.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +47,8 @@ class PairReport:
         interval: of ``ordered``, from resampling videos; None with fewer than two videos.
         mae: mean absolute error of the pairs: each pair counts once, with the mean of its two
             samples' errors; None without pairs.
+        max_gap: how far apart the labels of a hard pair may be, exclusive; None for pairs that
+            were designed.
     """
 
     num_pairs: int
@@ -48,16 +56,30 @@ class PairReport:
     ordered: float | None
     interval: Interval | None
     mae: float | None
+    max_gap: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         """As a record holds it."""
+        gap = {} if self.max_gap is None else {"max_gap": self.max_gap}
         return {
             "num_pairs": self.num_pairs,
             "num_videos": self.num_videos,
             "ordered": self.ordered,
             "interval": None if self.interval is None else list(self.interval),
             "mae": self.mae,
+            **gap,
         }
+
+
+def max_gap_of(label_range: tuple[float, float]) -> float:
+    """How far apart, exclusive, the labels of a hard pair may be: 0.4 for labels from -3 to 3.
+
+    Example:
+        >>> max_gap_of((-3.0, 3.0)), max_gap_of((-1.0, 1.0)), max_gap_of((1.0, 5.0))
+        (0.4, 0.1333, 0.2667)
+    """
+    low, high = label_range
+    return round((high - low) / 15, LABEL_DECIMALS)
 
 
 def label_gap(labels: Floats, pairs: Integers) -> Floats:
@@ -66,13 +88,13 @@ def label_gap(labels: Floats, pairs: Integers) -> Floats:
     return np.asarray(np.round(gap, LABEL_DECIMALS), dtype=np.float64)
 
 
-def find_hard_pairs(labels: ArrayLike, videos: Sequence[str], *, max_gap: float = 0.4) -> Integers:
+def find_hard_pairs(labels: ArrayLike, videos: Sequence[str], *, max_gap: float) -> Integers:
     """All pairs within a video with 0 < d < ``max_gap``, d as ``label_gap`` has it.
 
     Args:
         labels: (N,) labels.
         videos: N video names.
-        max_gap: exclusive upper bound of d.
+        max_gap: exclusive upper bound of d; ``max_gap_of`` the data's label range.
 
     Returns:
         (P, 2) positions i < j, sorted.
@@ -81,7 +103,7 @@ def find_hard_pairs(labels: ArrayLike, videos: Sequence[str], *, max_gap: float 
         ValueError: a label is not finite, or the lengths differ.
 
     Example:
-        >>> find_hard_pairs([1.0, 1.2, 1.4, 1.2], ["a", "a", "a", "b"]).tolist()
+        >>> find_hard_pairs([1.0, 1.2, 1.4, 1.2], ["a", "a", "a", "b"], max_gap=0.4).tolist()
         [[0, 1], [1, 2]]
     """
     truth = finite_vector(labels, "labels")
@@ -204,7 +226,7 @@ def hard_pairs(
     labels: ArrayLike,
     videos: Sequence[str],
     *,
-    max_gap: float = 0.4,
+    max_gap: float,
     resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> PairReport:
     """Hard-pair discrimination of a run on one split.
@@ -213,19 +235,20 @@ def hard_pairs(
         predictions: (N,) scores.
         labels: (N,) labels.
         videos: N video names.
-        max_gap: pairs with 0 < d < ``max_gap`` count.
+        max_gap: pairs with 0 < d < ``max_gap`` count; ``max_gap_of`` the data's label range.
         resampling: of the videos that have pairs.
 
     Raises:
         ValueError: a value is not finite, or the lengths differ.
 
     Example:
-        >>> report = hard_pairs([0.1, 0.3, 0.3], [1.0, 1.2, 1.4], ["a", "a", "a"])
+        >>> report = hard_pairs([0.1, 0.3, 0.3], [1.0, 1.2, 1.4], ["a", "a", "a"], max_gap=0.4)
         >>> report.num_pairs, report.ordered, report.interval
         (2, 0.75, None)
     """
     pairs = find_hard_pairs(labels, videos, max_gap=max_gap)
-    return score_pairs(pairs, predictions, labels, videos, resampling=resampling)
+    report = score_pairs(pairs, predictions, labels, videos, resampling=resampling)
+    return dataclasses.replace(report, max_gap=max_gap)
 
 
 def designed_pairs(
@@ -236,7 +259,7 @@ def designed_pairs(
     *,
     resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> PairReport:
-    """The same for the pairs that share a ``pair_id``; arguments as ``hard_pairs``.
+    """The same for the pairs that share a ``pair_id``; the other arguments as ``hard_pairs``.
 
     Example:
         >>> designed_pairs([0.1, 0.3], [1.0, 1.2], ["p", "p"], ["a", "a"]).ordered

@@ -1,29 +1,11 @@
-"""The field's metrics, exactly, under each convention that papers use.
+"""The field's metrics, exactly, under each convention that data sets and papers have.
 
 Every metric here is a function of per-sample **weights**: with weights of one it is the metric
 itself, with the counts of a resampling it is the metric of the resampled data. So there is one
 definition of each number, and a bootstrap over thousands of resamplings is a few matrix products.
 
-Conventions (keys are the same under all but ``sims``):
-
-``mmsa``
-    The default; MMSA, MMIM and the TeCaFN paper. MAE and Pearson's correlation on raw values.
-    ``acc7``, ``acc5``, ``acc3``: clip prediction and label to +-3, +-2, +-1, round half to even,
-    share equal. ``acc2_nonneg``: all samples, ``>= 0`` against ``>= 0``. ``acc2_pos``: samples
-    whose label is not 0, ``> 0`` against ``> 0``. F1 is weighted by the true classes' support.
-``mult``
-    ``> 0`` on both sides also for ``acc2_nonneg``; F1 weighted by the *predicted* classes' support
-    (its arguments are swapped).
-``misa``
-    As ``mmsa`` with F1's arguments swapped.
-``mag``
-    Samples labelled 0 are dropped before everything, MAE and correlation included. The paper's
-    single ACC-2 (``>= 0``) is ``acc2_nonneg``.
-``sims``
-    CH-SIMS: prediction and label are clipped to +-1 before everything. ``acc2`` [-1, 0], (0, 1];
-    ``acc3`` cut at +-0.1; ``acc5`` cut at +-0.1 and +-0.7; ``f1`` of the two classes, weighted.
-
-Columns of different conventions are not comparable.
+``core/conventions.py`` says which metrics a convention has, what each is, and which convention goes
+with which data; ``docs/metrics.md`` has the sources. Nothing here has a convention by default.
 
 Source: the public code of MMSA, MMIM, MulT, MISA and MAG-BERT, read for their definitions.
 """
@@ -32,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from tecafn.core.conventions import METRIC_INFO, convention_named
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -48,7 +31,7 @@ _CONSTANT_VARIANCE = 1e-13
 
 @dataclass(frozen=True)
 class _Rules:
-    """What distinguishes the conventions that share the keys of ``mmsa``."""
+    """What distinguishes the conventions that share the keys of ``mosi``."""
 
     drops_zero_labels: bool = False
     zero_is_nonneg: bool = True
@@ -56,39 +39,11 @@ class _Rules:
 
 
 _RULES = {
-    "mmsa": _Rules(),
+    "mosi": _Rules(),
     "mult": _Rules(zero_is_nonneg=False, f1_weighted_by_prediction=True),
     "misa": _Rules(f1_weighted_by_prediction=True),
     "mag": _Rules(drops_zero_labels=True),
 }
-CONVENTIONS: tuple[str, ...] = (*_RULES, "sims")
-
-
-@dataclass(frozen=True)
-class MetricInfo:
-    """How a metric is shown: its printed name, whether in percent, and which way is better."""
-
-    label: str
-    percent: bool
-    lower_is_better: bool = False
-
-
-METRIC_INFO: Mapping[str, MetricInfo] = MappingProxyType(
-    {
-        "mae": MetricInfo("MAE", percent=False, lower_is_better=True),
-        "corr": MetricInfo("Corr", percent=False),
-        "acc7": MetricInfo("ACC-7", percent=True),
-        "acc5": MetricInfo("ACC-5", percent=True),
-        "acc3": MetricInfo("ACC-3", percent=True),
-        "acc2_nonneg": MetricInfo("ACC-2 NN/N", percent=True),
-        "f1_nonneg": MetricInfo("F1 NN/N", percent=True),
-        "acc2_pos": MetricInfo("ACC-2 P/N", percent=True),
-        "f1_pos": MetricInfo("F1 P/N", percent=True),
-        "acc2": MetricInfo("ACC-2", percent=True),
-        "accuracy": MetricInfo("Accuracy", percent=True),
-        "f1": MetricInfo("F1", percent=True),
-    }
-)
 
 
 def format_metric(name: str, value: float | None) -> str:
@@ -116,7 +71,7 @@ class Metrics(Mapping[str, float | None]):
         undefined: a reason for each None.
 
     Example:
-        >>> metrics = sentiment_metrics([0.5, 0.5], [1.0, -1.0])
+        >>> metrics = sentiment_metrics([0.5, 0.5], [1.0, -1.0], "mosi")
         >>> metrics["mae"], metrics["corr"], metrics.undefined
         (1.0, None, {'corr': 'all predictions are equal'})
         >>> sorted(metrics.defined())[:3]
@@ -237,7 +192,7 @@ def _weighted_f1(truth: NDArray[Any], predicted: NDArray[Any], weights: Floats) 
 
 
 def weighted_sentiment_metrics(
-    predictions: ArrayLike, labels: ArrayLike, weights: Floats, *, convention: str = "mmsa"
+    predictions: ArrayLike, labels: ArrayLike, weights: Floats, *, convention: str
 ) -> dict[str, Floats]:
     """The metrics of R weightings of the same N samples; NaN where one is undefined.
 
@@ -245,7 +200,7 @@ def weighted_sentiment_metrics(
         predictions: (N,) scores.
         labels: (N,) labels.
         weights: (R, N), how often each sample counts.
-        convention: one of ``CONVENTIONS``.
+        convention: of the data; see ``core/conventions.py``.
 
     Returns:
         (R,) values for each metric.
@@ -255,15 +210,42 @@ def weighted_sentiment_metrics(
 
     Example:
         >>> twice_the_first = np.array([[2.0, 1.0, 0.0]])
-        >>> weighted_sentiment_metrics([1, 2, 3], [0, 2, 2], twice_the_first)["mae"].round(3)
+        >>> metrics = weighted_sentiment_metrics(
+        ...     [1, 2, 3], [0, 2, 2], twice_the_first, convention="mosi")
+        >>> metrics["mae"].round(3)
         array([0.667])
     """
     scores, truth = finite_pair(predictions, labels)
-    if convention == "sims":
+    name = _of_scores(convention)
+    if name in _RULES:
+        return _weighted_mosi_metrics(scores, truth, weights, _RULES[name])
+    if name == "sims":
         return _weighted_sims_metrics(scores, truth, weights)
-    if convention not in _RULES:
-        raise ValueError(f"unknown convention {convention!r}; known: {', '.join(CONVENTIONS)}")
-    rules = _RULES[convention]
+    metrics = {
+        "mae": _mean(np.abs(scores - truth), weights),
+        "corr": _pearson(scores, truth, weights),
+    }
+    if name == "signed-scale":
+        polar = weights * (truth != 0)
+        metrics["sign_accuracy"] = _mean((truth > 0) == (scores > 0), polar)
+    return metrics
+
+
+def _of_scores(convention: str) -> str:
+    """The convention's name, if it is one of scores.
+
+    Raises:
+        ValueError: it is unknown, or of classes.
+    """
+    name = convention_named(convention).name
+    if name == "classification":
+        raise ValueError("convention 'classification' is of classes: use classification_metrics")
+    return name
+
+
+def _weighted_mosi_metrics(
+    scores: Floats, truth: Floats, weights: Floats, rules: _Rules
+) -> dict[str, Floats]:
     nonzero = weights * (truth != 0)
     used = nonzero if rules.drops_zero_labels else weights
 
@@ -289,51 +271,65 @@ def weighted_sentiment_metrics(
     }
 
 
+SIMS_CUTS = {"acc2": (0.0,), "acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}
+"""Where CH-SIMS's classes end; a value on a cut belongs to the class below it."""
+
+
+def sims_classes(values: ArrayLike, metric: str) -> Integers:
+    """The classes 0 to C - 1 that ``acc2``, ``acc3`` or ``acc5`` of CH-SIMS compare.
+
+    Example:
+        >>> sims_classes([-3.0, -0.7, -0.1, 0.0, 0.1, 0.7, 0.8], "acc5").tolist()
+        [0, 0, 1, 2, 2, 3, 4]
+    """
+    # Compared in float32: a stored label of 0.7 must fall on the cut 0.7 whether it was read as
+    # float32 or float64.
+    edges = np.asarray(SIMS_CUTS[metric], dtype=np.float32)
+    clipped = np.clip(np.asarray(values, dtype=np.float64), -1, 1).astype(np.float32)
+    return np.searchsorted(edges, clipped, side="left").astype(np.int64)
+
+
 def _weighted_sims_metrics(scores: Floats, truth: Floats, weights: Floats) -> dict[str, Floats]:
-    scores, truth = np.clip(scores, -1, 1), np.clip(truth, -1, 1)
-
-    def classes(values: Floats, *cuts: float) -> Integers:
-        # Compared in float32: a stored label of 0.7 must fall on the cut 0.7 whether it was read
-        # as float32 or float64. A value on a cut belongs to the class below it.
-        edges = np.asarray(cuts, dtype=np.float32)
-        return np.searchsorted(edges, values.astype(np.float32), side="left").astype(np.int64)
-
-    def hits(*cuts: float) -> Floats:
-        return _mean(classes(scores, *cuts) == classes(truth, *cuts), weights)
-
+    clipped, labels = np.clip(scores, -1, 1), np.clip(truth, -1, 1)
+    hits = {
+        name: _mean(sims_classes(scores, name) == sims_classes(truth, name), weights)
+        for name in SIMS_CUTS
+    }
     return {
-        "mae": _mean(np.abs(scores - truth), weights),
-        "corr": _pearson(scores, truth, weights),
-        "acc2": hits(0.0),
-        "f1": _weighted_f1(classes(truth, 0.0), classes(scores, 0.0), weights),
-        "acc3": hits(-0.1, 0.1),
-        "acc5": hits(-0.7, -0.1, 0.1, 0.7),
+        "mae": _mean(np.abs(clipped - labels), weights),
+        "corr": _pearson(clipped, labels, weights),
+        "acc5": hits["acc5"],
+        "acc3": hits["acc3"],
+        "acc2": hits["acc2"],
+        "f1": _weighted_f1(sims_classes(truth, "acc2"), sims_classes(scores, "acc2"), weights),
     }
 
 
-def sentiment_metrics(
-    predictions: ArrayLike, labels: ArrayLike, convention: str = "mmsa"
-) -> Metrics:
+def sentiment_metrics(predictions: ArrayLike, labels: ArrayLike, convention: str) -> Metrics:
     """The field's metrics of one set of predictions.
 
     Args:
         predictions: (N,) scores on the label's scale, N >= 1.
         labels: (N,) labels.
-        convention: one of ``CONVENTIONS``; see the module's text.
+        convention: of the data, such as ``store.description.convention``; see
+            ``core/conventions.py``.
 
     Returns:
-        ``mae, corr, acc7, acc5, acc3, acc2_nonneg, f1_nonneg, acc2_pos, f1_pos`` (for ``sims``:
-        ``mae, corr, acc2, f1, acc3, acc5``) as fractions, not percent. A metric that the data leave
-        undefined is None and named, with the reason, in ``.undefined``.
+        The convention's measures as fractions, not percent: for ``mosi`` ``mae, corr, acc7, acc5,
+        acc3, acc2_nonneg, f1_nonneg, acc2_pos, f1_pos``, for ``sims`` ``mae, corr, acc5, acc3,
+        acc2, f1``. A metric that the data leave undefined is None and named, with the reason, in
+        ``.undefined``.
 
     Raises:
-        ValueError: shapes differ or are not (N,), no sample, a NaN or infinite value, an unknown
-            convention.
+        ValueError: shapes differ or are not (N,), no sample, a NaN or infinite value, a convention
+            that is unknown or of classes.
 
     Example:
-        >>> metrics = sentiment_metrics([2.6, -0.2, 0.4], [3.0, 0.0, -1.0])
+        >>> metrics = sentiment_metrics([2.6, -0.2, 0.4], [3.0, 0.0, -1.0], "mosi")
         >>> round(metrics["mae"], 3), round(metrics["acc7"], 3), metrics["acc2_pos"]
         (0.667, 0.667, 0.5)
+        >>> sentiment_metrics([0.8, -0.1], [1.0, 0.1], "sims")["acc5"]
+        0.5
 
     Source: TeCaFN, Huang et al. 2024, Sect. 4.2; definitions as in MMSA's public code.
     """
@@ -341,12 +337,18 @@ def sentiment_metrics(
     rows = weighted_sentiment_metrics(
         scores, truth, np.ones((1, len(scores))), convention=convention
     )
-    drops = convention in _RULES and _RULES[convention].drops_zero_labels
+    name = _of_scores(convention)
+    if name == "sims":
+        clipped = np.clip(scores, -1, 1), np.clip(truth, -1, 1)
+        return _with_reasons(rows, *clipped, equal="equal once clipped to +-1")
+    drops = name in _RULES and _RULES[name].drops_zero_labels
     kept = truth != 0 if drops else np.ones(len(truth), dtype=np.bool_)
     return _with_reasons(rows, scores[kept], truth[kept])
 
 
-def _with_reasons(rows: Mapping[str, Floats], scores: Floats, truth: Floats) -> Metrics:
+def _with_reasons(
+    rows: Mapping[str, Floats], scores: Floats, truth: Floats, *, equal: str = "equal"
+) -> Metrics:
     values = {name: None if np.isnan(row[0]) else float(row[0]) for name, row in rows.items()}
     if not len(truth) or not np.any(truth):
         nothing_left = "every label is 0, nothing is left"
@@ -358,7 +360,7 @@ def _with_reasons(rows: Mapping[str, Floats], scores: Floats, truth: Floats) -> 
             undefined[name] = "one sample has no correlation"
         elif name == "corr" and len(truth) > 1:
             side = "predictions" if np.ptp(scores) == 0 else "labels"
-            undefined[name] = f"all {side} are equal"
+            undefined[name] = f"all {side} are {equal}"
         else:
             undefined[name] = nothing_left
     return Metrics(values, undefined)
@@ -387,6 +389,23 @@ def classes_of(logits_or_labels: ArrayLike, name: str = "predictions") -> Intege
             f"{name} must be whole class numbers, got {vector[whole[0]]} at position {whole[0]}"
         )
     return vector.astype(np.int64)
+
+
+def answered_classes(answers: ArrayLike) -> Floats:
+    """The classes that saved predictions stand for.
+
+    Args:
+        answers: of two classes the probability of class 1, of more the class itself.
+
+    Returns:
+        An array of the same shape; a probability of exactly one half is class 0, the first of
+        equals.
+
+    Example:
+        >>> answered_classes([0.2, 0.5, 0.51, 1.0, 2.0, 3.0]).tolist()
+        [0.0, 0.0, 1.0, 1.0, 2.0, 3.0]
+    """
+    return np.asarray(np.ceil(np.asarray(answers, np.float64) - 0.5) + 0.0)
 
 
 def paired_classes(logits_or_labels: ArrayLike, labels: ArrayLike) -> tuple[Integers, Integers]:

@@ -1,7 +1,8 @@
 """Numbers other papers printed, each with its source, to stand beside a run's own.
 
-The numbers are data in ``published.toml``. They may stand beside a run only where data set and
-split are the paper's own: the test split, with all three splits of the sizes of Table 3.
+The numbers are data in ``published.toml``. They may stand beside a run only where data set, split
+and measures are the paper's own: the test split, with all three splits of the sizes of Table 3,
+measured by the convention that the papers follow.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from tecafn.core.conventions import convention_named
 
 SOURCES: Mapping[str, str] = {
     "P": "the TeCaFN paper's own sentences or tables",
@@ -56,11 +59,13 @@ class PublishedTable:
 
     Args:
         dataset: ``cmu-mosi``, ``cmu-mosei`` or ``ur-funny``.
+        convention: how its numbers were measured.
         sizes: samples of train, valid and test (Table 3).
         rows: methods in the paper's order.
     """
 
     dataset: str
+    convention: str
     sizes: Mapping[str, int]
     rows: tuple[PublishedRow, ...]
 
@@ -79,6 +84,7 @@ def published_tables() -> Mapping[str, PublishedTable]:
     return {
         dataset: PublishedTable(
             dataset=dataset,
+            convention=table["convention"],
             sizes=table["sizes"],
             rows=tuple(
                 PublishedRow(
@@ -97,19 +103,22 @@ def published_tables() -> Mapping[str, PublishedTable]:
     }
 
 
-def comparable_table(dataset: str, split: str, sizes: Mapping[str, int]) -> PublishedTable | None:
+def comparable_table(
+    dataset: str, split: str, sizes: Mapping[str, int], *, convention: str
+) -> PublishedTable | None:
     """The published table that a run on this data may stand beside, if any.
 
     Args:
         dataset: the store's name of the data set.
         split: the split evaluated.
         sizes: the store's samples of each split.
+        convention: how the run was measured; columns of different ones are not comparable.
 
     Example:
         >>> sizes = {"train": 1284, "valid": 229, "test": 686}
-        >>> comparable_table("cmu-mosi", "valid", sizes) is None
+        >>> comparable_table("cmu-mosi", "valid", sizes, convention="mosi") is None
         True
-        >>> comparable_table("CMU-MOSI", "test", sizes).dataset
+        >>> comparable_table("CMU-MOSI", "test", sizes, convention="mosi").dataset
         'cmu-mosi'
     """
     name = dataset.lower().replace("_", "-")
@@ -117,5 +126,7 @@ def comparable_table(dataset: str, split: str, sizes: Mapping[str, int]) -> Publ
     # Stores may carry the short names that MMSA's files use.
     table = tables.get(name) or tables.get(f"cmu-{name}")
     if table is None or split != "test" or dict(sizes) != dict(table.sizes):
+        return None
+    if convention_named(convention).name != table.convention:
         return None
     return table

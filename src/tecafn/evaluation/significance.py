@@ -177,14 +177,15 @@ def sentiment_intervals(
     predictions: ArrayLike,
     labels: ArrayLike,
     *,
-    convention: str = "mmsa",
+    convention: str,
     clusters: ArrayLike | None = None,
     resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> dict[str, Interval | None]:
     """Bootstrap intervals of all metrics of ``sentiment_metrics``; arguments as there and above.
 
     Example:
-        >>> intervals = sentiment_intervals([1.0, -1.0, 2.0, 0.5], [1.5, -1.0, 1.0, -0.5])
+        >>> intervals = sentiment_intervals(
+        ...     [1.0, -1.0, 2.0, 0.5], [1.5, -1.0, 1.0, -0.5], convention="mosi")
         >>> low, high = intervals["mae"]
         >>> 0.0 <= low < 0.625 < high <= 1.0
         True

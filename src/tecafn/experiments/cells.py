@@ -23,6 +23,7 @@ from typing import Any
 
 from tecafn.core.errors import UserError
 from tecafn.core.threads import AT_MOST, NUMBER
+from tecafn.records.measured import convention_of_evaluation
 from tecafn.records.record import read_record, write_text_atomically
 
 LOG_FILE = "cell.log"
@@ -47,6 +48,8 @@ class Cell:
         split: the one to be evaluated.
         device: auto, cpu or cuda.
         threads: threads of the process's arithmetic.
+        convention: by which the data are measured.
+        allow_data_errors: train and evaluate also on data that ``data check`` calls wrong.
         may_use_fewer: they are a share of the cores and not what somebody asked for, so that the
             run may take one thread where it is as fast.
     """
@@ -60,26 +63,33 @@ class Cell:
     split: str
     device: str
     threads: int
+    convention: str
     may_use_fewer: bool = False
+    allow_data_errors: bool = False
 
     def commands(self) -> tuple[tuple[str, ...], ...]:
         """What is run, one after the other, until the cell is finished."""
         tecafn = (sys.executable, "-m", "tecafn")
-        data = ("--data", str(self.data), "--device", self.device)
+        data = ["--data", str(self.data), "--device", self.device]
+        data += ["--allow-data-errors"] if self.allow_data_errors else []
         settings = [f for o in (*self.overrides, f"seed={self.seed}") for f in ("--set", o)]
         train = (*tecafn, "train", str(self.config), *data, "--out", str(self.run), "--resume")
         evaluate = (*tecafn, "evaluate", str(self.run), *data, "--split", self.split, "--json")
         return (*train, "--quiet", *settings), evaluate
 
     def is_finished(self) -> bool:
-        """Is it trained, and evaluated on the split?
+        """Is it trained, and evaluated on the split by the data's measures?
 
         Raises:
             UserError: its record cannot be read.
         """
         if not (self.run / "record.json").exists():
             return False
-        return self.split in read_record(self.run)["evaluations"]
+        evaluation = read_record(self.run)["evaluations"].get(self.split)
+        if evaluation is None:
+            return False
+        measured_by = convention_of_evaluation(evaluation)
+        return measured_by is not None and measured_by.name == self.convention
 
 
 @dataclass(frozen=True)

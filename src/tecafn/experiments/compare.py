@@ -6,6 +6,7 @@ ones go on, failed ones are tried again; a method that cannot be trained is a ro
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,22 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 import tecafn
+from tecafn.core.conventions import METRIC_INFO, Convention, convention_named
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.registry import METHODS
 from tecafn.core.threads import user_chose_number
+from tecafn.data.integrity import IntegrityRow, refuse_errors
 from tecafn.data.store import SplitView, Store
+from tecafn.evaluation.errors import row_errors
 from tecafn.evaluation.hard_pairs import (
     find_designed_pairs,
     find_hard_pairs,
+    max_gap_of,
     score_pairs,
 )
-from tecafn.evaluation.metrics import METRIC_INFO, names_in_order
+from tecafn.evaluation.metrics import names_in_order
 from tecafn.evaluation.significance import holm_adjusted, paired_difference
 from tecafn.experiments.cells import Cell, CellRunner, Outcome, usage_of
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.launched import launched
-from tecafn.experiments.run_folder import check_begun
-from tecafn.experiments.setup import check_needs
+from tecafn.experiments.run_folder import allowance, check_begun, describe_store
+from tecafn.experiments.setup import check_monitor, check_needs
 from tecafn.experiments.shipped import ChosenConfigs, choose_configs
 from tecafn.layers.text_encoder import MINILM
 from tecafn.records.predictions import read_predictions
@@ -51,8 +56,6 @@ COMPARISON_FILE = "comparison.json"
 COMPARISON_FORMAT = 1
 # What is written in the summary of a method of which only the abstract could be read.
 AFTER_THE_ABSTRACT = "after the abstract"
-# Whose best value makes a method the best one, by task.
-PRIMARY = {"regression": "mae", "classification": "accuracy"}
 _NO_CONFIG = "there is no config"
 
 
@@ -72,6 +75,7 @@ class Protocol:
         device: auto, cpu or cuda.
         jobs: cells at once, >= 1.
         threads: of each cell's arithmetic; None = the cores shared among the jobs.
+        allow_data_errors: compare also on data that ``data check`` calls wrong; the tables say so.
     """
 
     data: Path
@@ -84,6 +88,7 @@ class Protocol:
     device: str = "auto"
     jobs: int = 1
     threads: int | None = None
+    allow_data_errors: bool = False
 
     def __post_init__(self) -> None:
         if not self.seeds:
@@ -194,8 +199,9 @@ def compare_methods(
         The summary, as ``OUT/comparison.json`` has it; see ``summarise``.
 
     Raises:
-        UserError: unlabelled data, an unknown method, no method that can be trained, or an ``out``
-            with cells that were begun with other settings or data.
+        UserError: unlabelled data, errors in the data that are not allowed, an unknown method, no
+            method that can be trained, or an ``out`` with cells that were begun with other settings
+            or data.
     """
     from tecafn.report.comparison import write_tables
 
@@ -207,6 +213,8 @@ def compare_methods(
     if unlabelled or not len(view):
         what = f"{unlabelled} of {len(view)} samples without a label" if len(view) else "no sample"
         raise UserError(f"split {protocol.split!r} of {protocol.data} has {what}; compare another")
+    # Once, before the first cell; the cells find the outcome beside the store.
+    allowed = refuse_errors(store, allowed=protocol.allow_data_errors)
     entries = plan(protocol, store)
     if all(entry.refused for entry in entries):
         # A missing config says less than what is wrong with one that is there.
@@ -226,7 +234,7 @@ def compare_methods(
                 planned(cells)
                 CellRunner(protocol.jobs, started, ended).run(cells)
         finally:
-            summary = summarise(protocol, store, view, entries)
+            summary = summarise(protocol, store, view, entries, allowed=allowed)
             text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=True)
             write_text_atomically(protocol.out / COMPARISON_FILE, text + "\n")
             write_tables(protocol.out)
@@ -277,6 +285,7 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
             raise UserError(f"config {shown} is of method {settings.method!r}")
         if task not in tasks:
             raise UserError(f"it does {' and '.join(tasks)}, the data set is a {task}")
+        check_monitor(settings, store.description)
         train = store.split("train")
         check_needs(name, store, train, text_encoder=settings.text_encoder)
     except UserError as error:
@@ -293,6 +302,8 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
             device=protocol.device,
             threads=protocol.num_threads(),
             may_use_fewer=protocol.threads is None and not user_chose_number(),
+            convention=store.description.convention,
+            allow_data_errors=protocol.allow_data_errors,
         )
         for seed in protocol.seeds
     )
@@ -310,17 +321,23 @@ def _by_seed(entries: Sequence[Entry]) -> Iterable[tuple[Cell, ...]]:
 
 
 def summarise(
-    protocol: Protocol, store: Store, view: SplitView, entries: Sequence[Entry]
+    protocol: Protocol,
+    store: Store,
+    view: SplitView,
+    entries: Sequence[Entry],
+    *,
+    allowed: Iterable[IntegrityRow],
 ) -> dict[str, Any]:
     """What the finished cells say; JSON-able, and all that the tables are made from.
 
     Metrics are means over a method's seeds, with the deviation (S - 1) where there are two or more.
     A paired difference is of each sample's error averaged over the seeds that both methods have,
     the method's minus the best one's; intervals resample videos, permutations flip whole videos,
-    and p-values are also given corrected for the number of methods (Holm).
+    and p-values are also given corrected for the number of methods (Holm). Which metrics there are,
+    which one ranks and by which methods are paired says the data's convention.
     """
-    task = store.description.task
-    primary = PRIMARY[task]
+    rules = convention_named(store.description.convention)
+    primary = rules.primary
     finished: dict[str, SeedPredictions] = {}
     for entry in entries:
         runs = _read_cells(entry.cells)
@@ -330,8 +347,12 @@ def summarise(
     if len(ids) > 1:
         raise UserError(f"the cells of {protocol.out} were evaluated on different samples")
     best = _best(finished, protocol.split, primary)
-    differences = _differences(finished, best, task=task)
-    rows = [_row(entry, finished.get(entry.name), protocol.split, differences) for entry in entries]
+    differences = _differences(finished, best, rules)
+    max_gap = max_gap_of(store.description.label_range)
+    rows = [
+        _row(entry, finished.get(entry.name), protocol.split, differences, max_gap)
+        for entry in entries
+    ]
     names = {name for row in rows for name in row["metrics"]}
     common, differing = _settings(entries)
     ceiling = next(
@@ -347,14 +368,7 @@ def summarise(
         "created": now(),
         "commit": source_commit(),
         "versions": library_versions(),
-        "data": {
-            "dataset": store.description.dataset,
-            "hash": store.content_hash,
-            "task": task,
-            "splits": {
-                name: counts["num_samples"] for name, counts in store.manifest["splits"].items()
-            },
-        },
+        "data": describe_store(store) | allowance(allowed),
         "split": protocol.split,
         "num_samples": len(view),
         "num_videos": len(set(view.videos)),
@@ -405,41 +419,33 @@ def _best(finished: Mapping[str, SeedPredictions], split: str, primary: str) -> 
     return min(finished, key=mean, default=None)
 
 
-def _errors(
-    predictions: Floats, runs: SeedPredictions, metric: str
-) -> tuple[Floats, NDArray[np.bool_]]:
-    """(K,) values whose mean is the metric, averaged over seeds, and the (N,) rows that count."""
-    everything = np.ones(len(runs.labels), np.bool_)
-    if metric == "mae":
-        return np.abs(predictions - runs.labels).mean(axis=0), everything
-    if metric == "accuracy":
-        return ((predictions > 0.5) == (runs.labels > 0.5)).mean(axis=0), everything
-    assert metric == "acc2_pos", metric
-    polar = runs.labels != 0
-    return ((predictions > 0) == (runs.labels > 0)).mean(axis=0)[polar], polar
-
-
 def _differences(
-    finished: Mapping[str, SeedPredictions], best: str | None, *, task: str
+    finished: Mapping[str, SeedPredictions], best: str | None, rules: Convention
 ) -> dict[str, dict[str, Any]]:
     """Method to metric to its paired difference from the best one, p corrected by Holm."""
     if best is None:
         return {}
-    metrics = ("mae", "acc2_pos") if task == "regression" else ("accuracy",)
     found: dict[str, dict[str, Any]] = {name: {} for name in finished if name != best}
-    for metric in metrics:
+    for metric in rules.paired:
         for name, differences in found.items():
             mine, theirs = finished[name], finished[best]
             shared = sorted(set(mine.seeds) & set(theirs.seeds))
             if not shared:
                 continue
             one, other = (
-                _errors(runs.predictions[[runs.seeds.index(s) for s in shared]], runs, metric)
+                row_errors(
+                    metric,
+                    runs.predictions[[runs.seeds.index(s) for s in shared]],
+                    runs.labels,
+                    convention=rules.name,
+                )
                 for runs in (mine, theirs)
             )
-            if not len(one[0]):
+            if not one[1].any():
                 continue
-            difference = paired_difference(one[0], other[0], clusters=mine.videos[one[1]])
+            difference = paired_difference(
+                one[0].mean(axis=0), other[0].mean(axis=0), clusters=mine.videos[one[1]]
+            )
             differences[metric] = difference.as_dict() | {"num_seeds": len(shared)}
         known = {name: d[metric] for name, d in found.items() if metric in d}
         adjusted = holm_adjusted([float(d["p_value"]) for d in known.values()])
@@ -453,6 +459,7 @@ def _row(
     runs: SeedPredictions | None,
     split: str,
     differences: Mapping[str, Mapping[str, Any]],
+    max_gap: float,
 ) -> dict[str, Any]:
     """One method's line of the tables."""
     method = METHODS[entry.name]
@@ -490,8 +497,8 @@ def _row(
             name: _mean_and_deviation([e["metrics"].get(name) for e in evaluations])
             for name in evaluations[0]["metrics"]
         },
-        "hard_pairs": _pairs(runs, "hard") if evaluations[0]["hard_pairs"] else None,
-        "designed_pairs": _pairs(runs, "designed") if evaluations[0]["designed_pairs"] else None,
+        "hard_pairs": _hard_pairs(runs, max_gap) if evaluations[0]["hard_pairs"] else None,
+        "designed_pairs": _designed_pairs(runs) if evaluations[0]["designed_pairs"] else None,
         "seconds": _mean_and_deviation([float(t["seconds"]) for t in trainings]),
         "epochs": _mean_and_deviation([float(t["epochs"]) for t in trainings]),
         "num_parameters": trainings[0]["num_parameters"],
@@ -511,15 +518,18 @@ def _mean_and_deviation(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _pairs(runs: SeedPredictions, kind: str) -> dict[str, Any]:
+def _hard_pairs(runs: SeedPredictions, max_gap: float) -> dict[str, Any]:
     """Share of pairs ordered rightly, averaged over seeds; the interval resamples videos."""
     videos = runs.videos.tolist()
-    pairs = (
-        find_designed_pairs(runs.labels, runs.pair_ids)
-        if kind == "designed"
-        else find_hard_pairs(runs.labels, videos)
-    )
-    return score_pairs(pairs, runs.predictions, runs.labels, videos).as_dict()
+    pairs = find_hard_pairs(runs.labels, videos, max_gap=max_gap)
+    report = score_pairs(pairs, runs.predictions, runs.labels, videos)
+    return dataclasses.replace(report, max_gap=max_gap).as_dict()
+
+
+def _designed_pairs(runs: SeedPredictions) -> dict[str, Any]:
+    """The same of the pairs that were designed."""
+    pairs = find_designed_pairs(runs.labels, runs.pair_ids)
+    return score_pairs(pairs, runs.predictions, runs.labels, runs.videos.tolist()).as_dict()
 
 
 def _rank(row: Mapping[str, Any], primary: str) -> tuple[bool, float, str]:

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
+from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.evaluator import Predictions
 from tecafn.experiments.config import RunConfig
@@ -23,12 +24,13 @@ from tecafn.experiments.fit import fit
 from tecafn.experiments.presence import presence_of, say_what_is_absent
 from tecafn.experiments.run_folder import (
     FOLD_RESULT,
+    allowance,
     finished_record,
     hold,
     new_record,
     write_beginning,
 )
-from tecafn.experiments.setup import open_fabric, prepare
+from tecafn.experiments.setup import check_monitor, open_fabric, prepare
 from tecafn.records.predictions import write_predictions
 from tecafn.records.record import now, write_record
 from tecafn.training.together import on_rank_0
@@ -101,6 +103,7 @@ def cross_validate_run(
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
+    allow_data_errors: bool = False,
 ) -> dict[str, Any]:
     """Train a network a fold and assess the out-of-fold predictions together.
 
@@ -114,7 +117,8 @@ def cross_validate_run(
         by: ``video``.
         num_folds: K.
         resume: go on with a killed run.
-        device, progress: as for a single run.
+        device, progress, allow_data_errors: as for a single run; a video in two splits is no error
+            here, as its clips are in one fold.
 
     Returns:
         The run's record, with the evaluation ``out-of-fold``.
@@ -125,6 +129,8 @@ def cross_validate_run(
     if by != "video":
         raise UserError(f"cross-validation is by 'video', got {by!r}")
     store = Store.open(data)
+    allowed = refuse_errors(store, allowed=allow_data_errors, harmless=("videos",))
+    check_monitor(config, store.description)
     begun_with = {
         "config": config.as_dict(),
         "data_hash": store.content_hash,
@@ -146,7 +152,8 @@ def cross_validate_run(
         predictions = _together(pool, folds, results)
 
         def finish() -> dict[str, Any]:
-            record = new_record(config, store, folds=_describe_folds(folds, results))
+            folded = _describe_folds(folds, results)
+            record = new_record(config, store, allowed=allowed, folds=folded)
             record["evaluations"][OUT_OF_FOLD] = {
                 "split": OUT_OF_FOLD,
                 "chosen_on": "validation videos of each fold",
@@ -154,6 +161,7 @@ def cross_validate_run(
                 "weights_hash": None,
                 "created": now(),
                 **assess_view(pool, predictions),
+                **allowance(allowed),
             }
             write_predictions(
                 out / "predictions" / f"{OUT_OF_FOLD}.csv", prediction_rows(pool, predictions)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from tecafn.core.errors import UserError
+from tecafn.core.parallel import rank
+from tecafn.data.integrity import IntegrityRow, refuse_errors
 from tecafn.data.loader import BatchLoader
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.assessment import assess
@@ -22,12 +26,13 @@ from tecafn.experiments.presence import (
     refuse_empty,
     say_what_is_absent,
 )
-from tecafn.experiments.run_folder import write_report
+from tecafn.experiments.run_folder import allowance, write_report
 from tecafn.experiments.setup import (
     check_needs,
     open_fabric,
     token_frames,
 )
+from tecafn.records.measured import convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import write_predictions
 from tecafn.records.record import file_hash, now, read_record, write_record
 from tecafn.serving.predictor import EXPORT_FOLDER, WEIGHTS_FILE, Predictor, load
@@ -129,17 +134,60 @@ def check_widths(predictor: Predictor, store: Store) -> None:
             )
 
 
+def check_scale(record: Mapping[str, Any], store: Store) -> None:
+    """Refuse to measure a run on labels of another scale than it was trained on.
+
+    The scale may be the same and the convention another: the data's measures then count, and a line
+    says so.
+
+    Raises:
+        UserError: the label ranges differ.
+    """
+    trained_on, description = record["data"], store.description
+    if trained_on["task"] != "regression" or description.task != "regression":
+        return  # a task that differs is refused beside the widths
+    ends = tuple(float(end) for end in trained_on["label_range"])
+    low, high = description.label_range
+    if ends != (low, high):
+        raise UserError(
+            f"the run was trained on labels from {ends[0]:g} to {ends[1]:g} "
+            f"({trained_on['dataset']}), {store.path} has them from {low:g} to {high:g} "
+            f"({description.dataset}): predictions and labels are on two scales"
+        )
+    trained_by = convention_of_data(trained_on).name
+    if trained_by != description.convention and rank() == 0:
+        print(
+            f"note: the run was trained by the measures of {trained_by!r}; {store.path} is "
+            f"measured by those of {description.convention!r}",
+            file=sys.stderr,
+        )
+
+
 def evaluate_run(
-    run: Path, *, data: Path, split: str = "test", device: str = "auto"
+    run: Path,
+    *,
+    data: Path,
+    split: str = "test",
+    device: str = "auto",
+    allow_data_errors: bool = False,
 ) -> dict[str, Any]:
     """Metrics of a run's chosen checkpoint on a labelled split.
 
     The first evaluation on test is written into the record; a later call with the same weights
     and data returns it. An evaluation on another data set's split of that name is written beside
-    it, as ``<split>@<start of the data's hash>``.
+    it, as ``<split>@<start of the data's hash>``. Measures are those of the data's convention; an
+    evaluation that an earlier version measured by another one is measured anew.
+
+    Args:
+        run: a run's directory.
+        data: a store.
+        split: train, valid or test.
+        device: auto, cpu or cuda.
+        allow_data_errors: measure also on data that ``data check`` calls wrong; the record says so.
 
     Raises:
-        UserError: the split is empty or unlabelled, or the data do not fit the network.
+        UserError: the split is empty or unlabelled, the data do not fit the network, are on another
+            scale, or have errors that are not allowed.
     """
     record = read_record(run)
     if not (run / EXPORT_FOLDER).is_dir():
@@ -153,6 +201,8 @@ def evaluate_run(
             f"split {split!r} of {data} has {unlabelled} of {len(view)} samples without a label; "
             f"use `tecafn predict {run} --data {data} --split {split} --out predictions.csv`"
         )
+    allowed = refuse_errors(store, allowed=allow_data_errors)
+    check_scale(record, store)
     fabric = open_fabric(device, "32-true")
     known = on_rank_0(lambda: _known_evaluation(run, store, split))
     if known:
@@ -167,7 +217,13 @@ def evaluate_run(
             if known:
                 return known
             evaluation = add_evaluation(
-                run, read_record(run), store, view, predictions, absent=opened.absent
+                run,
+                read_record(run),
+                store,
+                view,
+                predictions,
+                absent=opened.absent,
+                allowed=allowed,
             )
             write_report(run)
             return evaluation
@@ -176,11 +232,15 @@ def evaluate_run(
 
 
 def _known_evaluation(run: Path, store: Store, split: str) -> dict[str, Any] | None:
-    """What was found when the same weights were evaluated on the same data."""
+    """What was found when the same weights were evaluated on the same data by the same measures."""
     record = read_record(run)
     known: dict[str, Any] | None = record["evaluations"].get(_evaluation_name(record, store, split))
     hashes = (weights_hash(run), store.content_hash)
-    return known if known and (known["weights_hash"], known["data_hash"]) == hashes else None
+    if not known or (known["weights_hash"], known["data_hash"]) != hashes:
+        return None
+    measured_by = convention_of_evaluation(known)
+    is_same = measured_by is not None and measured_by.name == store.description.convention
+    return known if is_same else None
 
 
 def weights_hash(run: Path) -> str:
@@ -211,8 +271,13 @@ def add_evaluation(
     predictions: Predictions,
     *,
     absent: Mapping[str, int],
+    allowed: Iterable[IntegrityRow],
 ) -> dict[str, Any]:
-    """Assess predictions, write them and the record, with how many samples lacked a modality."""
+    """Assess predictions, write them and the record.
+
+    The record also has how many samples lacked a modality, and the errors in the data that the user
+    ``allowed``.
+    """
     name = _evaluation_name(record, store, view.name)
     evaluation = {
         "split": view.name,
@@ -222,6 +287,7 @@ def add_evaluation(
         "created": now(),
         **({"absent": dict(absent)} if absent else {}),
         **assess_view(view, predictions),
+        **allowance(allowed),
     }
     record["evaluations"][name] = evaluation
     write_predictions(run / "predictions" / f"{name}.csv", prediction_rows(view, predictions))
@@ -235,17 +301,16 @@ def assess_view(view: SplitView, predictions: Predictions) -> dict[str, Any]:
     pair_ids = view.column("pair_id")
     has_pairs = any(pair_ids)
     answers = predictions.predictions if predictions.classes is None else predictions.classes
-    result = assess(
-        answers, labels, view.videos, task=view.task, pair_ids=pair_ids if has_pairs else None
+    assessed = partial(
+        assess,
+        convention=view.convention,
+        label_range=view.label_range,
+        pair_ids=pair_ids if has_pairs else None,
     )
+    result = assessed(answers, labels, view.videos)
     oracle = view.column("oracle")
     if all(value is not None for value in oracle) and view.task == "regression":
-        ceiling = assess(
-            np.asarray(oracle, np.float64),
-            labels,
-            view.videos,
-            pair_ids=pair_ids if has_pairs else None,
-        )
+        ceiling = assessed(np.asarray(oracle, np.float64), labels, view.videos)
         result["ceiling"] = {k: ceiling[k] for k in ("metrics", "hard_pairs", "designed_pairs")}
     return result
 
@@ -277,6 +342,18 @@ def prediction_rows(view: SplitView, predictions: Predictions) -> list[dict[str,
     ]
 
 
+def _say_other_scale(opened: OpenRun) -> None:
+    """Predictions are on the scale of training, whatever the data's labels are."""
+    info = opened.predictor.definition.info
+    ends, theirs = info.label_range, opened.store.description.label_range
+    if info.task == "regression" and ends != theirs and rank() == 0:
+        print(
+            f"note: predictions are on the model's scale, {ends[0]:g} to {ends[1]:g}; the data's "
+            f"labels are from {theirs[0]:g} to {theirs[1]:g}",
+            file=sys.stderr,
+        )
+
+
 def predict_run(run: Path, *, data: Path, split: str, out: Path, device: str = "auto") -> int:
     """Write ``id,prediction`` for every sample of a split, labelled or not.
 
@@ -285,6 +362,7 @@ def predict_run(run: Path, *, data: Path, split: str, out: Path, device: str = "
     """
     fabric = open_fabric(device, "32-true")
     opened = open_run(run, data, split, fabric)
+    _say_other_scale(opened)
     view, predictions = opened.view, opened.predict()
 
     def write() -> int:

@@ -63,7 +63,7 @@ def fit(
 
     def validate(scheme: Scheme, source: BatchSource) -> Mapping[str, float]:
         assert scheme is prepared.scheme
-        return validation_metrics(_predict(prepared, source), prepared.info.task)
+        return validation_metrics(_predict(prepared, source), convention=prepared.convention)
 
     with EventLog(folder, tensorboard=tensorboard) as events:
         trainer = Trainer(

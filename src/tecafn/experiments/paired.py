@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tecafn.core.conventions import Convention
 from tecafn.core.errors import UserError
+from tecafn.evaluation.errors import row_errors
 from tecafn.evaluation.significance import paired_difference
 from tecafn.experiments.run_folder import write_report
+from tecafn.records.measured import convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import SplitPredictions, read_predictions
 from tecafn.records.record import read_record, write_record
 from tecafn.training.run_lock import run_lock
@@ -31,7 +35,8 @@ def compare_runs(run: Path, other: Path, *, split: str, name: str | None = None)
         name: what to call the other one.
 
     Raises:
-        UserError: a run has no predictions on the split, or they are of different samples.
+        UserError: a run has no predictions on the split, or they are of different samples, or were
+            measured by different conventions.
     """
 
     def compare() -> dict[str, Any]:
@@ -47,6 +52,12 @@ def _compare(run: Path, other: Path, split: str, name: str | None) -> dict[str, 
     evaluation = theirs["evaluations"].get(split)
     if evaluation is None:
         raise UserError(f"{other} has not been evaluated on {split!r}")
+    rules, others = (_convention(one, split) for one in (record, theirs))
+    if rules != others:
+        raise UserError(
+            f"{run} was measured on {split!r} by convention {rules.name!r}, {other} by "
+            f"{others.name!r}: evaluate both again on the same store"
+        )
     mine = read_predictions(run / "predictions" / f"{split}.csv")
     yours = read_predictions(other / "predictions" / f"{split}.csv")
     same_labels = np.array_equal(mine.labels, yours.labels, equal_nan=True)
@@ -58,7 +69,7 @@ def _compare(run: Path, other: Path, split: str, name: str | None) -> dict[str, 
         "metrics": evaluation["metrics"],
         "hard_pairs": evaluation["hard_pairs"],
         "designed_pairs": evaluation["designed_pairs"],
-        "difference": paired_differences(mine, yours, task=record["data"]["task"]),
+        "difference": paired_differences(mine, yours, rules),
     }
     kept = [
         c for c in record["comparisons"] if (c["name"], c["split"]) != (comparison["name"], split)
@@ -69,23 +80,25 @@ def _compare(run: Path, other: Path, split: str, name: str | None) -> dict[str, 
     return comparison
 
 
+def _convention(record: Mapping[str, Any], split: str) -> Convention:
+    """By which a run was measured on a split; that of its data where it was not."""
+    evaluation = record["evaluations"].get(split, {})
+    return convention_of_evaluation(evaluation) or convention_of_data(record["data"])
+
+
 def paired_differences(
-    mine: SplitPredictions, yours: SplitPredictions, *, task: str
+    mine: SplitPredictions, yours: SplitPredictions, rules: Convention
 ) -> dict[str, Any]:
-    """First minus second: MAE and binary accuracy of a score, accuracy of classes.
+    """First minus second, by each measure that the convention pairs runs by.
 
     Intervals resample videos and permutations flip whole videos: clips of one video are alike.
+    A measure by which no sample counts, such as P/N where every label is 0, is left out.
     """
     labels, videos = mine.labels, np.array(mine.videos)
-    first, second = mine.predictions, yours.predictions
-    if task == "classification":
-        errors = [((p > 0.5) == (labels > 0.5)).astype(np.float64) for p in (first, second)]
-        return {"accuracy": paired_difference(*errors, clusters=videos).as_dict()}
-    polar = labels != 0
-    hits = [((p > 0) == (labels > 0))[polar].astype(np.float64) for p in (first, second)]
-    return {
-        "mae": paired_difference(
-            np.abs(first - labels), np.abs(second - labels), clusters=videos
-        ).as_dict(),
-        "acc2_pos": paired_difference(*hits, clusters=videos[polar]).as_dict(),
-    }
+    both = np.stack([mine.predictions, yours.predictions])
+    found = {}
+    for metric in rules.paired:
+        errors, counted = row_errors(metric, both, labels, convention=rules.name)
+        if counted.any():
+            found[metric] = paired_difference(*errors, clusters=videos[counted]).as_dict()
+    return found

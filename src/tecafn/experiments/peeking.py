@@ -17,8 +17,10 @@ from tecafn.core.errors import UserError
 from tecafn.core.parallel import world_size
 from tecafn.core.registry import METHODS
 from tecafn.core.weights import load_module
+from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import Store
 from tecafn.experiments.evaluate import assess_view, open_run
+from tecafn.experiments.run_folder import allowance
 from tecafn.experiments.setup import open_fabric
 from tecafn.records.record import now, read_record, write_record
 from tecafn.serving.predictor import EXPORT_FOLDER, TEXT_ENCODER_FOLDER, Predictor
@@ -32,13 +34,16 @@ WARNING = (
 )
 
 
-def peek_at_test(run: Path, *, data: Path, device: str = "auto") -> dict[str, Any]:
+def peek_at_test(
+    run: Path, *, data: Path, device: str = "auto", allow_data_errors: bool = False
+) -> dict[str, Any]:
     """Evaluate every kept epoch of a finished run on test and take the lowest test MAE.
 
     Args:
         run: trained with ``training.keep_improving_epochs = true``.
         data: the store; its test split has labels.
         device: auto, cpu or cuda.
+        allow_data_errors: measure also on data that ``data check`` calls wrong.
 
     Returns:
         What ``record["protocols"]["authors_test_peeking"]`` now holds: the chosen epoch's metrics,
@@ -55,7 +60,9 @@ def peek_at_test(run: Path, *, data: Path, device: str = "auto") -> dict[str, An
         )
     if record["data"]["task"] != "regression":
         raise UserError(f"protocol {PROTOCOL} is by MAE; {run} is a {record['data']['task']}")
-    view = Store.open(data).split("test")
+    store = Store.open(data)
+    allowed = refuse_errors(store, allowed=allow_data_errors)
+    view = store.split("test")
     if not view.labelled.all():
         raise UserError(f"protocol {PROTOCOL} needs labels in the test split of {data}")
     fabric = open_fabric(device, "32-true")
@@ -79,6 +86,7 @@ def peek_at_test(run: Path, *, data: Path, device: str = "auto") -> dict[str, An
         "created": now(),
         "looks": [{"epoch": a["epoch"], "test_mae": a["metrics"]["mae"]} for a in assessed],
         **chosen,
+        **allowance(allowed),
     }
     with run_lock(run):
         record = read_record(run)

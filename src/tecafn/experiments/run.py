@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import Store
 from tecafn.evaluation.evaluator import predict_source
 from tecafn.experiments.config import RunConfig
@@ -12,7 +13,7 @@ from tecafn.experiments.evaluate import add_evaluation
 from tecafn.experiments.fit import Fitted, fit
 from tecafn.experiments.presence import absent_counts, presence_of, say_what_is_absent
 from tecafn.experiments.run_folder import finished_record, hold, new_record, write_beginning
-from tecafn.experiments.setup import open_fabric, prepare
+from tecafn.experiments.setup import check_monitor, open_fabric, prepare
 from tecafn.serving.predictor import EXPORT_FOLDER, ModelDefinition, Predictor
 from tecafn.training.together import on_rank_0
 
@@ -25,6 +26,7 @@ def train_run(
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
+    allow_data_errors: bool = False,
 ) -> dict[str, Any]:
     """Train, and evaluate the chosen checkpoint on the validation split.
 
@@ -35,6 +37,7 @@ def train_run(
         resume: go on with a killed run, bit for bit; a finished one is left as it is.
         device: auto, cpu or cuda.
         progress: show a progress bar.
+        allow_data_errors: train also on data that ``data check`` calls wrong; the record says so.
 
     Returns:
         The run's record.
@@ -43,6 +46,8 @@ def train_run(
         UserError: whatever its user can mend: the data, the config, the directory.
     """
     store = Store.open(data)
+    allowed = refuse_errors(store, allowed=allow_data_errors)
+    check_monitor(config, store.description)
     begun_with = {"config": config.as_dict(), "data_hash": store.content_hash}
     fabric = open_fabric(device, config.training.precision)
     with hold(out, begun_with, resume=resume) as finished:
@@ -66,9 +71,10 @@ def train_run(
 
         def finish() -> dict[str, Any]:
             predictor.save_pretrained(out / EXPORT_FOLDER)
-            record = new_record(config, store, training=_training(fitted))
+            record = new_record(config, store, allowed=allowed, training=_training(fitted))
             # Writes the record, which says that the run is finished, once and complete.
-            add_evaluation(out, record, store, valid, predictions, absent=lacking[valid.name])
+            lacks = lacking[valid.name]
+            add_evaluation(out, record, store, valid, predictions, absent=lacks, allowed=allowed)
             return finished_record(out)
 
         return on_rank_0(finish)

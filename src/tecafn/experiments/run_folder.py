@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import tecafn
 from tecafn.core.errors import UserError
 from tecafn.core.registry import METHODS
+from tecafn.data.integrity import IntegrityRow, errors_as_dicts
 from tecafn.data.store import Store
 from tecafn.experiments.config import RunConfig, parse_config, write_config
 from tecafn.records.record import (
@@ -123,12 +124,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def new_record(config: RunConfig, store: Store, **outcome: Any) -> dict[str, Any]:
+def new_record(
+    config: RunConfig, store: Store, *, allowed: Iterable[IntegrityRow] = (), **outcome: Any
+) -> dict[str, Any]:
     """A record without evaluations: what was run, by which program, on which data.
 
     Args:
         config: of the run.
         store: its data.
+        allowed: errors in the data that the user has allowed.
         outcome: what came of it, ``training`` or ``folds``.
     """
     return {
@@ -141,7 +145,7 @@ def new_record(config: RunConfig, store: Store, **outcome: Any) -> dict[str, Any
         "seed": config.seed,
         "commit": source_commit(),
         "versions": library_versions(),
-        "data": describe_store(store),
+        "data": describe_store(store) | allowance(allowed),
         **outcome,
         "evaluations": {},
         "comparisons": [],
@@ -159,7 +163,14 @@ def describe_store(store: Store) -> dict[str, Any]:
         },
         "label_range": list(description.label_range),
         "task": description.task,
+        "convention": description.convention,
     }
+
+
+def allowance(errors: Iterable[IntegrityRow]) -> dict[str, Any]:
+    """The entry ``allowed_errors`` of a record; nothing where nothing was wrong."""
+    found = errors_as_dicts(errors)
+    return {"allowed_errors": found} if found else {}
 
 
 def finished_record(out: Path) -> dict[str, Any]:

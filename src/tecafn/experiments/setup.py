@@ -11,12 +11,14 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 
+from tecafn.core.conventions import convention_named
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import STORED_FEATURES, DataInfo
 from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import BatchLoader
+from tecafn.data.samples import DatasetDescription
 from tecafn.data.statistics import column_statistics
 from tecafn.data.store import SplitView, Store
 from tecafn.data.text import HiddenStates, Tokenize, frames_of_texts
@@ -25,11 +27,9 @@ from tecafn.experiments.launched import launched
 from tecafn.experiments.presence import check_text
 from tecafn.experiments.text_cache import cached_states
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
-from tecafn.training.config import MONITORS
 from tecafn.training.together import remember_peers
 
 DEVICES = ("auto", "cpu", "cuda")
-_OF_CLASSES = ("accuracy", "f1")
 
 
 def open_fabric(device: str, precision: str) -> Fabric:
@@ -167,6 +167,22 @@ def token_frames(
     return frames_of_texts(view, None if tokenizer is None else tokenizer.spans)
 
 
+def check_monitor(config: RunConfig, description: DatasetDescription) -> None:
+    """Refuse a validation metric that the data set's convention does not have.
+
+    Raises:
+        UserError: the known ones are named.
+    """
+    rules = convention_named(description.convention)
+    monitor = config.training.monitor
+    if monitor not in rules.names:
+        raise UserError(
+            f"training.monitor {monitor!r} is not measured on {description.dataset}, a "
+            f"{description.task} with the measures of {rules.name!r}: "
+            f"{nearest_known(monitor, rules.names)}"
+        )
+
+
 def build_scheme(config: RunConfig, info: DataInfo) -> Scheme:
     """The untrained scheme; the same for the same seed.
 
@@ -178,13 +194,6 @@ def build_scheme(config: RunConfig, info: DataInfo) -> Scheme:
         raise UserError(
             f"method {config.method!r} does {' and '.join(method.tasks)}, "
             f"the data set is a {info.task}"
-        )
-    of_scores = tuple(name for name in MONITORS if name not in (*_OF_CLASSES, "loss"))
-    known = _OF_CLASSES if info.task == "classification" else of_scores
-    if config.training.monitor not in known:
-        raise UserError(
-            f"training.monitor {config.training.monitor!r} is not measured on a {info.task}: "
-            f"{nearest_known(config.training.monitor, known)}"
         )
     torch.manual_seed(config.seed)
     try:
@@ -262,6 +271,7 @@ class Prepared:
         config: what both were made after.
         fabric: with the device.
         info: what the scheme knows of the data.
+        convention: by which the data are measured.
         scheme: not trained yet.
         batches: makes the loaders that go with it.
     """
@@ -269,6 +279,7 @@ class Prepared:
     config: RunConfig
     fabric: Fabric
     info: DataInfo
+    convention: str
     scheme: Scheme
     batches: Batches
 
@@ -285,10 +296,11 @@ def prepare(config: RunConfig, store: Store, train_view: SplitView, fabric: Fabr
     Raises:
         UserError: config, method and data do not fit one another.
     """
+    check_monitor(config, store.description)
     info = describe_data(store, train_view, config)
     scheme = build_scheme(config, info)
     batches = prepare_batches(config, info, scheme, store, fabric.device)
-    return Prepared(config, fabric, info, scheme, batches)
+    return Prepared(config, fabric, info, store.description.convention, scheme, batches)
 
 
 def prepare_batches(

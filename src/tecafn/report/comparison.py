@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tecafn.evaluation.metrics import METRIC_INFO, format_metric
+from tecafn.core.conventions import METRIC_INFO, Convention
+from tecafn.evaluation.metrics import format_metric
+from tecafn.records.measured import allowed_errors, convention_of_data
 from tecafn.report.html import page_environment
 from tecafn.report.records import ReportError, short_commit
 
@@ -18,8 +20,6 @@ Json = Mapping[str, Any]
 
 SUMMARY_FILE = "comparison.json"
 SUMMARY_FORMAT = 1
-# What tables show; the CSV file has every metric.
-SHOWN = ("mae", "corr", "acc7", "acc2_nonneg", "acc2_pos", "f1_pos", "accuracy", "f1")
 PAIRS = ("designed_pairs", "hard_pairs")
 ABSTRACT_MARK = "\N{DAGGER}"
 ABSTRACT_NOTE = (
@@ -94,9 +94,25 @@ def write_tables(folder: Path) -> list[Path]:
 # What every format shows
 
 
+def convention_of_summary(summary: Json) -> Convention:
+    """By which convention a comparison was measured.
+
+    Summaries of version 0.1 do not name it: they have MOSI's measures for every regression.
+
+    Raises:
+        UserError: this version does not know it.
+    """
+    data = summary["data"]
+    if data.get("convention"):
+        return convention_of_data(data)
+    name = "classification" if data.get("task") == "classification" else "mosi"
+    return convention_of_data({"convention": name})
+
+
 def shown_metrics(summary: Json) -> list[str]:
-    """Names of the metrics that tables show."""
-    return [name for name in SHOWN if name in summary["metrics"]]
+    """Names of the metrics that tables show; the CSV file has every metric."""
+    headlines = convention_of_summary(summary).headlines
+    return [name for name in headlines if name in summary["metrics"]]
 
 
 def shown_pairs(summary: Json) -> list[str]:
@@ -120,9 +136,11 @@ def reason_of_row(row: Json) -> str:
 
 
 def notes(summary: Json) -> list[str]:
-    """Sentences on what is missing: configs of the dataset, open cells, and failed ones."""
+    """Sentences on what is wrong or missing: errors in the data that were allowed, configs of the
+    dataset, open cells, and failed ones."""
     chosen = summary.get("configs_chosen", "")
-    lines = [f"{chosen[0].upper()}{chosen[1:]}."] if chosen else []
+    lines = allowed_errors(summary)
+    lines += [f"{chosen[0].upper()}{chosen[1:]}."] if chosen else []
     still_open = [
         f"{row['name']} (seed {', '.join(map(str, row['open']))})"
         for row in summary["methods"]
@@ -147,6 +165,7 @@ def notes(summary: Json) -> list[str]:
 def about(summary: Json) -> list[str]:
     """Sentences that a table cannot be read without."""
     data, split = summary["data"], summary["split"]
+    rules = convention_of_summary(summary)
     seeds = ", ".join(map(str, summary["seeds"]))
     several = len(summary["seeds"]) > 1
     lines = [
@@ -155,6 +174,7 @@ def about(summary: Json) -> list[str]:
         f"{'s' if several else ''} {seeds}"
         + (f"; figures are means {_PLUS_MINUS} deviation over seeds." if several else ".")
     ]
+    lines.append(f"Measures follow the convention {rules.name}: {rules.about}.")
     if split == "valid":
         lines.append(
             "The validation split also chose each run's epoch: the figures are optimistic, and "
@@ -163,8 +183,8 @@ def about(summary: Json) -> list[str]:
     if any(row["difference"] for row in summary["methods"]):
         lines.append(
             f"Differences are a method's minus {summary['best']}'s, the best by "
-            f"{_label(summary['primary'])}: each sample's error is averaged over seeds and paired; "
-            "95 % intervals resample videos, permutation tests flip whole videos, and p is "
+            f"{rules.label_of(summary['primary'])}: each sample's error is averaged over seeds and "
+            "paired; 95 % intervals resample videos, permutation tests flip whole videos, and p is "
             "corrected for the number of methods (Holm). An interval that holds 0 shows no "
             "difference."
         )
@@ -179,11 +199,6 @@ def about(summary: Json) -> list[str]:
         "process held (its ru_maxrss), over seeds."
     )
     return lines
-
-
-def _label(metric: str) -> str:
-    info = METRIC_INFO.get(metric)
-    return info.label if info else metric
 
 
 def _percent(metric: str) -> bool:
@@ -258,11 +273,11 @@ def _seeds_hint(summary: Json, row: Json) -> str:
 
 def _columns(summary: Json) -> list[str]:
     """Headers of the flat tables, the method's name first."""
-    differing = _differing_metrics(summary)
-    headers = ["method", *(_label(name) for name in shown_metrics(summary))]
+    differing, label = _differing_metrics(summary), convention_of_summary(summary).label_of
+    headers = ["method", *(label(name) for name in shown_metrics(summary))]
     headers += [kind.replace("_", " ") for kind in shown_pairs(summary)]
     for name in differing:
-        headers += [f"{_label(name)} minus best's", "p"]
+        headers += [f"{label(name)} minus best's", "p"]
     return [*headers, "minutes", "parameters, M (trained)", "memory, MB"]
 
 
@@ -346,7 +361,8 @@ def plain_table(summary: Json) -> tuple[list[str], list[list[str]]]:
         if not row["seeds"]:
             state = "not trained" if reason_of_row(row) else "open"
         rows.append([name, *cells, _minutes(row), state])
-    return ["method", *(_label(name) for name in metrics), "min", "note"], rows
+    label = convention_of_summary(summary).label_of
+    return ["method", *(label(name) for name in metrics), "min", "note"], rows
 
 
 # Markdown
@@ -515,7 +531,7 @@ def render_page(summary: Json) -> str:
 
 
 def _page(summary: Json) -> dict[str, Any]:
-    primary = summary["primary"]
+    primary, label = summary["primary"], convention_of_summary(summary).label_of
     metrics, pairs = shown_metrics(summary), shown_pairs(summary)
     differing = list(
         dict.fromkeys(name for row in summary["methods"] for name in row["difference"])
@@ -563,6 +579,7 @@ def _page(summary: Json) -> dict[str, Any]:
         ("Data set", summary["data"]["dataset"]),
         ("Split", f"{summary['split']}, {summary['num_samples']} samples"),
         ("Task", summary["data"]["task"]),
+        ("Measures", convention_of_summary(summary).name),
         ("Seeds", ", ".join(map(str, summary["seeds"]))),
         ("Finished runs", f"{finished} of {num_runs}"),
         ("tecafn", f"{summary['tecafn_version']} {short_commit(summary['commit'])}".strip()),
@@ -575,15 +592,15 @@ def _page(summary: Json) -> dict[str, Any]:
         "facts_shown": [(name, str(value)) for name, value in facts if value],
         "about": about(summary),
         "notes": notes(summary),
-        "primary": _label(primary),
+        "primary": label(primary),
         "scale": [format_metric(primary, end) for end in scale] if scale else [],
-        "metrics": [_label(name) + (", %" if _percent(name) else "") for name in metrics],
+        "metrics": [label(name) + (", %" if _percent(name) else "") for name in metrics],
         "directions": [
             "lower is better" if METRIC_INFO[name].lower_is_better else "" for name in metrics
         ],
         "pairs": [kind.replace("_", " ").capitalize() for kind in pairs],
         "differences": [
-            _label(name) + (", points" if _percent(name) else "") for name in differing
+            label(name) + (", points" if _percent(name) else "") for name in differing
         ],
         "best": summary["best"],
         "rows": rows,

@@ -18,14 +18,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from tecafn.core.conventions import METRIC_INFO, Convention
 from tecafn.evaluation.hard_pairs import (
     find_designed_pairs,
     find_hard_pairs,
     label_gap,
+    max_gap_of,
     order_scores,
 )
-from tecafn.evaluation.metrics import METRIC_INFO, format_metric, names_in_order, seven_classes
+from tecafn.evaluation.metrics import (
+    answered_classes,
+    format_metric,
+    names_in_order,
+    seven_classes,
+    sims_classes,
+)
 from tecafn.evaluation.published import SOURCES, comparable_table
+from tecafn.records.measured import allowed_errors, convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import SplitPredictions
 from tecafn.report import figures
 from tecafn.report.records import RunFiles, read_run, short_commit
@@ -34,8 +43,6 @@ Json = Mapping[str, Any]
 
 NUM_WORST = 15
 NUM_PAIRS_SHOWN = 10
-_HEADLINES = ("mae", "corr", "acc7", "acc2_nonneg", "acc2_pos", "acc2", "accuracy", "f1")
-_COMPARED = ("mae", "corr", "acc7", "acc2_nonneg", "acc2_pos", "acc2", "accuracy")
 _TERMS = {
     "total": "weighted sum of all terms",
     "task": "the prediction itself",
@@ -103,20 +110,21 @@ def _page(run: RunFiles) -> dict[str, Any]:
     if labelled is not None and not labelled.num_samples:
         labelled = None
     label_range = _label_range(data)
+    rules = convention_of_evaluation(evaluation) or convention_of_data(data)
     return {
         "header": _header(record, task),
-        "notes": run.notes,
+        "notes": [*allowed_errors(record, evaluation), *run.notes],
         "split": split,
-        "headlines": _headlines(evaluation),
+        "headlines": _headlines(evaluation, rules),
         "metrics": _metrics_table(record),
         "undefined": evaluation.get("undefined") or {},
-        "comparisons": _comparisons(record, split, evaluation),
-        "published": _published(record, split, evaluation),
+        "comparisons": _comparisons(record, split, evaluation, rules),
+        "published": _published(record, split, evaluation, rules),
         "training": _training(run),
-        "answers": _answers(rows, labelled, task, label_range),
+        "answers": _answers(rows, labelled, rules, label_range),
         "worst": _worst(labelled, task),
-        "hard_pairs": _pairs(labelled, task, evaluation, "hard_pairs"),
-        "designed_pairs": _pairs(labelled, task, evaluation, "designed_pairs"),
+        "hard_pairs": _pairs(labelled, task, evaluation, "hard_pairs", label_range),
+        "designed_pairs": _pairs(labelled, task, evaluation, "designed_pairs", label_range),
         "config": _flatten(record.get("config") or {}),
         "versions": sorted((str(k), str(v)) for k, v in (record.get("versions") or {}).items()),
         "data": _data_facts(data),
@@ -132,9 +140,10 @@ def _main_split(run: RunFiles) -> str:
     return evaluated[-1] if evaluated else next(iter(run.predictions))
 
 
-def _label_range(data: Json) -> tuple[float, float]:
-    low, high = data.get("label_range") or (-3.0, 3.0)
-    return float(low), float(high)
+def _label_range(data: Json) -> tuple[float, float] | None:
+    """Lowest and highest label; None where the record does not say."""
+    ends = data.get("label_range")
+    return (float(ends[0]), float(ends[1])) if ends else None
 
 
 def _header(record: Json, task: str) -> dict[str, Any]:
@@ -148,7 +157,8 @@ def _header(record: Json, task: str) -> dict[str, Any]:
             f"(counted from 0) was chosen on the {training.get('chosen_on', '?')} split"
         )
         if isinstance(training.get("monitor_value"), int | float):
-            chosen += f", where its {_label(monitor)} was best: "
+            label = convention_of_data(data).label_of(monitor)
+            chosen += f", where its {label} was best: "
             chosen += format_metric(monitor, float(training["monitor_value"]))
             chosen += " %" if _unit(monitor) else ""
     stopped = {
@@ -206,11 +216,6 @@ def _moment(timestamp: object) -> str:
     return f"{moment:%Y-%m-%d %H:%M}{zone}"
 
 
-def _label(metric: str) -> str:
-    info = METRIC_INFO.get(metric)
-    return info.label if info else metric
-
-
 def _number(metric: str, value: object) -> str:
     if isinstance(value, int | float):
         return format_metric(metric, float(value))
@@ -233,17 +238,17 @@ def _direction(metric: str) -> str:
     return "lower is better" if info and info.lower_is_better else "higher is better"
 
 
-def _headlines(evaluation: Json) -> list[dict[str, str]]:
+def _headlines(evaluation: Json, rules: Convention) -> list[dict[str, str]]:
     metrics: Json = evaluation.get("metrics") or {}
     intervals: Json = evaluation.get("intervals") or {}
     cards = [
         {
-            "label": _label(name),
+            "label": rules.label_of(name),
             "value": _number(name, metrics[name]),
             "unit": _unit(name) if metrics[name] is not None else "",
             "interval": _interval(name, intervals.get(name)),
         }
-        for name in _HEADLINES
+        for name in rules.headlines
         if name in metrics
     ]
     for name, label in (("designed_pairs", "Designed pairs"), ("hard_pairs", "Hard pairs")):
@@ -275,6 +280,18 @@ def _metrics_table(record: Json) -> dict[str, Any] | None:
         return None
     # The split that the run is judged by comes first.
     splits = sorted(evaluations, key=lambda split: split != "test")
+    data: Json = record.get("data") or {}
+    rules = {
+        split: convention_of_evaluation(evaluations[split]) or convention_of_data(data)
+        for split in splits
+    }
+    used = list({one.name: one for one in rules.values()}.values())
+    # One row per definition: a key may mean two things where data sets of two kinds were measured.
+    measured = [
+        (name, label)
+        for name in names
+        for label in dict.fromkeys(one.label_of(name) for one in used if name in one.names)
+    ]
     return {
         "splits": [
             {
@@ -286,13 +303,27 @@ def _metrics_table(record: Json) -> dict[str, Any] | None:
         ],
         "rows": [
             {
-                "label": _label(name),
+                "label": label,
                 "direction": ("in %, " if _unit(name) else "") + _direction(name),
-                "cells": [_metric_cell(evaluations[split], name) for split in splits],
+                "definition": "; ".join(
+                    dict.fromkeys(
+                        one.definition_of(name) for one in used if one.label_of(name) == label
+                    )
+                ),
+                "cells": [
+                    _metric_cell(evaluations[split], name)
+                    if rules[split].label_of(name) == label
+                    else {"value": "", "interval": ""}
+                    for split in splits
+                ],
             }
-            for name in names
+            for name, label in measured
         ],
-        "convention": evaluations[splits[0]].get("convention"),
+        "conventions": [
+            f"the {one.name} convention ({one.about})"
+            for one in used
+            if one.name != "classification"
+        ],
         "resampling": evaluations[splits[0]].get("resampling"),
     }
 
@@ -324,7 +355,9 @@ def _share(pairs: object) -> dict[str, Any] | None:
     }
 
 
-def _comparisons(record: Json, split: str, evaluation: Json) -> dict[str, Any] | None:
+def _comparisons(
+    record: Json, split: str, evaluation: Json, rules: Convention
+) -> dict[str, Any] | None:
     """This run beside what it was compared with, and beside the embedded corpus's ceiling."""
     others = [one for one in record.get("comparisons") or [] if one.get("split") == split]
     ceiling = evaluation.get("ceiling")
@@ -336,8 +369,9 @@ def _comparisons(record: Json, split: str, evaluation: Json) -> dict[str, Any] |
         entries.append(("ceiling", "ceiling: what the data allow", ceiling))
     shown = [
         name
-        for name in _COMPARED
-        if any(name in (entry.get("metrics") or {}) for _, _, entry in entries)
+        for name in rules.headlines
+        if not name.startswith("f1")
+        and any(name in (entry.get("metrics") or {}) for _, _, entry in entries)
     ]
     differing = names_in_order(
         list({name for _, _, entry in entries for name in entry.get("difference") or {}})
@@ -359,11 +393,13 @@ def _comparisons(record: Json, split: str, evaluation: Json) -> dict[str, Any] |
             }
         )
     return {
-        "metrics": [_label(name) + (", %" if _unit(name) else "") for name in shown],
+        "metrics": [rules.label_of(name) + (", %" if _unit(name) else "") for name in shown],
         "rows": rows,
         "has_designed": any(row["designed_pairs"] for row in rows),
         "has_hard": any(row["hard_pairs"] for row in rows),
-        "differences": [_label(name) + (", points" if _unit(name) else "") for name in differing],
+        "differences": [
+            rules.label_of(name) + (", points" if _unit(name) else "") for name in differing
+        ],
     }
 
 
@@ -395,13 +431,16 @@ def _split_sizes(data: Json) -> dict[str, int]:
     return sizes
 
 
-def _published(record: Json, split: str, evaluation: Json) -> dict[str, Any] | None:
-    """Printed numbers, where data set and split are the paper's."""
+def _published(
+    record: Json, split: str, evaluation: Json, rules: Convention
+) -> dict[str, Any] | None:
+    """Printed numbers, where data set, split and measures are the paper's."""
     data: Json = record.get("data") or {}
     metrics: Json = evaluation.get("metrics") or {}
-    table = comparable_table(str(data.get("dataset") or ""), split, _split_sizes(data))
-    # Other conventions' columns are not comparable with the paper's.
-    if table is None or evaluation.get("convention", "mmsa") != "mmsa" or not metrics:
+    table = comparable_table(
+        str(data.get("dataset") or ""), split, _split_sizes(data), convention=rules.name
+    )
+    if table is None or not metrics:
         return None
     used = {name for row in table.rows for name in row.cells}
     shown = names_in_order(list(used))
@@ -437,7 +476,7 @@ def _published(record: Json, split: str, evaluation: Json) -> dict[str, Any] | N
         }
     )
     return {
-        "metrics": [_label(name) for name in shown],
+        "metrics": [rules.label_of(name) for name in shown],
         "rows": rows,
         "sources": list(SOURCES.items()),
     }
@@ -447,7 +486,8 @@ def _training(run: RunFiles) -> dict[str, Any] | None:
     if not run.steps and not run.epochs:
         return None
     training: Json = run.record.get("training") or {}
-    monitor = str(training.get("monitor") or "mae")
+    rules = convention_of_data(run.record.get("data") or {})
+    monitor = str(training.get("monitor") or rules.primary)
     # Beside the metric that chose the epoch, one that did not.
     curves: list[dict[str, str]] = []
     for name in (monitor, "corr" if monitor != "corr" else "mae", "f1"):
@@ -458,7 +498,7 @@ def _training(run: RunFiles) -> dict[str, Any] | None:
             role = "chose the epoch" if name == monitor else "did not choose the epoch"
             curves.append(
                 {
-                    "metric": _label(name),
+                    "metric": rules.label_of(name),
                     "about": f"{role}; {_direction(name)}",
                     "figure": curve,
                 }
@@ -529,14 +569,15 @@ def _loss_curves(steps: Sequence[Json]) -> dict[str, Any]:
 def _answers(
     rows: SplitPredictions | None,
     labelled: SplitPredictions | None,
-    task: str,
-    label_range: tuple[float, float],
+    rules: Convention,
+    label_range: tuple[float, float] | None,
 ) -> dict[str, Any] | None:
     """Figures of predictions against labels, or of predictions alone where there are no labels."""
     if rows is None or not rows.num_samples:
         return None
-    classification = task == "classification"
-    value_range = (0.0, 1.0) if classification else label_range
+    classification = rules.name == "classification"
+    ends = float(rows.predictions.min()), float(rows.predictions.max())
+    value_range = (0.0, 1.0) if classification else label_range or ends
     axis = "probability of class 1" if classification else "prediction"
     answers: dict[str, Any] = {
         "num_samples": rows.num_samples,
@@ -554,39 +595,68 @@ def _answers(
         return answers
     scores, labels = labelled.predictions, labelled.labels
     if classification:
-        groups = {
-            name: scores[labels == value]
-            for name, value in (("label 0", 0), ("label 1", 1))
-            if np.any(labels == value)
-        }
-        answers["histogram"] = figures.value_histogram(
-            groups, value_range=value_range, axis=axis, name="values"
-        )
+        guessed, true = (answered_classes(v).astype(np.int64) for v in (scores, labels))
+        highest = max(1, int(guessed.max()), int(true.max()))
+        if highest == 1:  # else what is predicted is the class, and no probability
+            groups = {
+                name: scores[true == value]
+                for name, value in (("label 0", 0), ("label 1", 1))
+                if np.any(true == value)
+            }
+            answers["histogram"] = figures.value_histogram(
+                groups, value_range=value_range, axis=axis, name="values"
+            )
         answers["confusion"] = _confusion(
-            (scores > 0.5).astype(np.int64), labels.astype(np.int64), classes=(0, 1)
+            guessed,
+            true,
+            names=[str(value) for value in range(highest + 1)],
+            title="Confusion of the classes",
         )
         return answers
     answers["scatter"] = figures.predicted_against_true(
-        scores, labels, label_range=label_range, name="scatter"
+        scores,
+        labels,
+        label_range=label_range or (float(labels.min()), float(labels.max())),
+        name="scatter",
     )
     answers["errors"] = figures.error_histogram(scores - labels, name="errors")
-    answers["confusion"] = _confusion(
-        seven_classes(scores), seven_classes(labels), classes=range(-3, 4)
-    )
+    answers["confusion"] = _confusion_of_scores(scores, labels, rules)
     return answers
 
 
+def _confusion_of_scores(
+    scores: NDArray[np.float64], labels: NDArray[np.float64], rules: Convention
+) -> dict[str, Any] | None:
+    """The finest classes that the convention has; None where it has none."""
+    if "acc7" in rules.names:
+        return _confusion(
+            seven_classes(scores) + 3,
+            seven_classes(labels) + 3,
+            names=[_signed(value) for value in range(-3, 4)],
+            title="Confusion of the seven classes",
+        )
+    if rules.name == "sims":
+        return _confusion(
+            sims_classes(scores, "acc5"),
+            sims_classes(labels, "acc5"),
+            names=[_signed_text(n) for n in ("-1 to -0.7", "to -0.1", "to 0.1", "to 0.7", "to 1")],
+            title="Confusion of the five classes",
+        )
+    return None
+
+
 def _confusion(
-    predicted: NDArray[np.int64], truth: NDArray[np.int64], *, classes: Sequence[int]
+    predicted: NDArray[np.int64], truth: NDArray[np.int64], *, names: Sequence[str], title: str
 ) -> dict[str, Any]:
-    """Counts by true (rows) and predicted class, each row shaded by its share."""
+    """Counts by true (rows) and predicted class 0, 1, ..., each row shaded by its share."""
     rows = []
+    classes = range(len(names))
     for label in classes:
         counts = [int(np.sum((truth == label) & (predicted == guess))) for guess in classes]
         total = sum(counts)
         rows.append(
             {
-                "label": _signed(label),
+                "label": names[label],
                 "total": total,
                 "cells": [
                     {
@@ -598,11 +668,15 @@ def _confusion(
                 ],
             }
         )
-    return {"classes": [_signed(label) for label in classes], "rows": rows}
+    return {"classes": list(names), "rows": rows, "title": title}
 
 
 def _signed(value: int) -> str:
-    return f"{value}".replace("-", "\N{MINUS SIGN}")
+    return _signed_text(str(value))
+
+
+def _signed_text(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _score(value: float) -> str:
@@ -628,15 +702,22 @@ def _worst(labelled: SplitPredictions | None, task: str) -> list[dict[str, str]]
 
 
 def _pairs(
-    labelled: SplitPredictions | None, task: str, evaluation: Json, kind: str
+    labelled: SplitPredictions | None,
+    task: str,
+    evaluation: Json,
+    kind: str,
+    label_range: tuple[float, float] | None,
 ) -> dict[str, Any] | None:
     """The record's numbers, and the pairs furthest on the wrong and on the right side."""
     recorded = evaluation.get(kind)
     if labelled is None or task == "classification":
         return None
     scores, labels = labelled.predictions, labelled.labels
+    max_gap = (recorded or {}).get("max_gap") or (label_range and max_gap_of(label_range))
     if kind == "hard_pairs":
-        pairs = find_hard_pairs(labels, labelled.videos)
+        if max_gap is None:
+            return None
+        pairs = find_hard_pairs(labels, labelled.videos, max_gap=max_gap)
     else:
         pairs = find_designed_pairs(labels, labelled.pair_ids)
     if not len(pairs):
@@ -672,6 +753,7 @@ def _pairs(
         "mae": (recorded or {}).get("mae"),
         "num_videos": (recorded or {}).get("num_videos"),
         "num_pairs": len(pairs),
+        "max_gap": f"{max_gap:g}" if max_gap else "",
         "num_right": int(np.sum(ordered == 1)),
         "num_tied": int(np.sum(ordered == 0.5)),
         "num_wrong": int(np.sum(ordered == 0)),
@@ -699,9 +781,12 @@ def _flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:
 def _data_facts(data: Json) -> list[tuple[str, str]]:
     facts = [("Data set", str(data.get("dataset") or "?"))]
     facts += [(f"{split} samples", str(size)) for split, size in _split_sizes(data).items()]
-    if data.get("label_range"):
-        low, high = _label_range(data)
-        facts.append(("Label range", f"{low:g} to {high:g}".replace("-", "\N{MINUS SIGN}")))
+    label_range = _label_range(data)
+    if label_range:
+        ends = _signed_text(f"{label_range[0]:g} to {label_range[1]:g}")
+        facts.append(("Label range", ends))
+    rules = convention_of_data(data)
+    facts.append(("Measures", f"{rules.name}: {rules.about}"))
     if data.get("hash"):
         facts.append(("Content hash", str(data["hash"])))
     return facts

@@ -6,26 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from tecafn.core.conventions import METRIC_INFO
 from tecafn.core.errors import nearest_known
 
 Optimizer = Literal["adam", "adamw"]
 ScheduleName = Literal["plateau", "linear", "cosine", "constant"]
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
-# Validation metrics that may choose the epoch, and which way is better.
+# Validation metrics that may choose the epoch, and which way is better. Which of them a data set
+# has says its convention; ``experiments/setup.py`` refuses the others.
 MONITORS: Mapping[str, Literal["min", "max"]] = {
-    "mae": "min",
     "loss": "min",
-    "corr": "max",
-    "acc7": "max",
-    "acc5": "max",
-    "acc3": "max",
-    "acc2_nonneg": "max",
-    "acc2_pos": "max",
-    "f1_nonneg": "max",
-    "f1_pos": "max",
-    "accuracy": "max",
-    "f1": "max",
+    **{name: "min" if info.lower_is_better else "max" for name, info in METRIC_INFO.items()},
 }
 
 
@@ -49,7 +41,8 @@ class TrainingConfig:
         warmup_fraction: leading share of all steps over which the rate rises linearly, in [0, 1);
             it multiplies whatever the schedule gives.
         patience: stop after this many epochs without improvement, >= 1.
-        monitor: the validation metric that chooses the epoch; a key of ``MONITORS``.
+        monitor: the validation metric that chooses the epoch; a key of ``MONITORS`` that the
+            data set's convention has.
         precision: ``32-true``, ``bf16-mixed`` (bfloat16 autocast over float32 weights) or
             ``64-true``.
         checkpoint_every_steps: also write a checkpoint inside the epoch each time this many

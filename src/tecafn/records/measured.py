@@ -1,0 +1,70 @@
+"""By which convention a record's numbers were measured, and which errors in the data it allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tecafn.core.conventions import Convention, convention_named, convention_of
+from tecafn.core.errors import UserError
+
+
+def convention_of_evaluation(evaluation: Mapping[str, Any]) -> Convention | None:
+    """The convention that an evaluation was measured by; None where it does not say.
+
+    Raises:
+        UserError: this version does not know it.
+    """
+    name = evaluation.get("convention")
+    return None if name is None else _convention(str(name))
+
+
+def convention_of_data(data: Mapping[str, Any]) -> Convention:
+    """The convention of a run's data, from its record.
+
+    Records of version 0.1 do not name it: it is the one that goes with what they say of the data.
+
+    Args:
+        data: ``record["data"]``; where it does not tell the label range, nothing is known of the
+            scale.
+
+    Raises:
+        UserError: this version does not know it.
+    """
+    if data.get("convention"):
+        return _convention(str(data["convention"]))
+    task = str(data.get("task") or "regression")
+    low, high = data.get("label_range") or (0.0, float("inf"))
+    label_range = float(low), float(high)
+    dataset = str(data.get("dataset") or "")
+    return convention_named(convention_of(dataset, task=task, label_range=label_range))
+
+
+def _convention(name: str) -> Convention:
+    try:
+        return convention_named(name)
+    except ValueError as error:
+        raise UserError(f"a record of another version: {error}") from None
+
+
+def allowed_errors(*parts: Mapping[str, Any]) -> list[str]:
+    """What was wrong with the data, by a record's or a summary's parts, and was allowed by name.
+
+    Args:
+        parts: a record, an evaluation, or a comparison's summary: with ``allowed_errors``, or with
+            ``data`` that has them.
+
+    Example:
+        >>> allowed_errors({"data": {"allowed_errors": [{"name": "ids", "message": "3 twice"}]}})
+        ['The data have what `tecafn data check` calls an error, allowed by name: ids: 3 twice.']
+    """
+    found = [
+        f"{error['name']}: {error['message']}"
+        for part in parts
+        for holder in (part, part.get("data") or {})
+        for error in holder.get("allowed_errors") or ()
+    ]
+    if not found:
+        return []
+    said = "; ".join(dict.fromkeys(found))
+    return [f"The data have what `tecafn data check` calls an error, allowed by name: {said}."]
