@@ -285,3 +285,27 @@ def test_ur_funny_frames_that_know_few_ids_are_refused_at_import(tmp_path: Path)
     _ur_funny(folder, change)
     with pytest.raises(UserError, match=r"audio has no frame in 18 of 20 samples of train"):
         import_dataset(folder, format=None, out=tmp_path / "s")
+
+
+def test_clips_that_a_spreadsheet_made_numbers_of_meet_their_frames(tmp_path: Path) -> None:
+    ids = [f"{video}_{clip}" for video, clip in PAIRS]
+    table = _table(tmp_path, [(video, f"{clip}.0") for video, clip in PAIRS])
+    samples = _read(table, audio=_npz(tmp_path, ids))
+    assert [sample.id for sample in samples] == ids
+    assert _rows(samples) == list(range(len(PAIRS)))
+
+
+def test_segments_that_a_spreadsheet_made_numbers_of_meet_their_rows(
+    make_source: Callable[[str], Any],
+) -> None:
+    source = make_source("csd-frames")
+    before = _read(source.path)
+    times = source.path / "segment_times.csv"
+    lines = [line.replace(",", ".0;", 2).replace(".0;", ";", 1) for line in
+             times.read_text().splitlines()]  # fmt: skip
+    head, *rest = [line.replace(".0;start", ";start").replace(",", ";") for line in lines]
+    times.write_text("\n".join([head, *rest]) + "\n")
+    assert "v_1;1.0;0.0;3.0" in times.read_text()
+    assert [(s.id, s.start, s.end) for s in _read(source.path)] == [
+        (s.id, s.start, s.end) for s in before
+    ]
