@@ -197,6 +197,44 @@ def cross_modal(
     return layer_norm(x, w, "closing_norm")
 
 
+def memory_fusion(x: Mapping[Modality, Tensor], w: Weights) -> Tensor:
+    """MFN's recurrence: the last hidden states, then the memory.
+
+    Args:
+        x: (B, T, D) of each modality, frame by frame.
+        w: of one ``MemoryFusion``.
+    """
+
+    def small(values: Tensor, name: str) -> Tensor:
+        return linear(linear(values, w, f"{name}.0").relu(), w, f"{name}.3")
+
+    size, length = x[TEXT].shape[:2]
+    hidden = {m: x[TEXT].new_zeros(size, w[f"cells.{m}.weight_hh"].shape[1]) for m in x}
+    cells = dict(hidden)
+    memory = x[TEXT].new_zeros(size, w["retain.3.bias"].shape[0])
+    for t in range(length):
+        before = torch.cat([cells[m] for m in x], dim=1)
+        for m in x:
+            gates = x[m][:, t] @ w[f"cells.{m}.weight_ih"].T + w[f"cells.{m}.bias_ih"]
+            gates = gates + hidden[m] @ w[f"cells.{m}.weight_hh"].T + w[f"cells.{m}.bias_hh"]
+            enter, forget, new, leave = gates.chunk(4, dim=1)
+            cells[m] = forget.sigmoid() * cells[m] + enter.sigmoid() * new.tanh()
+            hidden[m] = leave.sigmoid() * cells[m].tanh()
+        states = torch.cat([before, *(cells[m] for m in x)], dim=1)
+        attended = small(states, "attention").softmax(1) * states
+        candidate = small(attended, "candidate").tanh()
+        seen = torch.cat([attended, memory], dim=1)
+        retained, updated = (small(seen, name).sigmoid() for name in ("retain", "update"))
+        memory = retained * memory + updated * candidate
+    return torch.cat([*(hidden[m] for m in x), memory], dim=1)
+
+
+def word_frames(network: Any, batch: Batch) -> dict[Modality, Tensor]:
+    """(B, T, D) of a word-aligned batch with one token per frame: [CLS] and [SEP] have none."""
+    frames = frames_of(network, batch)
+    return {**frames, TEXT: frames[TEXT][:, 1:-1]}
+
+
 def difference(one: Tensor, two: Tensor, *, is_detached: bool = True) -> Tensor:
     """MISA's difference of (N, D) and (N, E): rows' lengths are constants, as published."""
     sides = []
