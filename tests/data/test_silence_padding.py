@@ -282,6 +282,15 @@ def test_tuples_padded_in_front_keep_their_frames(
     assert all(sample.sequences[AUDIO].all() for sample in samples)
 
 
+def test_tuples_without_padding_are_said_to_have_none(dump: Callable[..., Path]) -> None:
+    rows = [
+        ((inner[0], inner[1][: inner[4]], inner[2][: inner[5]], *inner[3:]), *rest)
+        for inner, *rest in _tuples(front=False, counts=int)
+    ]
+    description, _ = open_source(dump(rows, "train.pkl"), format="mmim")
+    assert any(text.startswith("audio: padded nowhere; ") for text in description.decisions)
+
+
 def test_tuples_with_lengths_of_zero_for_frames_that_are_there_are_refused(
     dump: Callable[..., Path],
 ) -> None:

@@ -439,7 +439,9 @@ def _decision(
         starts, stops = found.places[part.split, modality]
         num_frames += int((stops - starts).sum())
         num_rows += int(part.extent.size.sum())
-    if len(where) == 1:
+    if num_frames == num_rows:
+        spoken, by_lengths = _SPOKEN["none"], False
+    elif len(where) == 1:
         spoken = _SPOKEN[next(iter(where))]
     else:
         spoken = ", ".join(f"{_SPOKEN[side]} in {' and '.join(s)}" for side, s in where.items())
