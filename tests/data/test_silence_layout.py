@@ -142,6 +142,17 @@ def test_layout_a_file_of_one_split_asks_for_its_name(mmsa_data: Any, dump: Dump
     assert {row.split for row in _read(dump(part, "x.pkl"), split="train")[1]} == {"train"}
 
 
+@pytest.mark.parametrize("name", ["mmsa", "mult", "mag", "mmim", "label-csv", "ur-funny"])
+def test_layout_with_splits_of_its_own_takes_none_from_the_option(
+    make_source: Make, name: str
+) -> None:
+    source = make_source(name)
+    with pytest.raises(UserError, match="--split is for a file of one split"):
+        _read(source.path, split="train")
+    with pytest.raises(UserError, match="--split must be one of train, valid, test, got 'all'"):
+        _read(source.path, split="all")
+
+
 def test_layout_one_clip_of_the_feature_tool_is_one_sample(dump: Dump) -> None:
     frames = np.random.default_rng(0).normal(size=(7, 20)).astype(np.float32)
     clip = {"audio": frames[:4, :5], "vision": frames, "raw_text": "so good"}

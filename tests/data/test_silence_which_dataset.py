@@ -277,3 +277,17 @@ def test_which_dataset_has_configs_says_nothing() -> None:
         chosen = choose_configs(None, dataset, task="regression", num_train=9)
         assert (chosen.folder.name, chosen.reason) == (expected, "")
     assert choose_configs("mosei", "ch-sims", task="regression", num_train=9).reason == ""
+
+
+def test_which_dataset_a_comparison_without_configs_says_whose_it_takes(
+    dump: Callable[..., Path], mmsa_data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ReadOptions(dataset="vlogs")
+    import_dataset(dump(mmsa_data), format=None, out=tmp_path / "s", options=options)
+    command = ["compare", "--data", str(tmp_path / "s"), "--out", str(tmp_path / "c"),
+               "--methods", "concat", "--seeds", "1", "--tables-only", "--quiet"]  # fmt: skip
+    assert main(command) == 1  # nothing is finished
+    said = "no configs ship for the dataset 'vlogs': those of mosi are used"
+    assert said in " ".join(capsys.readouterr().out.split())
+    page = (tmp_path / "c" / "comparison.md").read_text()
+    assert said[1:] in " ".join(page.split())

@@ -156,6 +156,8 @@ def split_parts(
     if is_bare_part(loaded):
         loaded, more = _wrapped(loaded, source, split)
         notes += more
+    elif split is not None:
+        raise UserError(f"--split is for a file of one split; {source} has {_shown(loaded)}")
     found: dict[str, dict[str, Any]] = {}
     others, empty = [], []
     for key, part in loaded.items():

@@ -18,7 +18,13 @@ from tecafn.core.registry import Registry
 from tecafn.data.file_kinds import kind_of_path
 from tecafn.data.layouts import explain
 from tecafn.data.padding import Side
-from tecafn.data.samples import DatasetDescription, Sample, SourceFile
+from tecafn.data.samples import (
+    SPLITS,
+    DatasetDescription,
+    Sample,
+    SourceFile,
+    canonical_split,
+)
 from tecafn.data.unpickle import load_pickle
 from tecafn.data.which import UNNAMED, Evidence, Which, decide
 
@@ -111,6 +117,10 @@ def open_source(
     reader = READERS[format]
     if options.ids is not None and not reader.cuts_ids:
         raise UserError(f"--ids is for ids in one piece; {format} has video and clip apart")
+    if options.split is not None and canonical_split(options.split) is None:
+        raise UserError(f"--split must be one of {', '.join(SPLITS)}, got {options.split!r}")
+    if options.split is not None and not reader.cuts_ids:
+        raise UserError(f"--split is for a file of one split; {format} names each sample's")
     return reader.read(source, options)
 
 

@@ -170,6 +170,8 @@ def _parts(files: list[Path], source: Path, options: ReadOptions) -> tuple[list[
     notes: list[str] = []
     for path in files:
         loaded = load_pickle(path)
+        if options.split is not None and (isinstance(loaded, dict) or len(files) > 1):
+            raise UserError(f"--split is for a file of one split; {source} has several")
         if isinstance(loaded, dict):
             others = []
             for key, rows in loaded.items():
