@@ -96,3 +96,7 @@ bench-scale: install ## memory and time against 5,000 to 200,000 samples (resuma
 .PHONY: bench-step
 bench-step: install ## a training step beside its text encoder, where time goes, memory (resumable, minutes)
 	$(BIN)/python benchmarks/train_step.py
+
+.PHONY: bench-busy
+bench-busy: install ## train, predict and compare alone and beside a busy process (minutes)
+	$(BIN)/python benchmarks/busy.py

@@ -43,7 +43,7 @@ ON_TOP = {"__init__", "__main__", "cli", "console", "exits", "testing"}
 # A third-party library to the folders that may import it; torch and numpy are looked at apart.
 LIBRARIES = {
     "filelock": {"training", "experiments"},
-    "huggingface_hub": {"serving"},
+    "huggingface_hub": {"layers", "serving"},
     "jinja2": {"report"},
     "lightning_fabric": {"training", "experiments"},
     "markupsafe": {"report"},
@@ -207,7 +207,9 @@ START_WITHOUT_TORCH = [
     "data/synthetic.py",
     "experiments/cells.py",
     "experiments/launched.py",
+    "experiments/settings_file.py",
     "experiments/shipped.py",
+    "layers/encoder_source.py",
 ]
 
 

@@ -321,10 +321,16 @@ def train(
     quiet: QuietOption = False,
 ) -> None:
     """Train a method. The test split is never touched."""
-    from tecafn.experiments.config import load_config
+    from tecafn.experiments.settings_file import read_settings
     from tecafn.experiments.shipped import find_config
+    from tecafn.layers.encoder_source import check_settings
 
-    settings = load_config(find_config(config), overrides or ())
+    found = find_config(config)
+    check_settings(read_settings(found, overrides or ()))  # in a second, before torch is loaded
+
+    from tecafn.experiments.config import load_config
+
+    settings = load_config(found, overrides or ())
     if cross_validate is None:
         from tecafn.experiments.run import train_run
 
@@ -507,9 +513,12 @@ def _print_comparison(summary: Mapping[str, Any]) -> None:
 
     columns, rows = plain_table(summary)
     print_table(f"{summary['data']['dataset']}, {summary['split']} split", columns, rows)
+    refused: dict[str, list[str]] = {}
     for row in summary["methods"]:
         if reason_of_row(row):
-            print(f"{row['name']} was not trained: {reason_of_row(row)}")
+            refused.setdefault(reason_of_row(row), []).append(row["name"])
+    for reason, names in refused.items():
+        print(f"{', '.join(names)} {'were' if len(names) > 1 else 'was'} not trained: {reason}")
     for note in notes(summary):
         print(note)
 
@@ -636,7 +645,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         if debug:
             raise
         if is_out_of_memory(error):
-            complain(out_of_memory(command))
+            complain(out_of_memory(command, error))
             return 2
         if isinstance(error, OSError):
             # What nothing nearer explained: a full disk, a folder without permission.

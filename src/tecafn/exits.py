@@ -63,15 +63,21 @@ def is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def out_of_memory(command: str) -> str:
-    """What to do about it, by command."""
+def out_of_memory(command: str, error: BaseException) -> str:
+    """What to do about it, by command; what held most is in the error's notes.
+
+    Example:
+        >>> out_of_memory("predict", MemoryError())
+        'error: out of memory; give it a machine, or a --device, with more'
+    """
+    what = "; ".join(["error: out of memory", *getattr(error, "__notes__", ())])
     if command == "train":
         return (
-            "error: out of memory; lower training.batch_size (a larger training.accumulate makes "
-            "up for it) or max_text_tokens and begin a new run; where memory was short for a "
-            "while only, --resume goes on with this one"
+            f"{what}; lower max_frames, max_text_tokens or training.batch_size (a larger "
+            "training.accumulate makes up for it) and begin a new run; where memory was short for "
+            "a while only, --resume goes on with this one"
         )
-    return "error: out of memory; give it a machine, or a --device, with more"
+    return f"{what}; give it a machine, or a --device, with more"
 
 
 def lost_others(error: BaseException) -> bool:

@@ -187,7 +187,7 @@ def test_wrong_override_is_one_line(toml: Any, override: str, named: str) -> Non
 def test_override_by_an_alias_reaches_the_key_and_says_its_name_once(
     toml: Any, capsys: pytest.CaptureFixture[str], alias: str, name: str, value: str, read: Any
 ) -> None:
-    from tecafn.experiments import config as module
+    from tecafn.experiments import settings_file as module
 
     module._aliases_said.clear()
     path = toml('text_encoder = "minilm"')

@@ -361,8 +361,8 @@ def test_out_of_memory_says_what_to_lower_and_keeps_the_last_good_state(
         at_step(patch, 5, allocate)
         assert main(command(out)) == 2
     (line,) = told(capsys)
-    assert line.startswith("error: out of memory; lower training.batch_size ")
-    assert "max_text_tokens" in line
+    assert line.startswith("error: out of memory; the longest clip, ")
+    assert "frames; lower max_frames, max_text_tokens or training.batch_size " in line
     assert Checkpoints(out / "checkpoints").newest() == (4, [])
     assert_resumes(command, out, tiny_run)
 
@@ -390,7 +390,8 @@ def test_prediction_out_of_memory_is_one_line(
     ]
     assert main([str(argument) for argument in command]) == 2
     (line,) = told(capsys)
-    assert line == "error: out of memory; give it a machine, or a --device, with more"
+    assert line.startswith("error: out of memory; the longest clip, ")
+    assert line.endswith(" frames; give it a machine, or a --device, with more")
 
 
 # Two at once

@@ -139,10 +139,7 @@ def test_page_names_method_data_seed_commit_and_what_chose_the_checkpoint(
     training = json.loads((run_dir / "record.json").read_text())["training"]
     for part in ("tecafn on embedded", "1111", "3f1c0b7d9e", "2024-05-17 10:21 UTC"):
         assert part in words
-    assert (
-        f"Epoch {training['best_epoch']} of 6 (counted from 0) was chosen on the valid split"
-        in (words)
-    )
+    assert f"Epoch {training['best_epoch'] + 1} of 6 was chosen on the valid split" in (words)
     assert "training.batch_size 32" in words
     assert "torch 2.13.0" in words
     assert "sha256:9a8b7c6d5e4f3a2b1c0d9a8b7c6d5e4f" in words
@@ -169,11 +166,14 @@ def test_embedded_corpus_stands_beside_text_alone_and_ceiling_not_beside_papers(
     assert "Self-MM" not in words
 
 
-def test_every_loss_term_and_the_chosen_epoch_are_drawn(page: tuple[str, Page]) -> None:
+def test_every_loss_term_and_the_chosen_epoch_are_drawn(
+    page: tuple[str, Page], run_dir: Path
+) -> None:
     html, parsed = page
     for term in ("total", "task", "ta", "tv", "bicon", "tap", "tvp", "con", "ap"):
         assert f"<figcaption><strong>{term}</strong>" in html
-    assert "chosen: epoch" in parsed.words
+    chosen = json.loads((run_dir / "record.json").read_text())["training"]["best_epoch"] + 1
+    assert f"chosen: epoch {chosen}" in parsed.words
     assert "MAE on validation" in parsed.words
     assert "windows of 15 training steps; 378 steps in all" in parsed.words
     labels = [a["aria-label"] for tag, a in parsed.tags if tag == "svg" and "aria-label" in a]

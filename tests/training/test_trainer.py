@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_a_number_is_one_line_and_no_weight_moves(tmp_path: P
     with pytest.raises(UserError) as caught:
         fit(scheme, tmp_path, config())
     message = str(caught.value)
-    assert message.startswith("loss term 'size' is nan in epoch 1 (from 0), step 9, phase main")
+    assert message.startswith("loss term 'size' is nan in epoch 2, step 9, phase main")
     assert "\n" not in message
     for name, tensor in scheme.before.items():
         assert torch.equal(parameters_of(scheme)[name], tensor), name
@@ -236,7 +236,7 @@ def test_an_infinite_gradient_of_a_finite_loss_is_one_line(tmp_path: Path) -> No
             return Losses({**losses.terms, "root": root}, {**losses.weights, "root": 1.0},
                           losses.output)  # fmt: skip
 
-    with pytest.raises(UserError, match="gradient norm is nan in epoch 0") as caught:
+    with pytest.raises(UserError, match="gradient norm is nan in epoch 1,") as caught:
         fit(Steep(), tmp_path, config())
     assert "\n" not in str(caught.value)
 
@@ -252,7 +252,7 @@ def test_a_metric_to_monitor_that_validation_lacks_names_the_nearest(tmp_path: P
 
 
 def test_an_undefined_monitor_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'mae' is nan on the validation split in epoch 0"):
+    with pytest.raises(UserError, match=r"'mae' is nan on the validation split in epoch 1"):
         fit(toy_scheme(), tmp_path, config(), validate_with=scripted(float("nan")))
 
 

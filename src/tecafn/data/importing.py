@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.core.places import refuse_taken
 from tecafn.data.ids import Identities
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
@@ -30,6 +31,7 @@ def import_dataset(
             frame of a modality that need not have been absent, or ``out`` is taken. Nothing is
             left at ``out`` then.
     """
+    refuse_taken(out, may_be="neither")
     options = options or ReadOptions()
     description, samples = open_source(source, format=format, options=options)
     identities = Identities()

@@ -402,6 +402,7 @@ class SplitView:
         labels: (N,) float32, NaN where unlabelled.
         labelled: (N,) bool.
         task, convention, label_range: what the labels are and how they are measured.
+        max_frames: frames of audio and vision are cut after so many; None = none is.
     """
 
     def __init__(
@@ -412,8 +413,10 @@ class SplitView:
         *,
         split_rows: NDArray[np.int64],
         description: DatasetDescription,
+        max_frames: int | None = None,
     ) -> None:
         self.name = name
+        self.max_frames = max_frames
         self.split_rows = split_rows
         self.widths = description.widths
         self.task: Task = description.task
@@ -457,11 +460,21 @@ class SplitView:
         return self._floats(f"label_{modality}")
 
     def lengths(self, modality: Modality) -> NDArray[np.int64]:
-        """(N,) int64 stored frames; 0 = absent. All zero for a modality that is not stored."""
+        """(N,) int64 frames, the first ``max_frames``; 0 = absent, or not stored at all."""
+        lengths = self.stored_lengths(modality)
+        limit = self._limit(modality)
+        return lengths if limit is None else np.minimum(lengths, limit)
+
+    def stored_lengths(self, modality: Modality) -> NDArray[np.int64]:
+        """(N,) int64 frames before any is cut."""
         if modality not in self._places:
             return np.zeros(len(self), np.int64)
         lengths: NDArray[np.int64] = self._places[modality][2]
         return lengths
+
+    def _limit(self, modality: Modality) -> int | None:
+        """Text has a limit of its own, in tokens."""
+        return None if modality is Modality.TEXT else self.max_frames
 
     def sequence(self, row: int, modality: Modality) -> NDArray[np.float32]:
         """(L, D) float32 frames as they came, read-only; (0, D) when absent.
@@ -472,7 +485,9 @@ class SplitView:
         shard, offset, length = self._places[modality][:, row].tolist()
         if length == 0:
             return np.empty((0, self.widths[modality]), np.float32)
-        return self._shards[modality].frames(shard, offset, length)
+        limit = self._limit(modality)
+        kept = length if limit is None else min(length, limit)
+        return self._shards[modality].frames(shard, offset, kept)
 
     def subset(self, rows: Sequence[int] | NDArray[np.int64]) -> SplitView:
         """A view of these rows, in this order, numbered anew from 0."""
@@ -483,6 +498,7 @@ class SplitView:
             self._shards,
             split_rows=self.split_rows[chosen],
             description=self._description,
+            max_frames=self.max_frames,
         )
 
     def samples(self) -> Iterator[Sample]:
@@ -526,10 +542,14 @@ class Store:
         path: its folder.
         manifest: the content of manifest.json.
         description: what the data set is.
+        max_frames: what its views cut audio and vision at.
     """
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, manifest: Mapping[str, Any], *, max_frames: int | None = None
+    ) -> None:
         self.path = path
+        self.max_frames = max_frames
         self.manifest = manifest
         self.description = DatasetDescription(
             dataset=manifest["dataset"],
@@ -558,8 +578,12 @@ class Store:
         }
 
     @classmethod
-    def open(cls, path: Path) -> Store:
+    def open(cls, path: Path, *, max_frames: int | None = None) -> Store:
         """Open the store in the folder ``path``.
+
+        Args:
+            path: the folder.
+            max_frames: let its views have the first so many frames of audio and vision alone.
 
         Raises:
             UserError: it is no store, of another version, or incomplete.
@@ -584,7 +608,7 @@ class Store:
         if missing:
             raise UserError(f"{path / _MANIFEST} lacks {', '.join(missing)}")
         try:
-            store = cls(path, manifest)
+            store = cls(path, manifest, max_frames=max_frames)
             names = list(manifest["files"])
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise UserError(
@@ -702,6 +726,7 @@ class Store:
             self._shards,
             split_rows=np.arange(len(table)),
             description=self.description,
+            max_frames=self.max_frames,
         )
 
     def samples(self) -> Iterator[Sample]:

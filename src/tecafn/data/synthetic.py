@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tecafn.core.modality import Modality
+from tecafn.core.places import refuse_taken
 from tecafn.data.lexicon import TOPICS
 from tecafn.data.remarks import Draws, Remark, compose, reword, words_of
 from tecafn.data.samples import SPLITS, DatasetDescription, Sample, public_id
@@ -170,6 +171,7 @@ def generate_with_latents(spec: CorpusSpec) -> Iterator[tuple[Sample, Latents]]:
 
 def make_corpus(out: Path, spec: CorpusSpec) -> Store:
     """Generate the corpus into a new store at ``out``."""
+    refuse_taken(out, may_be="neither")
     with StoreWriter(out, describe(spec)) as writer:
         for sample in generate(spec):
             writer.add(sample)

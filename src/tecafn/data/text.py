@@ -108,16 +108,25 @@ def frames_of_texts(view: SplitView, spans: TokenSpans | None) -> list[NDArray[n
         N arrays (L,) int64 with -1 for a token without a frame, as long as the text; None if no
         row has words.
     """
+    limit = view.max_frames
     if spans is None:
-        return [np.arange(length, dtype=np.int64) for length in view.lengths(Modality.TEXT)]
+        lengths = view.lengths(Modality.TEXT)
+        return [_within(np.arange(length, dtype=np.int64), limit) for length in lengths]
     words = view.column("words")
     if not any(words):
         return None
     reaches = spans(view.texts, view.column("context"))
     return [
-        align_tokens(text, reach, said or ()) if text.strip() else np.empty(0, np.int64)
+        _within(align_tokens(text, reach, said or ()), limit)
+        if text.strip()
+        else np.empty(0, np.int64)
         for text, reach, said in zip(view.texts, reaches, words, strict=True)
     ]
+
+
+def _within(frames: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
+    """-1 in place of frames that were cut: their words were spoken in none that is left."""
+    return frames if limit is None else np.where(frames < limit, frames, -1)
 
 
 def align_tokens(text: str, spans: NDArray[np.int64], words: Sequence[str]) -> NDArray[np.int64]:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 import tecafn
 from tecafn.core.conventions import METRIC_INFO, Convention, convention_named
 from tecafn.core.errors import UserError, nearest_known
+from tecafn.core.modality import Modality
+from tecafn.core.places import refuse_taken
 from tecafn.core.registry import METHODS
 from tecafn.core.threads import user_chose_number
 from tecafn.data.integrity import IntegrityRow, refuse_errors
@@ -37,9 +39,9 @@ from tecafn.experiments.cells import Cell, CellRunner, Outcome, usage_of
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.launched import launched
 from tecafn.experiments.run_folder import allowance, check_begun, describe_store
-from tecafn.experiments.setup import check_monitor, check_needs
+from tecafn.experiments.setup import check_device, check_monitor, check_needs
 from tecafn.experiments.shipped import ChosenConfigs, choose_configs
-from tecafn.layers.text_encoder import MINILM
+from tecafn.layers.encoder_source import MINILM, check_source
 from tecafn.records.predictions import read_predictions
 from tecafn.records.record import (
     library_versions,
@@ -207,19 +209,30 @@ def compare_methods(
 
     if launched().num_processes > 1:
         raise UserError("a comparison starts its own processes: run it in one, without torchrun")
+    refuse_taken(protocol.out, may_be="comparison")
     store = Store.open(protocol.data)
+    check_device(protocol.device)
     view = store.split(protocol.split)
-    unlabelled = int((~view.labelled).sum())
-    if unlabelled or not len(view):
-        what = f"{unlabelled} of {len(view)} samples without a label" if len(view) else "no sample"
-        raise UserError(f"split {protocol.split!r} of {protocol.data} has {what}; compare another")
+    # All that every run needs, before the first one.
+    for name in dict.fromkeys((protocol.split, "train", "valid")):
+        unlabelled, total = int((~store.split(name).labelled).sum()), len(store.split(name))
+        if unlabelled:
+            how = "compare another" if name == protocol.split else "every run needs its labels"
+            raise UserError(
+                f"split {name!r} of {protocol.data} has {unlabelled} of {total} samples without a "
+                f"label; {how}"
+            )
     # Once, before the first cell; the cells find the outcome beside the store.
     allowed = refuse_errors(store, allowed=protocol.allow_data_errors)
     entries = plan(protocol, store)
+    if train:
+        entries = [_trainable(entry) for entry in entries]
     if all(entry.refused for entry in entries):
         # A missing config says less than what is wrong with one that is there.
         first = min(entries, key=lambda entry: entry.refused.startswith(_NO_CONFIG))
-        raise UserError(f"no method can be trained; {first.name}: {first.refused}")
+        others = {entry.refused for entry in entries} == {first.refused} and len(entries) > 1
+        whose = "all" if others else first.name
+        raise UserError(f"no method can be trained; {whose}: {first.refused}")
     for entry in entries:
         for cell in entry.cells:
             if entry.settings is not None and (cell.run / "begun.json").exists():
@@ -268,6 +281,19 @@ def plan(protocol: Protocol, store: Store) -> list[Entry]:
         METHODS[name]  # fails with the known names
     folder = configs_of(protocol, store).folder
     return [_entry(protocol, store, name, folder) for name in names]
+
+
+def _trainable(entry: Entry) -> Entry:
+    """The entry, refused where nothing of it is finished and every run of it would fail."""
+    settings = entry.settings
+    if settings is None or any(cell.is_finished() for cell in entry.cells):
+        return entry
+    try:
+        if Modality.TEXT in settings.modalities:
+            check_source(settings.text_encoder)
+    except UserError as error:
+        return dataclasses.replace(entry, settings=None, refused=str(error), cells=())
+    return entry
 
 
 def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:

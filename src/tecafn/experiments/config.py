@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import re
-import sys
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,24 +18,8 @@ from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
+from tecafn.experiments.settings_file import nearest_key, read_settings
 from tecafn.training.config import TrainingConfig
-
-# Keys as one writes them who takes the text encoder for a table, and what they are here.
-_ALIASES: Mapping[str, str] = {
-    "text_encoder.name": "text_encoder",
-    "text_encoder.source": "text_encoder",
-    "text_encoder.trainable_layers": "num_trained_text_layers",
-    "text_encoder.trained_layers": "num_trained_text_layers",
-    "text_encoder.num_trainable_layers": "num_trained_text_layers",
-    "text_encoder.num_trained_layers": "num_trained_text_layers",
-    "text_encoder.num_trained_text_layers": "num_trained_text_layers",
-    "text_encoder.max_tokens": "max_text_tokens",
-    "text_encoder.max_text_tokens": "max_text_tokens",
-    "text_encoder.learning_rate": "training.learning_rates.text_encoder",
-}
-_aliases_said: set[str] = set()
-# What has keys of its own; every other key of a config is a value.
-_TABLES = ("model", "training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +35,8 @@ class RunConfig:
         num_trained_text_layers: how many of the encoder's last layers are trained; ``"all"``
             includes the embeddings, 0 freezes it.
         max_text_tokens: longer texts are cut.
+        max_frames: of audio and vision a sample keeps its first so many frames, >= 1; None = all.
+            The longest clip decides how much memory a batch takes.
         modalities: the ones in use; the others are absent from the network's point of view.
         training: optimizer, schedule, stopping.
     """
@@ -65,6 +47,7 @@ class RunConfig:
     text_encoder: str = "minilm"
     num_trained_text_layers: int | Literal["all"] = "all"
     max_text_tokens: int = 128
+    max_frames: int | None = None
     modalities: tuple[Modality, ...] = tuple(Modality)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -81,6 +64,8 @@ class RunConfig:
             )
         if self.max_text_tokens < 8:
             raise ValueError(f"max_text_tokens must be >= 8, got {self.max_text_tokens}")
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"max_frames must be >= 1, got {self.max_frames}")
 
     def text_encoder_spec(self) -> TextEncoderSpec:
         """The text encoder as a network takes it."""
@@ -118,15 +103,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> RunConfig:
         UserError: no such file, not TOML, an unknown key (the nearest known one is named), or a
             value of the wrong type or range.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"config {path}: no such file; see `tecafn list configs`") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"config {path}: expected a TOML file, got: {error}") from None
-    for override in overrides:
-        _apply_override(raw, override)
-    return parse_config(raw, where=str(path))
+    return parse_config(read_settings(path, overrides), where=str(path))
 
 
 def parse_config(raw: Mapping[str, Any], *, where: str = "config") -> RunConfig:
@@ -192,39 +169,6 @@ def _refuse_unknown(prefix: str, raw: Any, tree: tuple[str, ...], where: str) ->
         raise UserError(f"{where}: unknown key {table + key!r}: {hint}")
 
 
-def nearest_key(key: str, tree: Iterable[str]) -> str | None:
-    """The key of a config that somebody who wrote ``key`` may have meant.
-
-    Names are compared without their tables, by spelling and by their words; of a table that there
-    is not (``text_encoder.layers``) the name says something, too.
-
-    Example:
-        >>> nearest_key("max_epoch", ["seed", "training.max_epochs"])
-        'training.max_epochs'
-        >>> nearest_key("text_encoder.layers", ["num_trained_text_layers", "text_encoder"])
-        'num_trained_text_layers'
-    """
-    known = list(tree)
-    table, _, name = key.rpartition(".")
-    is_table = table in ("", *(each.rpartition(".")[0] for each in known))
-    words = set(re.split(r"[._]", name if is_table else key))
-
-    def likeness(other: str) -> float:
-        other_table, _, other_name = other.rpartition(".")
-        other_words = set(other_name.split("_"))
-        spelling = difflib.SequenceMatcher(None, name, other_name).ratio()
-        shared = 2 * len(words & other_words) / (len(words) + len(other_words))
-        return max(spelling, shared) + 0.05 * (table == other_table)
-
-    candidates = known
-    if not is_table:  # of a value that was taken for a table: what has a word in common with it
-        asked = set(re.split(r"[._]", table))
-        candidates = [k for k in known if asked & set(re.split(r"[._]", k)) and k != table]
-        candidates = candidates or known
-    best = max(candidates, key=likeness, default=None)
-    return best if best is not None and likeness(best) >= (0.6 if is_table else 0.5) else None
-
-
 def _parse(kind: type[Any], raw: Mapping[str, Any], *, where: str, prefix: str) -> Any:
     try:
         # As JSON, where strict still takes a list for a tuple and a name for an enum's member: no
@@ -239,47 +183,6 @@ def _parse(kind: type[Any], raw: Mapping[str, Any], *, where: str, prefix: str) 
         message = first["msg"].removeprefix("Value error, ")
         came = "" if first["type"] == "value_error" else f", got {first['input']!r}"
         raise UserError(f"{where}: {place + ': ' if place else ''}{message}{came}") from None
-
-
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key.strip():
-        raise UserError(f"--set expects key=value, got {override!r}")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    key = _without_alias(key.strip())
-    *path, last = key.split(".")
-    table = raw
-    for place, part in enumerate(path):
-        inner = table.setdefault(part, {})
-        # A value that this file leaves at its default is a value all the same.
-        if not isinstance(inner, dict) or (not place and part not in _TABLES):
-            raise UserError(f"--set {override!r}: {_no_table(part, key, raw)}")
-        table = inner
-    table[last] = value
-
-
-def _no_table(part: str, key: str, raw: Mapping[str, Any]) -> str:
-    """That ``part`` of ``key`` has no keys of its own, and which key was meant."""
-    method = raw.get("method", "tecafn")
-    tree = config_keys(method) if method in METHODS else ()
-    moved = [known for known in tree if known.rpartition(".")[2] == part and known != part]
-    nearest = moved[0] + key.removeprefix(part) if moved else nearest_key(key, tree)
-    what = f"{part!r} is a value, not a table"
-    if part != key.split(".")[0] or part in tree:
-        return f"{what}; did you mean {nearest!r}?" if nearest else what
-    return f"unknown key {key!r}" + (f": did you mean {nearest!r}?" if nearest else "")
-
-
-def _without_alias(key: str) -> str:
-    """The key's own name; that it was written otherwise is said once."""
-    name = _ALIASES.get(key, key)
-    if name != key and key not in _aliases_said:
-        _aliases_said.add(key)
-        print(f"note: --set {key} is {name} here", file=sys.stderr)
-    return name
 
 
 def write_config(config: RunConfig, path: Path) -> None:

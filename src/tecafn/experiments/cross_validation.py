@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
+from tecafn.core.places import refuse_taken
 from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.evaluator import Predictions
@@ -30,7 +31,13 @@ from tecafn.experiments.run_folder import (
     new_record,
     write_beginning,
 )
-from tecafn.experiments.setup import check_monitor, open_fabric, prepare
+from tecafn.experiments.setup import (
+    check_monitor,
+    memory_explained,
+    open_fabric,
+    prepare,
+    say_what_is_cut,
+)
 from tecafn.records.predictions import write_predictions
 from tecafn.records.record import now, write_record
 from tecafn.training.together import on_rank_0
@@ -128,7 +135,8 @@ def cross_validate_run(
     """
     if by != "video":
         raise UserError(f"cross-validation is by 'video', got {by!r}")
-    store = Store.open(data)
+    refuse_taken(out, may_be="run")
+    store = Store.open(data, max_frames=config.max_frames)
     allowed = refuse_errors(store, allowed=allow_data_errors, harmless=("videos",))
     check_monitor(config, store.description)
     begun_with = {
@@ -147,7 +155,8 @@ def cross_validate_run(
         for number, fold in enumerate(folds):
             folder = out / f"fold-{number:02d}"
             if not on_rank_0((folder / FOLD_RESULT).exists):
-                _run_fold(config, store, pool, fold, folder, fabric, resume, progress)
+                with memory_explained(pool):
+                    _run_fold(config, store, pool, fold, folder, fabric, resume, progress)
             results.append(on_rank_0(partial(_close_fold, folder)))
         predictions = _together(pool, folds, results)
 
@@ -187,6 +196,12 @@ def _run_fold(
     prepared = prepare(config, store, train, fabric)
     if folder.name == "fold-00":
         say_what_is_absent(pool, presence_of(pool, prepared.info, config.modalities))
+        say_what_is_cut(
+            pool,
+            prepared.info,
+            prepared.batches.tokenizer,
+            max_text_tokens=config.max_text_tokens,
+        )
     loader = partial(prepared.batches.loader, whole=pool, labelled=True)
     fitted = fit(
         prepared,

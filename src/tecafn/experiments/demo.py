@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tecafn.core.errors import UserError
+from tecafn.core.places import refuse_taken
 from tecafn.data.store import Store
 from tecafn.data.synthetic import CorpusSpec, make_corpus
 from tecafn.experiments.config import load_config
@@ -39,13 +40,15 @@ def run_demo(out: Path, *, seed: int, progress: bool) -> tuple[dict[str, Any], P
     is_finished = (out / "record.json").exists() and bool(read_record(out)["comparisons"])
     if is_finished:
         raise UserError(f"{out} holds a demo already; remove it or name another with --out")
+    refuse_taken(out, may_be="run")
     corpus = out / "corpus"
     embedded_corpus(corpus, CorpusSpec())
     text_alone = out / "text-alone"
     config = configs_folder() / "synthetic" / "tecafn.toml"
     for run, overrides in ((text_alone, [TEXT_ALONE]), (out, [])):
         settings = load_config(config, [f"seed={seed}", *overrides])
-        train_run(settings, data=corpus, out=run, resume=True, device="cpu", progress=progress)
+        if not (run / "record.json").exists():  # what lies inside the run was trained before it
+            train_run(settings, data=corpus, out=run, resume=True, device="cpu", progress=progress)
         evaluation = evaluate_run(run, data=corpus, split="test", device="cpu")
     compare_runs(out, text_alone, split="test", name="text alone")
     return evaluation, out / "report.html"

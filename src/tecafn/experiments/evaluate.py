@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 
 from tecafn.core.errors import UserError
 from tecafn.core.parallel import rank
+from tecafn.core.places import refuse_overwriting
 from tecafn.data.integrity import IntegrityRow, refuse_errors
 from tecafn.data.loader import BatchLoader
 from tecafn.data.store import SplitView, Store
@@ -29,7 +30,9 @@ from tecafn.experiments.presence import (
 from tecafn.experiments.run_folder import allowance, write_report
 from tecafn.experiments.setup import (
     check_needs,
+    memory_explained,
     open_fabric,
+    say_what_is_cut,
     token_frames,
 )
 from tecafn.records.measured import convention_of_data, convention_of_evaluation
@@ -69,12 +72,13 @@ class OpenRun:
             predictor: the same network with other weights; None = the opened one.
         """
         predictor = predictor or self.predictor
-        return predict_source(
-            predictor.network_prediction,
-            self.source,
-            device=predictor.device,
-            task=self.view.task,
-        )
+        with memory_explained(self.view):
+            return predict_source(
+                predictor.network_prediction,
+                self.source,
+                device=predictor.device,
+                task=self.view.task,
+            )
 
 
 def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
@@ -93,7 +97,8 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
     Raises:
         UserError: one of them cannot be read, or the data do not fit the network.
     """
-    predictor, store = load(run), Store.open(data)
+    predictor = load(run)
+    store = Store.open(data, max_frames=predictor.definition.max_frames)
     view = store.split(split)
     check_widths(predictor, store)
     info = predictor.definition.info
@@ -113,6 +118,12 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
         shuffle=False,
         text=predictor.tokenizer,
         frame_of_token=token_frames(store, view, there, predictor.tokenizer),
+    )
+    say_what_is_cut(
+        view,
+        predictor.definition.info,
+        predictor.tokenizer,
+        max_text_tokens=predictor.definition.max_text_tokens,
     )
     return OpenRun(predictor, store, view, source, absent_counts(presence))
 
@@ -360,6 +371,7 @@ def predict_run(run: Path, *, data: Path, split: str, out: Path, device: str = "
     Returns:
         How many.
     """
+    refuse_overwriting(out)
     fabric = open_fabric(device, "32-true")
     opened = open_run(run, data, split, fabric)
     _say_other_scale(opened)

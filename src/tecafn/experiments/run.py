@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tecafn.core.places import refuse_taken
 from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import Store
 from tecafn.evaluation.evaluator import predict_source
@@ -13,7 +14,13 @@ from tecafn.experiments.evaluate import add_evaluation
 from tecafn.experiments.fit import Fitted, fit
 from tecafn.experiments.presence import absent_counts, presence_of, say_what_is_absent
 from tecafn.experiments.run_folder import finished_record, hold, new_record, write_beginning
-from tecafn.experiments.setup import check_monitor, open_fabric, prepare
+from tecafn.experiments.setup import (
+    check_monitor,
+    memory_explained,
+    open_fabric,
+    prepare,
+    say_what_is_cut,
+)
 from tecafn.serving.predictor import EXPORT_FOLDER, ModelDefinition, Predictor
 from tecafn.training.together import on_rank_0
 
@@ -45,7 +52,8 @@ def train_run(
     Raises:
         UserError: whatever its user can mend: the data, the config, the directory.
     """
-    store = Store.open(data)
+    refuse_taken(out, may_be="run")
+    store = Store.open(data, max_frames=config.max_frames)
     allowed = refuse_errors(store, allowed=allow_data_errors)
     check_monitor(config, store.description)
     begun_with = {"config": config.as_dict(), "data_hash": store.content_hash}
@@ -60,10 +68,19 @@ def train_run(
             presence = presence_of(view, prepared.info, config.modalities)
             say_what_is_absent(view, presence)
             lacking[view.name] = absent_counts(presence)
+            say_what_is_cut(
+                view,
+                prepared.info,
+                prepared.batches.tokenizer,
+                max_text_tokens=config.max_text_tokens,
+            )
         train_source = prepared.batches.loader(train, shuffle=True, labelled=True)
         valid_source = prepared.batches.loader(valid, shuffle=False, labelled=True)
         on_rank_0(lambda: write_beginning(out, config, begun_with))
-        fitted = fit(prepared, train_source, valid_source, out, resume=resume, progress=progress)
+        with memory_explained(train, valid):
+            fitted = fit(
+                prepared, train_source, valid_source, out, resume=resume, progress=progress
+            )
         predictor = _shipped(fitted, store)
         predictions = predict_source(
             predictor.network_prediction, valid_source, device=fabric.device, task=valid.task
@@ -89,6 +106,7 @@ def _shipped(fitted: Fitted, store: Store) -> Predictor:
         info=fitted.prepared.info,
         max_text_tokens=config.max_text_tokens,
         dataset=store.description.dataset,
+        max_frames=config.max_frames,
     )
     network = fitted.scheme.network.float()
     return Predictor(definition, network, fitted.prepared.batches.tokenizer)

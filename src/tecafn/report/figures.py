@@ -109,7 +109,7 @@ def validation_curve(
     """The monitored metric over epochs, the chosen epoch marked.
 
     Args:
-        epochs: (E,) epoch numbers from 0.
+        epochs: (E,) epoch numbers, as they are shown: from 1.
         values: (E,) the metric.
         chosen: the epoch whose weights were kept.
         percent: values are fractions to be shown in percent.
@@ -137,7 +137,7 @@ def validation_curve(
                 color=SECOND,
             )
             description += f" Epoch {chosen} was chosen, at {shown[row]:.4g}."
-        axes.set_xlabel("epoch (from 0)")
+        axes.set_xlabel("epoch")
         axes.set_ylabel("on validation, in percent" if percent else "on validation")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.margins(x=0.03, y=0.12)

@@ -153,8 +153,8 @@ def _header(record: Json, task: str) -> dict[str, Any]:
     if training.get("monitor"):
         monitor = str(training["monitor"])
         chosen = (
-            f"Epoch {training.get('best_epoch', '?')} of {training.get('epochs', '?')} "
-            f"(counted from 0) was chosen on the {training.get('chosen_on', '?')} split"
+            f"Epoch {_shown_epoch(training.get('best_epoch'))} of {training.get('epochs', '?')} "
+            f"was chosen on the {training.get('chosen_on', '?')} split"
         )
         if isinstance(training.get("monitor_value"), int | float):
             label = convention_of_data(data).label_of(monitor)
@@ -506,6 +506,16 @@ def _training(run: RunFiles) -> dict[str, Any] | None:
     return {"curves": curves, **_loss_curves(run.steps)}
 
 
+def _shown_epoch(number: object) -> int | str:
+    """Records count epochs from 0, what people read counts from 1.
+
+    Example:
+        >>> _shown_epoch(0), _shown_epoch(None)
+        (1, '?')
+    """
+    return number + 1 if isinstance(number, int) else "?"
+
+
 def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and bool(np.isfinite(value))
 
@@ -514,7 +524,7 @@ def _validation_curve(
     epochs: Sequence[Json], metric: str, best: object, *, name: str
 ) -> Markup | None:
     points = [
-        (int(event["epoch"]), float(event["valid"][metric]))
+        (_shown_epoch(event["epoch"]), float(event["valid"][metric]))
         for event in epochs
         if _is_finite((event.get("valid") or {}).get(metric))
     ]
@@ -525,7 +535,7 @@ def _validation_curve(
     return figures.validation_curve(
         numbers,
         values,
-        chosen=best if isinstance(best, int) else None,
+        chosen=best + 1 if isinstance(best, int) else None,
         percent=bool(info and info.percent),
         name=name,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Network
 from tecafn.core.weights import load_module, save_module
+from tecafn.layers.encoder_source import hub_options
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 from tecafn.serving.packed import pack_weights
 
@@ -46,6 +48,7 @@ class ModelDefinition:
         info: widths, label scale, text encoder.
         max_text_tokens: longer texts are cut.
         dataset: what it was trained on.
+        max_frames: of audio and vision the first so many frames are taken; None = all.
     """
 
     method: str
@@ -53,6 +56,7 @@ class ModelDefinition:
     info: DataInfo
     max_text_tokens: int
     dataset: str
+    max_frames: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the statistics live in the weights."""
@@ -66,6 +70,7 @@ class ModelDefinition:
             "data": pydantic.TypeAdapter(DataInfo).dump_python(info, mode="json"),
             "max_text_tokens": self.max_text_tokens,
             "dataset": self.dataset,
+            "max_frames": self.max_frames,
         }
 
     @classmethod
@@ -81,6 +86,7 @@ class ModelDefinition:
                 f"{CONFIG_FILE}: format_version must be {FORMAT_VERSION}, got {version!r}"
             )
         try:
+            limit = values.get("max_frames")  # absent from models of before
             name = str(values["method"])
             method = METHODS[name]
             return cls(
@@ -89,6 +95,7 @@ class ModelDefinition:
                 info=pydantic.TypeAdapter(DataInfo).validate_python(values["data"]),
                 max_text_tokens=int(values["max_text_tokens"]),
                 dataset=str(values["dataset"]),
+                max_frames=None if limit is None else int(limit),
             )
         except (pydantic.ValidationError, KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -183,7 +190,7 @@ class Predictor(
             Modality.AUDIO: self._frame_rows(Modality.AUDIO, audio),
             Modality.VISION: self._frame_rows(Modality.VISION, vision),
         }
-        given = {m: rows for m, rows in columns.items() if rows is not None}
+        given = {m: self._cut(m, rows) for m, rows in columns.items() if rows is not None}
         if context is not None and Modality.TEXT not in given:
             raise UserError("context goes with a text, got none")
         if not given:
@@ -239,7 +246,24 @@ class Predictor(
                 "text without frames"
             )
         places = torch.arange(text.mask.shape[1]).expand(text.mask.shape)
-        return dataclasses.replace(batch, frame_of_token=torch.where(text.mask, places, -1))
+        limit = self.definition.max_frames
+        known = text.mask if limit is None else text.mask & (places < limit)
+        return dataclasses.replace(batch, frame_of_token=torch.where(known, places, -1))
+
+    def _cut(
+        self, modality: Modality, rows: list[torch.Tensor | None]
+    ) -> list[torch.Tensor | None]:
+        """Audio and vision up to ``max_frames``, as in training."""
+        limit = self.definition.max_frames
+        long = [row for row in rows if row is not None and limit is not None and len(row) > limit]
+        if modality == Modality.TEXT or not long:
+            return rows
+        warnings.warn(
+            f"{modality} of {len(long)} of {len(rows)} samples is cut at max_frames {limit}, which "
+            f"this model was trained with; the longest has {max(map(len, long))} frames",
+            stacklevel=3,
+        )
+        return [None if row is None else row[:limit] for row in rows]
 
     def network_prediction(self, batch: Batch) -> torch.Tensor:
         """(B,) scores or (B, C) logits of a batch on the network's device, in evaluation mode."""
@@ -415,8 +439,11 @@ def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor
     path = Path(run_or_hub_id)
     if path.is_dir():
         return load_export(path / EXPORT_FOLDER if (path / EXPORT_FOLDER).is_dir() else path)
+    is_local = bool(hub_options(str(run_or_hub_id)))
     try:
-        return Predictor.from_pretrained(str(run_or_hub_id), revision=revision)
+        return Predictor.from_pretrained(
+            str(run_or_hub_id), revision=revision, local_files_only=is_local
+        )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

@@ -319,7 +319,13 @@ class _Fit:
             return self._checkpoints.newest()
 
         step, skipped = on_rank_0(choose)
+        begun_before = bool(on_rank_0(self._events.position))
         if step is None:
+            if resume and begun_before:
+                self._display.message(
+                    f"warning: nothing to resume: no checkpoint is left in "
+                    f"{self._checkpoints.path(0).parent}; training begins anew"
+                )
             self._use_threads(self._config.num_threads or self._suitable_threads())
             seed_generators(self._seed)
             self._events.rewind(0, step=0)
@@ -511,7 +517,7 @@ class _Fit:
         self, values: _StepValues, weights: Mapping[str, float], phase: str
     ) -> None:
         where = (
-            f"in epoch {self._state.epoch} (from 0), step {self._state.step + 1}, phase {phase}; "
+            f"in epoch {self._state.epoch + 1}, step {self._state.step + 1}, phase {phase}; "
             "lower the learning rate or look for extreme values in the data"
         )
         # A term of weight zero is only written down, and so may be undefined.
@@ -538,7 +544,7 @@ class _Fit:
         if not math.isfinite(valid[monitor]):
             raise UserError(
                 f"the monitored metric {monitor!r} is {valid[monitor]} on the validation split in "
-                f"epoch {self._state.epoch} (from 0)"
+                f"epoch {self._state.epoch + 1}"
             )
         return valid
 
