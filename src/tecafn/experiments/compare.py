@@ -38,6 +38,7 @@ from tecafn.evaluation.significance import holm_adjusted, paired_difference
 from tecafn.experiments.cells import Cell, CellRunner, Outcome, usage_of
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.launched import launched
+from tecafn.experiments.presence import check_text
 from tecafn.experiments.run_folder import allowance, check_begun, describe_store
 from tecafn.experiments.setup import check_device, check_monitor, check_needs
 from tecafn.experiments.shipped import ChosenConfigs, choose_configs
@@ -313,7 +314,9 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
             raise UserError(f"it does {' and '.join(tasks)}, the data set is a {task}")
         check_monitor(settings, store.description)
         train = store.split("train")
-        check_needs(name, store, train, text_encoder=settings.text_encoder)
+        encoder, modalities = settings.text_encoder, settings.modalities
+        check_text(store, train, modalities, encoder)
+        check_needs(name, store, train, text_encoder=encoder, modalities=modalities)
     except UserError as error:
         settings, refused = None, " ".join(str(error).split())
     cells = tuple(
