@@ -16,6 +16,15 @@ from tecafn.core.registry import METHODS
 from tecafn.methods.tecafn import DIFFERENCES, Difference, TeCaFNConfig
 from tecafn.testing import METHOD_PARTS, MethodCase, check_method, check_part, method_case
 
+TETFN_AS_PUBLISHED = {
+    "num_lower_layers": 1,
+    "scaled_inputs": True,
+    "positions": "each",
+    "streams": "all",
+    "reading": "last",
+    "fusion_dim": 64,
+}
+
 
 def variations() -> Iterator[tuple[str, str, Task, dict[str, Any]]]:
     """(what it is called, method, task, settings other than the defaults)."""
@@ -35,6 +44,8 @@ def variations() -> Iterator[tuple[str, str, Task, dict[str, Any]]]:
     yield "tecafn-bank", "tecafn", "regression", {"bank_size": 16, "bank_frames": 5}
     yield "tecafn-authors", "tecafn", "regression", {"variant": "authors"}
     yield "tecafn-authors-classification", "tecafn", "classification", {"variant": "authors"}
+    yield "tetfn-published", "tetfn", "regression", TETFN_AS_PUBLISHED
+    yield "tmbl-kl", "tmbl", "regression", {"similarity": "kl"}
 
 
 VARIATIONS = list(variations())
