@@ -14,7 +14,8 @@ def test_pages_that_the_sources_name_exist() -> None:
         f"{path.relative_to(ROOT)}: {name}"
         for path in [*PACKAGE.rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
         for name in re.findall(r"\bdocs/[\w/-]+\.md\b", path.read_text(encoding="utf-8"))
-        if not (ROOT / name).is_file()
+        # A benchmark's own page is there once it was run.
+        if not (ROOT / name).is_file() and not name.startswith("docs/results/")
     }
     assert missing == set()
 
