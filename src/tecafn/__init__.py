@@ -1,4 +1,7 @@
-"""Multimodal sentiment analysis: train, compare and trust.
+"""Train and compare models of multimodal sentiment: text, audio and vision in, a score out.
+
+``train``, ``evaluate``, ``compare`` and ``load`` do what the commands of those names do; see
+``docs/python.md``.
 
 Example:
     >>> import tecafn
@@ -15,12 +18,24 @@ from tecafn.core.threads import wait_asleep
 wait_asleep()
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "Modality", "Padded", "Predictor", "UserError", "list_methods", "load"]
+__all__ = [
+    "Batch",
+    "Modality",
+    "Padded",
+    "Predictor",
+    "UserError",
+    "compare",
+    "evaluate",
+    "list_methods",
+    "load",
+    "train",
+]
 
 if TYPE_CHECKING:
     from tecafn.core.batch import Batch, Padded
     from tecafn.core.errors import UserError
     from tecafn.core.modality import Modality
+    from tecafn.experiments.api import compare, evaluate, train
     from tecafn.serving.predictor import Predictor, load
 
 _HOMES = {
@@ -30,6 +45,9 @@ _HOMES = {
     "UserError": "tecafn.core.errors",
     "Predictor": "tecafn.serving.predictor",
     "load": "tecafn.serving.predictor",
+    "compare": "tecafn.experiments.api",
+    "evaluate": "tecafn.experiments.api",
+    "train": "tecafn.experiments.api",
 }
 
 
@@ -48,7 +66,7 @@ def __dir__() -> list[str]:
 
 
 def list_methods() -> list[dict[str, Any]]:
-    """Every registered method: name, summary, tasks, needs and paper. Needs no torch."""
+    """Every registered method: name, summary, tasks, needs and paper, without importing torch."""
     from tecafn.experiments.shipped import list_methods as listed
 
     return listed()

@@ -589,10 +589,9 @@ def list_datasets(as_json: JsonOption = False) -> None:
 @list_app.command("configs")
 def list_configs(as_json: JsonOption = False) -> None:
     """The configs that are shipped; `tecafn train` takes them by these names."""
-    from tecafn.experiments.shipped import configs_folder
+    from tecafn.experiments import shipped
 
-    folder = configs_folder()
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.toml"))
+    names = shipped.list_configs()
     if as_json:
         print_json(names)
     else:

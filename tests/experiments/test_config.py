@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -21,10 +22,10 @@ from tecafn.experiments.config import (
     parse_config,
     write_config,
 )
-from tecafn.experiments.shipped import configs_folder, find_config
+from tecafn.experiments.shipped import configs_folder, find_config, list_configs
 from tecafn.training.config import TrainingConfig
 
-SHIPPED = sorted(configs_folder().rglob("*.toml"))
+SHIPPED = [configs_folder() / name for name in list_configs()]
 
 
 @pytest.fixture
@@ -227,6 +228,86 @@ def test_every_shipped_config_parses_and_is_found_by_its_place(
     assert config.method in METHODS
     assert find_config(path.relative_to(configs_folder())) == path
     assert find_config(Path("configs") / path.relative_to(configs_folder())) == path
+
+
+# Every shipped config as it was when each had its whole budget in its own file. What is changed in
+# a config on purpose is changed here, too.
+IN_FULL = json.loads(
+    (Path(__file__).parents[1] / "fixtures" / "configs-in-full.json").read_text("utf-8")
+)
+
+
+@pytest.mark.parametrize("name", sorted(IN_FULL))
+def test_a_config_that_extends_its_budget_says_what_it_said_in_full(name: str) -> None:
+    assert load_config(configs_folder() / name) == parse_config(IN_FULL[name])
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_shipped_config_shows_what_departs_from_its_budget_and_nothing_else(path: Path) -> None:
+    own = tomllib.loads(path.read_text(encoding="utf-8"))
+    budget = tomllib.loads((path.parent / own["extends"]).read_text(encoding="utf-8"))
+
+    def repeated(own: dict[str, Any], budget: dict[str, Any]) -> list[str]:
+        both = [key for key in own if key in budget]
+        tables = [key for key in both if isinstance(own[key], dict)]
+        inner = [f"{t}.{key}" for t in tables for key in repeated(own[t], budget[t])]
+        return inner + [key for key in both if key not in tables and own[key] == budget[key]]
+
+    assert not repeated(own, budget)
+    assert not {"method", "model", "seed"} & budget.keys()
+
+
+def test_what_a_file_says_replaces_what_it_extends_key_by_key(toml: Any, tmp_path: Path) -> None:
+    (tmp_path / "budget.toml").write_text(
+        "max_text_tokens = 96\n[training]\nmax_epochs = 4\nbatch_size = 16\n"
+        "[training.learning_rates]\ntext_encoder = 5e-5\nmain = 1e-2\n",
+        encoding="utf-8",
+    )
+    path = toml(
+        'extends = "budget.toml"\nmethod = "concat"\n[training]\nbatch_size = 8\n'
+        "[training.learning_rates]\nmain = 1e-3\n"
+    )
+    config = load_config(path, ["training.max_epochs=2"])
+    assert (config.method, config.max_text_tokens) == ("concat", 96)
+    assert (config.training.max_epochs, config.training.batch_size) == (2, 8)
+    assert config.training.learning_rates == {"text_encoder": 5e-5, "main": 1e-3}
+    assert "extends" not in config.as_dict(), "a run's record has the values, not where they stood"
+
+
+@pytest.mark.parametrize(
+    ("base", "extends", "error"),
+    [
+        (None, '"budget.toml"', "it extends budget.toml, and there is no such file beside it"),
+        (
+            'extends = "more.toml"',
+            '"budget.toml"',
+            "extends budget.toml, which extends 'more.toml'",
+        ),
+        ('extends = "config.toml"', '"budget.toml"', "may extend a file that extends none"),
+        ("seed = 1", '"config.toml"', "may extend a file that extends none"),
+        ("seed = 1", "3", "extends must be the name of a TOML file, got 3"),
+        ("seed = 1", '""', "extends must be the name of a TOML file, got ''"),
+        ("seed = = 1", '"budget.toml"', "budget.toml: expected a TOML file, got"),
+        ("sede = 1", '"budget.toml"', "unknown key 'sede'"),
+        ("training = 1", '"budget.toml"', "training must be a table, got 1"),
+    ],
+)
+def test_a_file_that_cannot_be_extended_is_named(
+    toml: Any, tmp_path: Path, base: str | None, extends: str, error: str
+) -> None:
+    if base is not None:
+        (tmp_path / "budget.toml").write_text(base, encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(error)):
+        load_config(toml(f"extends = {extends}"))
+
+
+def test_budgets_are_not_listed_and_are_in_the_wheel_beside_the_configs() -> None:
+    assert not [path for path in SHIPPED if path.name.startswith("budget")]
+    for folder in {path.parent for path in SHIPPED}:
+        assert (folder / "budget.toml").is_file()
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["force-include"]["configs"] == "tecafn/configs", "the whole folder"
 
 
 def test_configs_are_shipped() -> None:

@@ -33,18 +33,60 @@ _TABLES = ("model", "training")
 def read_settings(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Read a TOML file and apply ``key=value`` overrides; keys are not looked at yet.
 
+    A file that says ``extends = "budget.toml"`` departs from that file, which lies beside it: what
+    it has itself replaces the other's, key by key. The other file extends none.
+
     Raises:
-        UserError: no such file, not TOML, or an override that is none.
+        UserError: no such file, not TOML, a chain of files, or an override that is none.
     """
+    raw = _read_toml(path)
+    if "extends" in raw:
+        raw = merge_tables(_extended(path, raw.pop("extends")), raw)
+    for override in overrides:
+        _apply_override(raw, override)
+    return raw
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"config {path}: no such file; see `tecafn list configs`") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, IsADirectoryError) as error:
         raise UserError(f"config {path}: expected a TOML file, got: {error}") from None
-    for override in overrides:
-        _apply_override(raw, override)
+
+
+def _extended(path: Path, name: Any) -> dict[str, Any]:
+    """What the file says that ``path`` extends."""
+    if not isinstance(name, str) or not name:
+        raise UserError(f"config {path}: extends must be the name of a TOML file, got {name!r}")
+    base = path.parent / name
+    if not base.is_file():
+        raise UserError(f"config {path}: it extends {name}, and there is no such file beside it")
+    raw = _read_toml(base)
+    if "extends" in raw:
+        raise UserError(
+            f"config {path}: it extends {name}, which extends {raw['extends']!r}: a config may "
+            "extend a file that extends none"
+        )
     return raw
+
+
+def merge_tables(base: Mapping[str, Any], departures: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``departures`` in its place, table by table.
+
+    Example:
+        >>> merge_tables({"training": {"max_epochs": 4, "patience": 8}},
+        ...              {"training": {"max_epochs": 9}, "seed": 1})
+        {'training': {'max_epochs': 9, 'patience': 8}, 'seed': 1}
+    """
+    merged = dict(base)
+    for key, value in departures.items():
+        under = merged.get(key)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            value = merge_tables(under, value)
+        merged[key] = value
+    return merged
 
 
 def nearest_key(key: str, tree: Iterable[str]) -> str | None:

@@ -30,6 +30,13 @@ def configs_folder() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parents[1] / "configs"
 
 
+def list_configs() -> list[str]:
+    """Every shipped config, ``mosi/tecafn.toml``; not the budgets that they extend."""
+    folder = configs_folder()
+    paths = [path for path in folder.rglob("*.toml") if not path.name.startswith("budget")]
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
 def find_config(name: Path) -> Path:
     """A config by path, or by its place among the shipped ones (``mosi/tecafn.toml``)."""
     if name.exists():
