@@ -170,12 +170,15 @@ def _padding(text: str | None) -> dict[Any, Any]:
 
 def _summary(manifest: Mapping[str, Any]) -> str:
     """A store in one line."""
+    from tecafn.core.conventions import convention_named
+
     splits = ", ".join(
         f"{name} {counts['num_samples']} ({counts['num_labelled']} labelled)"
         for name, counts in manifest["splits"].items()
     )
     widths = ", ".join(f"{m} {width}" for m, width in manifest["widths"].items()) or "text alone"
-    return f"{manifest['dataset']}: {splits}; widths: {widths}"
+    measures = convention_named(manifest["convention"]).listed()
+    return f"{manifest['dataset']}: {splits}; widths: {widths}; measures: {measures}"
 
 
 @app.command()

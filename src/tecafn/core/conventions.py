@@ -124,6 +124,15 @@ class Convention:
         """The measure that ranks methods."""
         return self.paired[0]
 
+    def listed(self) -> str:
+        """The convention and what it measures, in a line.
+
+        Example:
+            >>> CONVENTIONS["scale"].listed()
+            'scale (MAE, Corr)'
+        """
+        return f"{self.name} ({', '.join(measure.label for measure in self.measures)})"
+
     def label_of(self, name: str) -> str:
         """The printed name of a measure; the key itself where this convention has none such."""
         return next((m.label for m in self.measures if m.name == name), name)

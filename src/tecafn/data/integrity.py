@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tecafn.core.conventions import convention_named
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.defects import (
@@ -176,7 +177,7 @@ def refuse_errors(
     said = "; ".join(f"{row.name}: {row.message}" for row in errors)
     ways = dict.fromkeys(_MENDED_BY[row.name] for row in errors if row.name in _MENDED_BY)
     raise UserError(
-        f"{store.path} has what `tecafn data check` calls an error: {said}. "
+        f"{store.path} has what `tecafn data check` calls an error: {said}; "
         f"{'; '.join(ways)}; or go on all the same with --allow-data-errors"
     )
 
@@ -415,7 +416,8 @@ class _Tally:
             "info",
             "data set",
             f"{described.dataset}, {described.task}, "
-            f"{'aligned' if described.aligned else 'not aligned'}",
+            f"{'aligned' if described.aligned else 'not aligned'}, measures: "
+            f"{convention_named(described.convention).listed()}",
         )
         where, paper = PUBLISHED_SIZES.get(described.dataset, ("", {}))
         for split, size in self._sound.sizes.items():

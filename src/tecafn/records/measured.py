@@ -67,4 +67,7 @@ def allowed_errors(*parts: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     said = "; ".join(dict.fromkeys(found))
-    return [f"The data have what `tecafn data check` calls an error, allowed by name: {said}."]
+    ending = "" if said.endswith("...") else "."
+    return [
+        f"The data have what `tecafn data check` calls an error, allowed by name: {said}{ending}"
+    ]
