@@ -29,7 +29,6 @@ from tecafn.core.output import Progress
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Scheme
 from tecafn.data.loader import plan_batches
-from tecafn.experiments.compare import AFTER_THE_ABSTRACT
 
 REFERENCE = "tecafn"
 BATCH_SIZE = 32
@@ -190,7 +189,7 @@ def table(contestants: Sequence[Contestant], reasons: dict[str, str]) -> str:
     for contestant in sorted(contestants, key=lambda c: -medians[c.name]):
         name, median = contestant.name, medians[contestant.name]
         method = METHODS[name]
-        shown = f"{name} {MARK}" if AFTER_THE_ABSTRACT in method.summary else name
+        shown = f"{name} {MARK}" if method.basis == "abstract" else name
         lines.append(
             [
                 shown,
@@ -231,8 +230,8 @@ def main() -> None:
         "encoder works behind its frozen layers here. Parameters: those that are trained.",
         table(contestants, reasons),
     ]
-    if any(AFTER_THE_ABSTRACT in METHODS[name].summary for name in names):
-        blocks.append(f"{MARK} implemented after the abstract, as the paper could not be read.")
+    if any(METHODS[name].basis == "abstract" for name in names):
+        blocks.append(f"{MARK} implemented from the abstract; the paper was not available to us.")
     if options.smoke:
         print("\n\n".join(blocks))
         return

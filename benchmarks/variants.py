@@ -292,9 +292,10 @@ def main() -> None:
     blocks = [
         "Each row changes one thing in the paper's variant; `variant authors` changes all that the "
         "authors' public code does otherwise. docs/paper-and-code.md says what each is. Mean ± "
-        "deviation over seeds; pairs ordered rightly in percent and differences of MAE with a 95 % "
-        "interval from resampling videos. An interval that holds 0 shows no effect; one that does not "
-        "may still be how training went, which [the repetition](variants-repeated.md) asks.",
+        "deviation over seeds; pairs ranked correctly, in percent, and differences of MAE with a "
+        "95 % interval from resampling videos. An interval that holds 0 shows no effect; one that "
+        "does not may still be how training went, which [the repetition](variants-repeated.md) "
+        "asks.",
     ]
     for data in (embedded(runs, smoke=options.smoke), mosi(runs, smoke=options.smoke)):
         out = runs / "bench-variants" / data.trained[0].name

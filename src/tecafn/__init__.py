@@ -66,7 +66,7 @@ def __dir__() -> list[str]:
 
 
 def list_methods() -> list[dict[str, Any]]:
-    """Every registered method: name, summary, tasks, needs and paper, without importing torch."""
+    """Every registered method: name, summary, tasks, needs, paper and what it rests on."""
     from tecafn.experiments.shipped import list_methods as listed
 
     return listed()

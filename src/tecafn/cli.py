@@ -555,12 +555,19 @@ def list_methods(as_json: JsonOption = False) -> None:
 
 
 def _method_in_words(method: Mapping[str, Any]) -> list[str]:
-    """What it does; then whose it is, and what it takes."""
+    """What it does; then whose it is, what the implementation rests on, and what it takes."""
+    bases = {
+        "abstract": "from the abstract",
+        "code": f"as in {method['certified']}",
+        "ours": "",
+        "paper": "from the paper",
+    }
     limits = [_short_citation(method["paper"])]
     if len(method["tasks"]) == 1:
         limits.append(f"{method['tasks'][0]} only")
     if method["needs"]:
         limits.append(f"needs: {', '.join(method['needs'])}")
+    limits.append(bases[method["basis"]])
     return [method["summary"], "; ".join(filter(None, limits))]
 
 
@@ -570,7 +577,7 @@ def _short_citation(paper: str) -> str:
     Example:
         >>> _short_citation("Yu et al., Learning Representations, AAAI 2021")
         'Yu et al. 2021'
-        >>> _short_citation("none: a yardstick")
+        >>> _short_citation("none: the baseline")
         ''
     """
     authors, comma, _ = paper.partition(",")

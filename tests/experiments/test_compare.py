@@ -281,12 +281,14 @@ def test_methods_after_the_abstract_are_marked(
         config=original.config,
         build=original.build,
         paper="",
-        summary="fusion of a kind (after the abstract)",
+        basis="abstract",
     )
     monkeypatch.setitem(METHODS._items, "concat", marked)
     rows = rows_of(tables(make_protocol()))
     assert rows["concat"]["after_abstract"]
+    assert rows["concat"]["basis"] == "abstract"
     assert not rows["tecafn"]["after_abstract"]
+    assert (rows["tecafn"]["basis"], rows["tecafn"]["certified"]) == ("paper", "")
 
 
 # What cannot be compared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import tecafn.methods  # noqa: F401  registers every method
 from tecafn.core.errors import UserError
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
-from tecafn.core.registry import METHODS
+from tecafn.core.registry import METHODS, Method
 from tecafn.methods.tecafn import DIFFERENCES, Difference, TeCaFNConfig
 from tecafn.testing import METHOD_PARTS, MethodCase, check_method, check_part, method_case
 
@@ -49,6 +50,20 @@ def variations() -> Iterator[tuple[str, str, Task, dict[str, Any]]]:
 
 
 VARIATIONS = list(variations())
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_method_rests_on_public_code_where_a_test_finds_its_computation(name: str) -> None:
+    folder = Path(__file__).parents[1] / "equivalence"
+    tests = "".join(path.read_text(encoding="utf-8") for path in folder.glob("test_*.py"))
+    is_certified = f'prepared("{name}"' in tests or f'("{name}", ' in tests
+    assert (METHODS[name].basis == "code") == is_certified
+
+
+@pytest.mark.parametrize(("basis", "certified"), [("code", ""), ("paper", "x"), ("books", "")])
+def test_a_basis_that_says_nothing_is_refused(basis: Any, certified: str) -> None:
+    with pytest.raises(ValueError, match=r"basis .*, got|got basis"):
+        Method(config=object, build=lambda c, i: None, paper="", basis=basis, certified=certified)  # type: ignore[arg-type, return-value]
 
 
 @pytest.fixture(scope="module", params=VARIATIONS, ids=[v[0] for v in VARIATIONS])

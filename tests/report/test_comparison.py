@@ -16,6 +16,7 @@ from tecafn.report.comparison import (
     ABSTRACT_MARK,
     ABSTRACT_NOTE,
     about,
+    basis_lines,
     notes,
     plain_table,
     read_summary,
@@ -37,6 +38,8 @@ def row(name: str, **changes: Any) -> dict[str, Any]:
         "name": name,
         "summary": "",
         "paper": f"{name}'s paper",
+        "basis": "paper",
+        "certified": "",
         "after_abstract": False,
         "config": f"mosi/{name}.toml",
         "refused": "",
@@ -190,7 +193,7 @@ def test_the_validation_split_is_said_to_be_optimistic_and_the_test_split_is_not
 
 
 @pytest.mark.parametrize("render", [render_markdown, render_latex, render_page, render_csv])
-def test_methods_after_the_abstract_are_marked_in_every_table(render: Any) -> None:
+def test_methods_implemented_from_the_abstract_are_marked_in_every_table(render: Any) -> None:
     marked, none_marked = make_summary(), make_summary(methods=[row("winner")])
     text, other = render(marked), render(none_marked)
     if render is render_csv:
@@ -203,6 +206,28 @@ def test_methods_after_the_abstract_are_marked_in_every_table(render: Any) -> No
     assert ABSTRACT_NOTE in text
     assert mark not in other
     assert ABSTRACT_NOTE not in other
+
+
+@pytest.mark.parametrize("render", [render_markdown, render_latex, render_page, render_csv])
+def test_every_table_says_what_a_method_rests_on(render: Any) -> None:
+    coded = row("winner", basis="code", certified="their code, but one & another")
+    text = render(make_summary(methods=[coded, row("second")]))
+    if render is render_csv:
+        rows = {r["method"]: r for r in csv.DictReader(io.StringIO(text))}
+        assert rows["winner"]["basis"] == "code"
+        assert rows["winner"]["certified"] == "their code, but one & another"
+        return
+    escaped = "&amp;" if render is render_page else "&"
+    assert f"to 1e-10: winner (their code, but one {escaped} another)." in text
+    assert "Rests on the paper: second." in text
+
+
+def test_a_comparison_written_before_methods_had_a_basis_is_still_shown() -> None:
+    old = row("winner")
+    del old["basis"], old["certified"]
+    assert not basis_lines(make_summary(methods=[old]))
+    for render in (render_markdown, render_latex, render_page, render_csv):
+        assert "winner" in render(make_summary(methods=[old]))
 
 
 def test_csv_holds_every_metric_as_a_plain_number() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.info import DataInfo
@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # the names of methods and readers are looked up without torc
     from tecafn.core.scheme import Scheme
 
 T = TypeVar("T")
+
+Basis = Literal["paper", "code", "abstract", "ours"]
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -67,6 +69,10 @@ class Method:
         config: the frozen dataclass of its settings.
         build: makes the scheme from settings and data.
         paper: authors, title, venue, year.
+        basis: what the implementation rests on: the ``paper``; public ``code`` of it, whose
+            computation ``tests/equivalence`` finds here; the ``abstract`` alone, where the paper
+            was not available to us; or nothing published (``ours``).
+        certified: with ``code``, whose code it is and what of it differs, in a few words.
         tasks: what it can be trained for.
         summary: one line for ``tecafn list methods``.
         needs: conditions on the data beyond widths, checked before training; none by default.
@@ -77,10 +83,21 @@ class Method:
     config: type[Any]
     build: Callable[[Any, DataInfo], Scheme]
     paper: str
+    basis: Basis = "paper"
+    certified: str = ""
     tasks: tuple[str, ...] = ("regression", "classification")
     summary: str = ""
     needs: tuple[str, ...] = ()
     breaks: Callable[[Any], Mapping[str, str]] = keeps_every_part
+
+    def __post_init__(self) -> None:
+        if self.basis not in get_args(Basis):
+            raise ValueError(f"basis must be {', '.join(get_args(Basis))}, got {self.basis!r}")
+        if bool(self.certified) != (self.basis == "code"):
+            raise ValueError(
+                f"certified goes with the basis 'code', and only with it: got basis "
+                f"{self.basis!r}, certified {self.certified!r}"
+            )
 
 
 METHODS: Registry[Method] = Registry("method")

@@ -57,8 +57,6 @@ Floats = NDArray[np.float64]
 
 COMPARISON_FILE = "comparison.json"
 COMPARISON_FORMAT = 1
-# What is written in the summary of a method of which only the abstract could be read.
-AFTER_THE_ABSTRACT = "after the abstract"
 _NO_CONFIG = "there is no config"
 
 
@@ -500,7 +498,9 @@ def _row(
         "name": entry.name,
         "summary": method.summary,
         "paper": method.paper,
-        "after_abstract": AFTER_THE_ABSTRACT in method.summary,
+        "basis": method.basis,
+        "certified": method.certified,
+        "after_abstract": method.basis == "abstract",
         "config": entry.config,
         "refused": entry.refused,
         "seeds": list(seeds),

@@ -16,6 +16,8 @@ from tecafn.core.errors import UserError
 from tecafn.core.registry import METHODS, Method
 
 _EMBEDDED = "embedded-"
+# What a method's registration says of it, and a list of the methods shows.
+_TOLD = ("summary", "tasks", "needs", "paper", "basis", "certified")
 # Training samples of the datasets whose configs ship, by task.
 _TRAINED_ON = {
     "regression": {"mosi": 1_284, "mosei": 16_326},
@@ -122,7 +124,10 @@ def choose_configs(
 
 
 def list_methods() -> list[dict[str, Any]]:
-    """Every registered method: name, summary, tasks, needs and paper, in the order of names.
+    """Every registered method, in the order of names.
+
+    Each with its name, summary, tasks, needs and paper, and with what it rests on: ``basis`` and
+    ``certified``, see ``core.registry.Method``.
 
     The registry is the truth. As long as nothing has loaded the shipped methods, what they
     register is read from the source of their files, in a fiftieth of the time; a registration that
@@ -130,7 +135,7 @@ def list_methods() -> list[dict[str, Any]]:
     """
     if "tecafn.methods" not in sys.modules:
         try:
-            told = read_registrations(_PACKAGE / "methods", ("summary", "tasks", "needs", "paper"))
+            told = read_registrations(_PACKAGE / "methods", _TOLD)
             shipped = {name: Method(config=object, build=_never, **fields) for name, fields in told}
         except ValueError:
             import tecafn.methods  # noqa: F401 - registers them
@@ -139,16 +144,12 @@ def list_methods() -> list[dict[str, Any]]:
     else:
         shipped = {}
     methods = {**METHODS, **shipped}
-    return [
-        {
-            "name": name,
-            "summary": methods[name].summary,
-            "tasks": list(methods[name].tasks),
-            "needs": list(methods[name].needs),
-            "paper": methods[name].paper,
-        }
-        for name in sorted(methods)
-    ]
+    return [{"name": name} | _told(methods[name]) for name in sorted(methods)]
+
+
+def _told(method: Method) -> dict[str, Any]:
+    values = {field: getattr(method, field) for field in _TOLD}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
 def _never(config: Any, info: Any) -> Any:

@@ -1,4 +1,4 @@
-"""BIMHA: bimodal information-augmented multi-head attention, after the abstract.
+"""BIMHA: bimodal information-augmented multi-head attention, implemented from the abstract.
 
 Wu et al., "Video sentiment analysis with bimodal information-augmented multi-head attention",
 Knowledge-Based Systems 2022.
@@ -7,11 +7,11 @@ Each pair of modalities is one feature, the outer product of their vectors; the 
 attend to each other, so that each pair's share in the answer is learned, keep a residual, and are
 joined for the answer.
 
-Only the abstract could be read. Ours, therefore: the vectors (the text's [CLS], last LSTM states of
-audio and vision, all projected to one width with tanh), a linear layer and ReLU after each outer
-product, one attention layer, a LayerNorm after the residual, the two-layer head, the absolute error
-as the loss, every width, and a learned vector for an absent modality. None of its printed numbers
-is claimed.
+Only the abstract was available to us. Ours, therefore: the vectors (the text's [CLS], last LSTM
+states of audio and vision, all projected to one width with tanh), a linear layer and ReLU after
+each outer product, one attention layer, a LayerNorm after the residual, the two-layer head, the
+absolute error as the loss, every width, and a learned vector for an absent modality. None of its
+printed numbers is claimed.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ METHODS.register(
         build=lambda config, info: TaskScheme(BIMHA(config, info)),
         paper="Wu et al., Video sentiment analysis with bimodal information-augmented "
         "multi-head attention, Knowledge-Based Systems 2022",
-        summary="outer products of each two modalities, weighed by attention (after the abstract)",
+        basis="abstract",
+        summary="outer products of each pair of modalities, weighted by attention",
     ),
 )

@@ -101,7 +101,8 @@ METHODS.register(
     Method(
         config=ConcatConfig,
         build=lambda config, info: TaskScheme(Concat(config, info)),
-        paper="none: a yardstick",
-        summary="the same unimodal encoders, pooled and concatenated: the yardstick",
+        paper="none: the baseline",
+        basis="ours",
+        summary="the same unimodal encoders, pooled and concatenated: the baseline",
     ),
 )

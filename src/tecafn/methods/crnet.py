@@ -1,4 +1,4 @@
-"""CRNet: co-space representation interaction, enhanced by a gradient; after the abstract.
+"""CRNet: co-space representation interaction, enhanced by a gradient; from the abstract.
 
 Shi et al., "Co-space representation interaction network for multimodal sentiment analysis",
 Knowledge-Based Systems 2024.
@@ -186,6 +186,7 @@ METHODS.register(
         build=CRNetScheme,
         paper="Shi et al., Co-space Representation Interaction Network for multimodal "
         "sentiment analysis, Knowledge-Based Systems 2024",
-        summary="subspaces with language, enhanced by the shift's gradient; after the abstract",
+        basis="abstract",
+        summary="subspaces with language, enhanced by the shift's gradient",
     ),
 )

@@ -1,5 +1,5 @@
-"""HCIL: contrast at three levels, prediction across modalities, hierarchical fusion; after the
-abstract.
+"""HCIL: contrast at three levels, prediction across modalities, hierarchical fusion; from
+the abstract.
 
 Fu et al., "Hybrid cross-modal interaction learning for multimodal sentiment analysis",
 Neurocomputing 2024.
@@ -8,14 +8,15 @@ Within a modality samples of one sentiment are drawn together; between modalitie
 vectors find each other; the interactions of pairs of modalities do so too. Each modality predicts
 the others. Single modalities, pairs and all three are fused one after the other.
 
-Only the abstract could be read. Ours, therefore: the vectors (the text's [CLS], last LSTM states of
-audio and vision, all projected to one width); sentiment within a modality is the label's side of
-the middle of its range, or the class, and the contrast is the supervised one; between modalities
-and between interactions it is InfoNCE, over the global batch; an interaction is a linear layer and
-ReLU on two joined vectors; a prediction is a two-layer network, compared by the cosine with a
-vector that gets no gradient from it; the fusion takes the three vectors and the three interactions
-through a two-layer head; the absolute error, or the cross-entropy, as the task's loss; every width
-and weight; a learned vector for an absent modality. None of its printed numbers is claimed.
+Only the abstract was available to us. Ours, therefore: the vectors (the text's [CLS], last LSTM
+states of audio and vision, all projected to one width); sentiment within a modality is the label's
+side of the middle of its range, or the class, and the contrast is the supervised one; between
+modalities and between interactions it is InfoNCE, over the global batch; an interaction is a linear
+layer and ReLU on two joined vectors; a prediction is a two-layer network, compared by the cosine
+with a vector that gets no gradient from it; the fusion takes the three vectors and the three
+interactions through a two-layer head; the absolute error, or the cross-entropy, as the task's loss;
+every width and weight; a learned vector for an absent modality. None of its printed numbers is
+claimed.
 """
 
 from __future__ import annotations
@@ -235,6 +236,7 @@ METHODS.register(
         build=HCILScheme,
         paper="Fu et al., Hybrid cross-modal interaction learning for multimodal sentiment "
         "analysis, Neurocomputing 2024",
-        summary="three levels of contrast and hierarchical fusion; after the abstract",
+        basis="abstract",
+        summary="three levels of contrast and hierarchical fusion",
     ),
 )

@@ -134,6 +134,8 @@ METHODS.register(
         build=lambda config, info: TaskScheme(LMF(config, info)),
         paper="Liu et al., Efficient Low-rank Multimodal Fusion with Modality-Specific "
         "Factors, ACL 2018",
+        basis="code",
+        certified="MMSA's code",
         summary="TFN's outer product under a linear layer of low rank, never made",
     ),
 )

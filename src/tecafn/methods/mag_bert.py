@@ -163,6 +163,8 @@ METHODS.register(
         build=lambda config, info: TaskScheme(MAGBERT(config, info), scores="mse"),
         paper="Rahman et al., Integrating Multimodal Information in Large Pretrained "
         "Transformers, ACL 2020",
+        basis="code",
+        certified="the authors' code, but a token without frames is not shifted",
         summary="a gate inside the text encoder shifts each token by its own frames",
         needs=("aligned",),
     ),

@@ -286,6 +286,8 @@ METHODS.register(
         config=MFMConfig,
         build=MFMScheme,
         paper="Tsai et al., Learning Factorized Multimodal Representations, ICLR 2019",
+        basis="code",
+        certified="MMSA's code, but factors end without a ReLU and the decoder has no feedback",
         summary="a factor that predicts and factors that rebuild each modality, over aligned words",
         needs=("aligned",),
     ),

@@ -105,7 +105,9 @@ METHODS.register(
         config=MFNConfig,
         build=lambda config, info: TaskScheme(MFN(config, info)),
         paper="Zadeh et al., Memory Fusion Network for Multi-view Sequential Learning, AAAI 2018",
-        summary="an LSTM a modality over aligned words, a gated memory of their changes",
+        basis="code",
+        certified="MMSA's code, but a word without frames keeps the state",
+        summary="one LSTM per modality over aligned words, a gated memory of their changes",
         needs=("aligned",),
     ),
 )

@@ -171,6 +171,8 @@ METHODS.register(
         build=MISAScheme,
         paper="Hazarika et al., MISA: Modality-Invariant and -Specific Representations for "
         "Multimodal Sentiment Analysis, ACM Multimedia 2020",
+        basis="code",
+        certified="the authors' code",
         summary="shared and private subspaces of each modality, fused by attention",
     ),
 )

@@ -1,4 +1,4 @@
-"""MTMD: momentum distillation between modalities, after the abstract.
+"""MTMD: momentum distillation between modalities, implemented from the abstract.
 
 Lin and Hu, "Multi-task momentum distillation for multimodal sentiment analysis", IEEE Transactions
 on Affective Computing 2023.
@@ -8,13 +8,13 @@ and their classes; audio and vision also learn from momentum copies of themselve
 factor. The labels of single modalities are generated as for Self-MM, see
 ``losses.generated_labels``.
 
-Only the abstract could be read. Ours, therefore: the network, which is Self-MM's (the text's [CLS],
-last LSTM states, two layers on what is joined); classes are the scores rounded to whole numbers,
-each task has a linear layer for them, trained with the cross-entropy of the sample's own label;
-teachers get no gradient and count alike; what is copied is the encoder and the task's head of audio
-and of vision; what the adaptive factor does, which moves a copy further, the smaller the student's
-error is beside the copy's, where the abstract says that it serves the fusion; every width and
-weight; a learned vector for an absent modality. None of its printed numbers is claimed.
+Only the abstract was available to us. Ours, therefore: the network, which is Self-MM's (the text's
+[CLS], last LSTM states, two layers on what is joined); classes are the scores rounded to whole
+numbers, each task has a linear layer for them, trained with the cross-entropy of the sample's own
+label; teachers get no gradient and count alike; what is copied is the encoder and the task's head
+of audio and of vision; what the adaptive factor does, which moves a copy further, the smaller the
+student's error is beside the copy's, where the abstract says that it serves the fusion; every width
+and weight; a learned vector for an absent modality. None of its printed numbers is claimed.
 """
 
 from __future__ import annotations
@@ -265,7 +265,8 @@ METHODS.register(
         build=MTMDScheme,
         paper="Lin and Hu, Multi-Task Momentum Distillation for Multimodal Sentiment "
         "Analysis, IEEE Transactions on Affective Computing 2023",
+        basis="abstract",
         tasks=("regression",),
-        summary="text and fusion teach audio and vision, with momentum copies; after the abstract",
+        summary="text and fusion teach audio and vision, with momentum copies",
     ),
 )

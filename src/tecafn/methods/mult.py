@@ -222,6 +222,8 @@ METHODS.register(
         build=lambda config, info: TaskScheme(MulT(config, info)),
         paper="Tsai et al., Multimodal Transformer for Unaligned Multimodal Language "
         "Sequences, ACL 2019",
+        basis="code",
+        certified="the authors' code but for its causal mask, first position and common norm",
         summary="six directed cross-modal transformers over unaligned sequences",
     ),
 )

@@ -111,6 +111,8 @@ METHODS.register(
         build=SelfMMScheme,
         paper="Yu et al., Learning Modality-Specific Representations with Self-Supervised "
         "Multi-Task Learning for Multimodal Sentiment Analysis, AAAI 2021",
+        basis="code",
+        certified="the authors' code if first_weight = 0; by default early labels count fully",
         tasks=("regression",),
         summary="a task for each modality, on labels generated while training",
     ),

@@ -212,6 +212,7 @@ METHODS.register(
         build=TeFNAScheme,
         paper="Huang et al., TeFNA: Text-centered fusion network with crossmodal attention "
         "for multimodal sentiment analysis, Knowledge-Based Systems 2023",
-        summary="text attends to audio and to vision in stacked blocks; after the abstract",
+        basis="abstract",
+        summary="text attends to audio and to vision in stacked blocks",
     ),
 )

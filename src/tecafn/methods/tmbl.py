@@ -448,7 +448,8 @@ METHODS.register(
         build=TMBLScheme,
         paper="Huang et al., TMBL: Transformer-based multimodal binding learning model for "
         "multimodal sentiment analysis, Knowledge-Based Systems 2024",
-        summary="modalities bound in pairs, private and shared transformers; after its public "
-        "code, attention within a sample",
+        basis="code",
+        certified="the authors' code, but attention stays within a sample",
+        summary="modalities bound in pairs, private and shared transformers",
     ),
 )

@@ -23,9 +23,13 @@ SUMMARY_FORMAT = 1
 PAIRS = ("designed_pairs", "hard_pairs")
 ABSTRACT_MARK = "\N{DAGGER}"
 ABSTRACT_NOTE = (
-    "implemented after the abstract, as the paper itself could not be read: a method in its "
-    "spirit, not a reproduction"
+    "implemented from the abstract; the paper was not available to us: a method in its spirit, "
+    "not a reproduction"
 )
+_BASES = {
+    "code": "public code, whose computation tests find here to 1e-10",
+    "paper": "the paper",
+}
 _MINUS = "\N{MINUS SIGN}"
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _LATEX = {
@@ -340,6 +344,28 @@ def _ceiling_cells(summary: Json) -> list[str] | None:
     return [*cells, *("" for _ in range(len(_columns(summary)) - 1 - len(cells)))]
 
 
+def basis_lines(summary: Json) -> list[str]:
+    """What each method rests on, in two sentences; none of a comparison that does not say so.
+
+    Example:
+        >>> rows = [{"name": "tfn", "basis": "code", "certified": "MMSA's code"},
+        ...         {"name": "tecafn", "basis": "paper", "certified": ""}]
+        >>> basis_lines({"methods": rows})  # doctest: +NORMALIZE_WHITESPACE
+        ["Rests on public code, whose computation tests find here to 1e-10: tfn (MMSA's code).",
+        'Rests on the paper: tecafn.']
+    """
+    lines = []
+    for basis, words in _BASES.items():
+        names = [
+            row["name"] + (f" ({row['certified']})" if row["certified"] else "")
+            for row in summary["methods"]
+            if row.get("basis") == basis
+        ]
+        if names:
+            lines.append(f"Rests on {words}: {'; '.join(names)}.")
+    return lines
+
+
 def _settings_line(summary: Json) -> str:
     """The settings that all methods share, in one line."""
     shared = summary["common_settings"]
@@ -397,6 +423,7 @@ def markdown_blocks(summary: Json) -> list[str]:
     blocks = [*about(summary), table, *(_markdown(note) for note in notes(summary))]
     if any(row["after_abstract"] for row in summary["methods"]):
         blocks.append(f"{ABSTRACT_MARK} {ABSTRACT_NOTE}.")
+    blocks += [_markdown(line) for line in basis_lines(summary)]
     blocks.append(
         "The best of each column is bold. Configs: "
         + ", ".join(f"`{row['config']}`" for row in summary["methods"] if not row["refused"])
@@ -464,7 +491,8 @@ def render_latex(summary: Json) -> str:
     lines += ["\\bottomrule", "\\end{tabular}"]
     if any(row["after_abstract"] for row in summary["methods"]):
         lines.append(f"\n{_latex(ABSTRACT_MARK)} {_latex(ABSTRACT_NOTE)}.")
-    return "\n".join([*lines, *(f"% {note}" for note in notes(summary))]) + "\n"
+    remarks = [*basis_lines(summary), *notes(summary)]
+    return "\n".join([*lines, *(f"% {remark}" for remark in remarks)]) + "\n"
 
 
 def _latex(text: str) -> str:
@@ -486,7 +514,8 @@ def render_csv(summary: Json) -> str:
     differing = list(
         dict.fromkeys(name for row in summary["methods"] for name in row["difference"])
     )
-    header = ["method", "after_abstract", "config", "num_seeds", "num_open", "reason"]
+    header = ["method", "basis", "certified", "after_abstract", "config"]
+    header += ["num_seeds", "num_open", "reason"]
     header += [f"{name}_{part}" for name in metrics for part in ("mean", "std")]
     header += [
         f"{kind}_{part}" for kind in shown_pairs(summary) for part in ("ordered", "low", "high")
@@ -504,7 +533,8 @@ def render_csv(summary: Json) -> str:
         reason = row["refused"] or "; ".join(
             f"seed {seed}: {text}" for seed, text in row["failures"].items()
         )
-        line: list[Any] = [row["name"], int(row["after_abstract"]), row["config"]]
+        line: list[Any] = [row["name"], row.get("basis", ""), row.get("certified", "")]
+        line += [int(row["after_abstract"]), row["config"]]
         line += [len(row["seeds"]), len(row["open"]), reason]
         for name in metrics:
             cell = row["metrics"].get(name) or {}
@@ -615,6 +645,7 @@ def _page(summary: Json) -> dict[str, Any]:
         "abstract_note": ABSTRACT_NOTE
         if any(row["after_abstract"] for row in summary["methods"])
         else "",
+        "basis_lines": basis_lines(summary),
         "common": [(name, json.dumps(v)) for name, v in summary["common_settings"].items()],
         "differing": list(summary["differing_settings"]),
         "configured": [
