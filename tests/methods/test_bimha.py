@@ -86,9 +86,9 @@ def test_a_pair_is_the_outer_product_of_its_vectors(case: MethodCase, seed: int)
     assert len({frozenset(pair) for pair in PAIRS}) == 3
 
 
-def test_it_says_that_it_is_after_the_abstract() -> None:
+def test_it_says_that_it_rests_on_the_abstract() -> None:
     import tecafn.methods.bimha as module
 
     assert METHODS["bimha"].basis == "abstract"
     assert module.__doc__ is not None
-    assert "Only the abstract could be read" in module.__doc__
+    assert "Only the abstract was available to us" in module.__doc__

@@ -7,7 +7,7 @@ Audio and vision are coordinated with language, each in a subspace of its own, a
 representations are enhanced by a gradient. Several combinations of representations have the task's
 loss.
 
-Only the abstract could be read, and it does not say what the gradient is of. Here, while training,
+Only the abstract was available to us; it does not say what the gradient is of. Here, while training,
 audio and vision are moved against the gradient of the shift that is left between the modalities,
 and what was moved must answer too; single modalities have the task's loss as well. Ours,
 therefore: that reading; the vectors (the text's [CLS], last LSTM states of audio and vision, all
