@@ -7,16 +7,17 @@ Audio and vision are coordinated with language, each in a subspace of its own, a
 representations are enhanced by a gradient. Several combinations of representations have the task's
 loss.
 
-Only the abstract was available to us; it does not say what the gradient is of. Here, while training,
-audio and vision are moved against the gradient of the shift that is left between the modalities,
-and what was moved must answer too; single modalities have the task's loss as well. Ours,
-therefore: that reading; the vectors (the text's [CLS], last LSTM states of audio and vision, all
-projected to one width); a subspace is a linear layer and tanh for either side; the shift is half
-the squared distance of a sample's two projections, and the coordination loss its mean; one step of
-``step_size`` times the gradient, of audio's and vision's vectors alone, through which training
-differentiates; the answer from the four projections through a two-layer head, with and without the
-step, each with the task's loss; linear heads for single modalities, on the moved vectors; every
-width and weight; a learned vector for an absent modality. None of its printed numbers is claimed.
+Only the abstract was available to us; it does not say what the gradient is of. Here, while
+training, audio and vision are moved against the gradient of the shift that is left between the
+modalities, and what was moved must answer too; single modalities have the task's loss as well.
+Ours, therefore: that reading; the vectors (the text's [CLS], last LSTM states of audio and vision,
+all projected to one width); a subspace is a linear layer and tanh for either side; the shift is
+half the squared distance of a sample's two projections, and the coordination loss its mean; one
+step of ``step_size`` times the gradient, of audio's and vision's vectors alone, through which
+training differentiates; the answer from the four projections through a two-layer head, with and
+without the step, each with the task's loss; linear heads for single modalities, on the moved
+vectors; every width and weight; a learned vector for an absent modality. None of its printed
+numbers is claimed.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ Huang et al., "TeFNA: Text-centered fusion network with crossmodal attention for
 sentiment analysis", Knowledge-Based Systems 2023. The text's tokens attend to audio and to vision
 through stacked cross-attention blocks, and both results are joined.
 
-Implemented from the abstract, all that was available to us. Our choices: audio and vision are brought to
-the common width by one masked convolution; text is the query and audio or vision the source, as
-"text modality as the primary modality" says; blocks are pre-norm with a feed-forward layer; each
-fused sequence is averaged over its tokens, as is the text's; the three are joined for the head,
-which is TeCaFN's: tanh layers 128-256-128 and a score scaled by tanh to the label range.
+Implemented from the abstract, all that was available to us. Our choices: audio and vision are
+brought to the common width by one masked convolution; text is the query and audio or vision the
+source, as "text modality as the primary modality" says; blocks are pre-norm with a feed-forward
+layer; each fused sequence is averaged over its tokens, as is the text's; the three are joined for
+the head, which is TeCaFN's: tanh layers 128-256-128 and a score scaled by tanh to the label range.
 "Maximizes the mutual information between modality pairs" is the InfoNCE bound between the averaged
 text and each averaged other modality.
 """
