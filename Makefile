@@ -100,3 +100,9 @@ bench-step: install ## a training step beside its text encoder, where time goes,
 .PHONY: bench-busy
 bench-busy: install ## train, predict and compare alone and beside a busy process (minutes)
 	$(BIN)/python benchmarks/busy.py
+
+SAMPLE ?= 100
+SEED ?= 0
+.PHONY: mutants
+mutants: install ## which small faults in methods, losses and layers no test notices (hours; SAMPLE=100 SEED=0)
+	$(BIN)/python benchmarks/mutants.py --sample $(SAMPLE) --seed $(SEED) --out mutants.jsonl

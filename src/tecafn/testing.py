@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -415,6 +416,96 @@ def check_every_parameter_trained(case: MethodCase) -> None:
     assert not untrained, f"{case.name}: parameters without a gradient: {', '.join(untrained)}"
 
 
+def check_dropouts_act(case: MethodCase) -> None:
+    """Every setting of a dropout reaches one, and every dropout changes what a training step gives.
+
+    Settings are the numbers whose names end in ``dropout``, those that are zero included. Of layers
+    that are alike the first is looked at.
+    """
+    batch, scheme = case.mixed_batch(), case.build(dropout=False)
+    in_use = {path for path, found in _dropouts(case.build()).items() if getattr(*found) > 0}
+    for setting, paths in _dropouts_by_setting(case).items():
+        assert paths, f"{case.name}: the setting {setting} reaches no dropout"
+        in_use |= paths
+    without = _training_step(scheme, batch)
+    seen: set[str] = set()
+    for path, (module, probability) in _dropouts(scheme).items():
+        alike = re.sub(r"\.\d+\.", ".N.", path)
+        if path not in in_use or not module.training or alike in seen:
+            continue
+        seen.add(alike)
+        setattr(module, probability, 0.5)
+        assert not torch.equal(_training_step(scheme, batch), without), (
+            f"{case.name}: the dropout {path} changes nothing in training"
+        )
+        setattr(module, probability, 0.0)
+
+
+def _dropouts_by_setting(case: MethodCase) -> dict[str, set[str]]:
+    """The paths of the dropouts that each ``*dropout`` setting reaches."""
+    names = [
+        f.name
+        for f in dataclasses.fields(case.config)
+        if f.name.endswith("dropout") and isinstance(getattr(case.config, f.name), int | float)
+    ]
+    distinct = {name: 0.25 + number / 100 for number, name in enumerate(names)}
+    config = dataclasses.replace(case.config, **distinct)
+    before = _dropouts(dataclasses.replace(case, config=config).build())
+    reached = {
+        name: {path for path, found in before.items() if getattr(*found) == value}
+        for name, value in distinct.items()
+    }
+    for name in (name for name, paths in reached.items() if not paths):  # not as it stands
+        other = dataclasses.replace(case, config=dataclasses.replace(config, **{name: 0.75}))
+        after = _dropouts(other.build())
+        reached[name] = {p for p in before if getattr(*before[p]) != getattr(*after[p])}
+    return reached
+
+
+def _training_step(scheme: Scheme, batch: Batch) -> Tensor:
+    """Every phase's terms and predictions, of a step that is not taken."""
+    torch.manual_seed(3)
+    values: list[Tensor] = []
+    for phase in scheme.phases():
+        losses = phase.loss(batch, Progress(seed=_TRAIN_SEED, epoch=0))
+        values += [losses.output.prediction, *losses.terms.values()]
+    return torch.cat([value.detach().flatten().double() for value in values])
+
+
+def check_every_term_trains(case: MethodCase) -> None:
+    """Every term with a weight gives its phase's parameters a gradient, within a few steps.
+
+    A few, because some begin with what earlier steps left: a full memory, a generated label.
+    """
+    scheme = case.build(dropout=False)
+    optimizers = _optimizers(scheme)
+    waiting: set[str] = set()
+    heard: set[str] = set()
+    for step in range(8):
+        batch, progress = case.mixed_batch(seed=step), Progress(seed=0, epoch=step // 2, step=step)
+        for phase in scheme.phases():
+            losses = phase.loss(batch, progress)
+            parameters = [p for group in phase.parameters.values() for p in group]
+            for name, term in losses.terms.items():
+                if losses.weights.get(name):
+                    waiting.add(f"{phase.name}: {name}")
+                    if _moves(term, parameters):
+                        heard.add(f"{phase.name}: {name}")
+        if waiting == heard:
+            return
+        _step(case, scheme, optimizers, batch, progress)
+    missing = ", ".join(sorted(waiting - heard))
+    raise AssertionError(f"{case.name}: terms that give no parameter a gradient: {missing}")
+
+
+def _moves(term: Tensor, parameters: Sequence[nn.Parameter]) -> bool:
+    """Has any parameter a gradient other than zero from this term?"""
+    if not term.requires_grad:
+        return False
+    gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+    return any(g is not None and bool((g != 0).any()) for g in gradients)
+
+
 def _task_error(prediction: Tensor, labels: Tensor) -> float:
     """Mean absolute error, or cross-entropy."""
     if labels.is_floating_point():
@@ -587,6 +678,8 @@ METHOD_PARTS: Mapping[str, Callable[[MethodCase], None]] = {
     "trains on a batch of one": check_trains_on_one,
     "trains without modalities": check_trains_without_modalities,
     "every parameter trained": check_every_parameter_trained,
+    "every term trains": check_every_term_trains,
+    "dropouts act": check_dropouts_act,
     "one batch overfits": check_one_batch_overfits,
     "resume bitwise": check_resume_bitwise,
     "usable modalities": check_usable_modalities,
@@ -628,9 +721,10 @@ def check_method(name: str, *, config: Any | None = None, task: Task = "regressi
 
     In evaluation mode padding, neighbours and absent modalities' tensors are invisible (at most
     1e-5 in float32, 1e-10 in float64), a batch of one included; every parameter of the settings is
-    trained by some phase; one batch overfits; resuming is bitwise equal; a training step is
-    finite whatever is absent; the network exports. Takes seconds on tiny generated data. What the
-    settings declare broken is held to be broken, see ``check_part``.
+    trained by some phase; every term with a weight trains something; every dropout, and every
+    setting of one, changes what a training step gives; one batch overfits; resuming is bitwise
+    equal; a training step is finite whatever is absent; the network exports. Takes seconds on tiny
+    generated data. What the settings declare broken is held to be broken, see ``check_part``.
 
     Args:
         name: a registered method.

@@ -40,7 +40,10 @@ class ToyNetwork(Network):
         self.embedding = nn.Embedding(50, 8)
         self.project = nn.ModuleDict({m: nn.Linear(w, 8) for m, w in info.widths.items()})
         self.absent = nn.ParameterDict({m: torch.randn(8) for m in Modality})
-        self.dropout = nn.Dropout(config.toy_dropout)
+        is_deaf = config.flaw == "a setting that reaches no dropout"
+        self.dropout = nn.Dropout(0.3 if is_deaf else config.toy_dropout)
+        if config.flaw == "a dropout that nobody uses":
+            self.idle = nn.Dropout(config.toy_dropout)
         self.hidden = nn.Linear(24, 32)
         self.head = nn.Linear(32, info.output_dim)
         self.secret = 0.0
@@ -100,7 +103,10 @@ class ToyScheme(Scheme):
             task = task + 0 * output.prediction.sum() / (batch.size - 1)
         if self.flaw == "steps are counted outside the state":
             task = task * (1 + self.steps)
-        return Losses({"task": task}, {"task": 1.0}, output)
+        terms, weights = {"task": task}, {"task": 1.0}
+        if self.flaw == "a term that trains nothing":
+            terms["alike"], weights["alike"] = output.prediction.detach().square().mean(), 0.1
+        return Losses(terms, weights, output)
 
     def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
         self.steps += 1
@@ -173,6 +179,21 @@ def test_a_sound_method_passes(sound: MethodCase, part: str, task: str) -> None:
             "steps are counted outside the state",
             "resume bitwise",
             "toy: resume must be bitwise equal, network.* differs after resuming",
+        ),
+        (
+            "a setting that reaches no dropout",
+            "dropouts act",
+            "toy: the setting toy_dropout reaches no dropout",
+        ),
+        (
+            "a dropout that nobody uses",
+            "dropouts act",
+            "toy: the dropout network.idle changes nothing in training",
+        ),
+        (
+            "a term that trains nothing",
+            "every term trains",
+            "toy: terms that give no parameter a gradient: main: alike",
         ),
         ("two phases of one name", "phases", r"toy: phases share a name: \['main', 'main'\]"),
         ("the score has two dimensions", "phases", r"must give \(12,\), got \(12, 1\)"),

@@ -303,8 +303,8 @@ class TeCaFN(Network):
                 for m in self.others
             }
         )
-        # Of positions that enter here too, with ``scaled_inputs``.
-        self.entry_dropout = Dropout(config.embedding_dropout)
+        if config.has("scaled_inputs"):  # positions enter here, too
+            self.entry_dropout = Dropout(config.embedding_dropout)
         self.usual_others = config.others
         self.absent_core = nn.Parameter(torch.randn(config.dim) * config.dim**-0.5)
         slots = len(config.others) if config.fusion == "concat" else 1
