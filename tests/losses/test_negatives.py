@@ -344,10 +344,27 @@ def small_batch(rows: int, *, first_index: int = 0) -> Batch:
 
 
 def test_no_gradient_flows_through_the_choice() -> None:
-    similarity = similarities(0).requires_grad_()
-    pairing = draw(similarity)
-    assert not pairing.column.requires_grad
-    assert not pairing.matched.requires_grad
+    """What a partner gives reaches its own frames; that it was chosen moves no mapper.
+
+    Moving the mappers a little, so that every choice stays, leaves what is fused as it is.
+    """
+    scheme = small_scheme(swap_probability=1.0, num_hard_negatives=1)
+    losses = scheme.loss(small_batch(6), Progress(seed=0, epoch=0))
+    ranking = [*scheme.core_mappers.parameters(), *scheme.other_mappers.parameters()]
+    for name in ("task", "tap", "tvp", "bicon"):
+        gradients = torch.autograd.grad(
+            losses.terms[name], ranking, retain_graph=True, allow_unused=True
+        )
+        assert gradients == (None,) * len(ranking), name
+    with torch.no_grad():
+        for parameter in ranking:
+            parameter.add_(1e-7)
+    again = scheme.loss(small_batch(6), Progress(seed=0, epoch=0))
+    assert torch.equal(again.output.prediction, losses.output.prediction)
+    assert again.terms["ta"].item() != losses.terms["ta"].item()
+    for name in ("ta", "tv"):  # the contrasts themselves do train them
+        gradients = torch.autograd.grad(losses.terms[name], ranking, allow_unused=True)
+        assert any(g is not None and bool((g != 0).any()) for g in gradients)
 
 
 def test_without_contrast_the_task_does_not_train_the_mappers_that_rank() -> None:
@@ -361,25 +378,26 @@ def test_without_contrast_the_task_does_not_train_the_mappers_that_rank() -> Non
 
 
 @pytest.mark.parametrize("term", ["task", "avp", "atp"])
-def test_gradient_flows_into_the_partners_frames(term: str) -> None:
-    """With every sample replaced by its one hardest, frames that nobody drew get no gradient."""
+def test_gradient_flows_into_the_partners_frames_and_into_no_others(term: str) -> None:
+    """With every sample replaced by its one hardest: frames that nobody drew get no gradient."""
     scheme = small_scheme(core=AUDIO, swap_probability=1.0, num_hard_negatives=1)
     batch = small_batch(6)
-    leaf = batch.sequences[VISION].values.clone().requires_grad_()
-    other = batch.sequences[TEXT].values.clone().requires_grad_()
-    sequences = {
-        **batch.sequences,
-        VISION: Padded(leaf, batch.sequences[VISION].mask),
-        TEXT: Padded(other, batch.sequences[TEXT].mask),
-    }
-    watched = dataclasses.replace(batch, sequences=sequences)
+    leaves = {m: batch.sequences[m].values.clone().requires_grad_() for m in (TEXT, VISION)}
+    sequences = {m: Padded(leaf, batch.sequences[m].mask) for m, leaf in leaves.items()}
+    watched = dataclasses.replace(batch, sequences={**batch.sequences, **sequences})
     scheme.loss(watched, Progress(seed=0, epoch=0)).terms[term].backward()
-    # The text partner moves the task and its own pairwise term, vision likewise.
-    moved = [g for g in (leaf.grad, other.grad) if g is not None and bool((g != 0).any())]
-    assert len(moved) == (2 if term == "task" else 1)
-    for gradient in moved:
-        rows = (gradient != 0).flatten(1).any(1)
-        assert 1 <= int(rows.sum()) <= 6
+    encoded = scheme.network.encode(batch)
+    for modality, leaf in leaves.items():
+        query = scheme.core_mappers[modality](encoded[AUDIO])
+        key = scheme.other_mappers[modality](encoded[modality])
+        similarity = torch.nn.functional.cosine_similarity(query[:, None], key[None], dim=2)
+        similarity.fill_diagonal_(-2.0)
+        drawn = set(similarity.argmax(1).tolist())
+        assert 0 < len(drawn) < 6  # else nobody would be left out
+        is_meant = term in ("task", {TEXT: "atp", VISION: "avp"}[modality])
+        gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        moved = set((gradient != 0).flatten(1).any(1).nonzero().flatten().tolist())
+        assert moved == (drawn if is_meant else set())
 
 
 def test_the_loss_of_one_sample_moves_another_samples_frames_only_when_swapped() -> None:

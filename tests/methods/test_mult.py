@@ -158,3 +158,25 @@ def test_fewer_modalities_in_use_train_and_predict(modalities: tuple[Modality, .
         assert isinstance(network, MulT)
         assert network.modalities == modalities
         assert bool(network(case.mixed_batch()).prediction.isfinite().all())
+
+
+def test_attention_dropout_is_the_targets_and_the_memories_have_the_texts() -> None:
+    config = MulTConfig(
+        text_attention_dropout=0.3, audio_attention_dropout=0.4, vision_attention_dropout=0.5
+    )
+    probability = {TEXT: 0.3, AUDIO: 0.4, VISION: 0.5}
+    with method_case("mult", config=config) as case:
+        network = case.build().network
+    assert isinstance(network, MulT)
+    assert len(network.crossings) == 6
+    for name, module in network.crossings.items():
+        assert isinstance(module, Transformer)
+        target = name.split("_to_")[1]
+        for layer in module.layers:
+            assert isinstance(layer, TransformerLayer)
+            assert layer.attention.dropout == probability[Modality(target)], name
+    for module in network.memories.values():
+        assert isinstance(module, Transformer)
+        for layer in module.layers:
+            assert isinstance(layer, TransformerLayer)
+            assert layer.attention.dropout == 0.3

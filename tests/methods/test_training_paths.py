@@ -89,10 +89,12 @@ DROPPED: dict[str, dict[str, dict[int, int]]] = {
         "task_dropout": {30: 3},
     },
     "tmbl": {
-        "attention_dropout": {128: 9},
-        "relu_dropout": {512: 9},
-        "residual_dropout": {128: 18},
-        "head_dropout": {128: 1},
+        # What enters three private and three shared stacks; of twelve layers the attention's and
+        # the feed-forward's answers, and weights over two places.
+        "transformer_dropout": {256: 6 + 24, 2: 12},
+        # Two MLPs of either communicator, for each of three modalities, behind both layers.
+        "communicator_dropout": {64: 12, 2: 6, 256: 6},
+        "fusion_dropout": {2 * (3 * 2 + 1): 1},
     },
     "iccn": {"frame_dropout": {32: 2}, "head_dropout": {64: 1}},
     "bimha": {"unimodal_dropout": {16: 3}, "attention_dropout": {64: 1}, "head_dropout": {192: 1}},
@@ -170,10 +172,13 @@ REACHED: dict[str, dict[str, tuple[str, ...]]] = {
     "tmbl": {
         "task": EVERYTHING,
         "difference": (
-            *("network.frames", "network.encoders"),
-            *("network.private", "network.shared"),
+            *("network.frames", "network.encoders", "network.private", "network.align"),
+            *("network.private_communicator", "network.shared", "network.shared_communicator"),
         ),
-        "similarity": ("network.frames", "network.encoders", "network.shared"),
+        "similarity": (
+            *("network.frames", "network.encoders"),
+            *("network.shared", "network.shared_communicator"),
+        ),
     },
     "mmim": {
         # The first phase fits the Gaussians to vectors that stand still, the second the vectors.
