@@ -136,10 +136,10 @@ def _changes(tree: ast.AST, optional: set[str]) -> Iterator[tuple[Any, str]]:
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.Raise | ast.Assert | ast.JoinedStr | ast.arguments):
             continue  # what is said of an error, and our own invariants
-        if isinstance(child, ast.Subscript) and ast.unparse(child.value) in ("Literal", "Callable"):
-            continue
         if isinstance(tree, ast.AnnAssign | ast.FunctionDef) and child in _annotations(tree):
             yield from _literals(tree, child)
+            continue
+        if isinstance(child, ast.Subscript) and ast.unparse(child.value) in ("Literal", "Callable"):
             continue
         yield from ((child, f"({text})") for text in _expressions(child, optional))
         if isinstance(child, ast.stmt):

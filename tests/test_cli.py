@@ -171,7 +171,7 @@ def test_corpus_is_made_and_its_sizes_are_checked(tecafn_command: Command, tmp_p
     assert (done.code, done.err) == (0, "")
     assert "embedded-mosei: train 30 (30 labelled)" in done.out
     assert "audio 74, vision 35" in done.out
-    assert_one_line(tecafn_command("data", "make", "--out", out, *sizes), out, "exists already")
+    assert_one_line(tecafn_command("data", "make", "--out", out, *sizes), out, "is the data store")
     done = tecafn_command("data", "make", "--out", tmp_path / "x", "--train", 0)
     assert_one_line(done, "num_train must be >= 1, got 0")
 
@@ -225,7 +225,7 @@ def test_listed_config_can_be_trained_by_its_name(
     monkeypatch.chdir(tmp_path)
     done = tecafn_command(
         *("train", "mosi/tecafn.toml", "--data", tiny_store, "--out", "run"),
-        *("--set", "training.max_epoch=1"),
+        *("--set", "training.max_epoch=1", "--set", "text_encoder=minilm"),
     )
     assert_one_line(done, "mosi/tecafn.toml: unknown key 'training.max_epoch'")
 
@@ -665,7 +665,7 @@ def test_main_takes_the_arguments_of_the_process_by_default(
         (("--jobs", "0"), ("jobs must be >= 1, got 0",)),
         (("--set", "seed=1"), ("--set 'seed=1'", "--seeds")),
         (("--configs", "nowhere"), ("no configs 'nowhere'", "mosi")),
-        ((), ("no configs for the data set 'tiny'", "--configs")),
+        (("--set", "text_encoder=./nowhere"), ("no method can be trained", "'./nowhere'")),
         (("--configs", "mosi", "--set", "training.batchsize=1"), ("'training.batchsize'",)),
         (("--configs", "mosi", "--split", "train2"), ("train2",)),
     ],

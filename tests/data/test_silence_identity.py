@@ -82,7 +82,7 @@ def _mmim(ids: Sequence[Any], width: tuple[int, int] = (35, 74)) -> list[Any]:
         lambda v, c: f"{v}_{c}.mp4",
         lambda v, c: f"{v}.mp4$_${c}",
         lambda v, c: f"Raw/{v}/{c}.mp4",
-        lambda v, c: f"D:\\data\\Raw\\{v}\\{c}.MP4",
+        lambda v, c: "D:" + f"\\data\\Raw\\{v}\\{c}.MP4",
         lambda v, c: (f"{v}_{c}".encode(), b"0.5", b"2.5"),
         lambda v, c: np.array([f"{v}_{c}", "0.5", "2.5"]),
         lambda v, c: (f"{v}$_${c}", 0.5, 2.5),

@@ -66,7 +66,7 @@ def _rows(samples: list[Sample]) -> list[int | None]:
         lambda v, k: f"{v}_{k:04d}",
         lambda v, k: f"{v}_{k}.mp4",
         lambda v, k: f"Raw/{v}/{k}.mp4",
-        lambda v, k: f"C:\\data\\Raw\\{v}\\{k - 1}.wav",
+        lambda v, k: "C:" + f"\\data\\Raw\\{v}\\{k - 1}.wav",
         lambda v, k: f"features/{v}_{k}.npy",
         lambda v, k: f" {v}_{k}.0 ",
         lambda v, k: f"{v}_{k}".lower(),

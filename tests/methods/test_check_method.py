@@ -37,6 +37,7 @@ class ToyNetwork(Network):
         super().__init__()
         self.flaw = config.flaw
         self.regression = info.task == "regression"
+        self.usable = info.usable
         self.embedding = nn.Embedding(50, 8)
         self.project = nn.ModuleDict({m: nn.Linear(w, 8) for m, w in info.widths.items()})
         self.absent = nn.ParameterDict({m: torch.randn(8) for m in Modality})
@@ -54,7 +55,7 @@ class ToyNetwork(Network):
         vectors = []
         for modality in Modality:
             slot = self.absent[modality].expand(batch.size, 8)
-            padded = batch.sequences.get(modality)
+            padded = batch.sequences.get(modality) if modality in self.usable else None
             if padded is not None:
                 values = padded.values
                 if modality == Modality.TEXT:

@@ -75,7 +75,7 @@ DROPPED: dict[str, dict[str, dict[int, int]]] = {
         "residual_dropout": {30: 24, 60: 30},
         "output_dropout": {180: 1},
     },
-    "misa": {"fusion_dropout": {128: 3, 2048: 1}, "head_dropout": {384: 1}},
+    "misa": {"fusion_dropout": {128: 3, 64: 1}, "head_dropout": {384: 1}},
     "mag_bert": {"gate_dropout": {32: 1}, "head_dropout": {32: 1}},
     "mmim": {"frame_dropout": {16: 4}, "fusion_dropout": {64: 2}},  # in both phases
     "self_mm": {"fusion_dropout": {80: 1}, "task_dropout": {32: 2, 16: 1}},
