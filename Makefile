@@ -26,7 +26,7 @@ demo: install ## generate the embedded corpus, train on it, evaluate once, write
 # A file's tests stay together: they share what is slow to make.
 TEST_PROCESSES := -n auto --maxprocesses 4 --dist loadfile
 .PHONY: test
-test: install ## the whole test suite but the slow ones, a process a core
+test: install ## the whole test suite but the slow ones, a process per core
 	$(RUN) pytest $(TEST_PROCESSES)
 
 .PHONY: test-slow
@@ -35,13 +35,17 @@ test-slow: install ## the slow tests
 
 .PHONY: format
 format: install ## rewrite the sources in the house's format
-	$(RUN) ruff format src tests benchmarks
-	$(RUN) ruff check --fix src tests benchmarks
+	$(RUN) ruff format src tests benchmarks docs
+	$(RUN) ruff check --fix src tests benchmarks docs
+
+.PHONY: docs
+docs: install ## write the pages that are made from the code
+	$(BIN)/python docs/make_pages.py
 
 .PHONY: check
 check: install ## format, lint, types, tests, doctests
-	$(RUN) ruff format --check src tests benchmarks
-	$(RUN) ruff check src tests benchmarks
+	$(RUN) ruff format --check src tests benchmarks docs
+	$(RUN) ruff check src tests benchmarks docs
 	$(RUN) mypy
 	$(RUN) pytest $(TEST_PROCESSES)
 

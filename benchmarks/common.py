@@ -76,7 +76,7 @@ class SeedRuns:
     """The predictions of one row on one split.
 
     Args:
-        records: one a seed.
+        records: one per seed.
         predictions: (S, N).
         labels: (N,).
         videos, pair_ids: N names.
@@ -108,7 +108,7 @@ class SeedRuns:
         return hits[polar], polar
 
     def pairs(self, kind: str) -> PairReport:
-        """Pairs ordered rightly, averaged over seeds; the interval resamples videos."""
+        """Pairs ranked correctly, averaged over seeds; the interval resamples videos."""
         return pair_report(self.predictions, self.labels, self.videos, self.pair_ids, kind)
 
 

@@ -83,7 +83,7 @@ class Bench:
         return {method: epochs for method, epochs in self.shorter.items() if method in compared}
 
     def all_overrides(self) -> tuple[str, ...]:
-        """Everybody's, and the epochs of each shortened method."""
+        """The common ones, and the epochs of each shortened method."""
         own = (f"{method}:training.max_epochs={n}" for method, n in self.shortened().items())
         return (*self.overrides, *own)
 
@@ -129,7 +129,7 @@ BENCHES = {"embedded": embedded, "mosi": mosi}
 
 
 def slow_methods(bench: Bench, summary: Mapping[str, Any]) -> list[str]:
-    """The sentence about who needs more than ``bench.minutes``, where a limit was set."""
+    """The sentence about methods that need more than ``bench.minutes``, where it was set."""
     if bench.minutes is None:
         return []
     means = {

@@ -74,7 +74,7 @@ def main() -> None:
         [
             f"Train {spec.num_train}, valid {spec.num_valid}, test {spec.num_test} samples "
             f"(corpus seed {spec.seed}); seeds {', '.join(map(str, SEEDS))}, mean ± deviation over "
-            "seeds. Pairs: share ordered rightly in percent, with a 95 % interval from resampling "
+            "seeds. Pairs: share ranked correctly in percent, with a 95 % interval from resampling "
             f"videos; {pairs[0].num_pairs} designed pairs, {pairs[1].num_pairs} hard pairs of the "
             "test split. The text encoder is frozen MiniLM in every row. The ceiling is the "
             "noise-free score of the generating latents.",

@@ -41,7 +41,7 @@ class Kept:
 
     Args:
         folder: below ``runs``; a cell is ``folder/<row>/seed-<n>``.
-        store: the data set.
+        store: the dataset.
     """
 
     folder: str
@@ -128,7 +128,7 @@ def keep_all(folders: Sequence[str] | None = None) -> int:
 def restore_all(folders: Sequence[str] | None = None) -> int:
     """Restore the kept cells of these folders, or of all, that are not there; how many were.
 
-    Cells whose data set is not there are left out.
+    Cells whose dataset is not there are left out.
     """
     count = 0
     for kept in _chosen(folders):

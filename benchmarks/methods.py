@@ -148,7 +148,7 @@ class Contestant:
 
 
 def build(name: str, batches: list[Batch], steps: int) -> Contestant:
-    """A method in its published settings, with one turn behind it to warm up."""
+    """A method in its published settings, after one turn to warm up."""
     method = METHODS[name]
     torch.manual_seed(0)
     info = DataInfo(
@@ -182,7 +182,7 @@ def measure(
 
 
 def table(contestants: Sequence[Contestant], reasons: dict[str, str]) -> str:
-    """One line a method, the fastest first."""
+    """One line per method, the fastest first."""
     medians = {c.name: float(np.median(c.rates)) for c in contestants}
     reference = medians.get(REFERENCE)
     lines = []
@@ -201,7 +201,7 @@ def table(contestants: Sequence[Contestant], reasons: dict[str, str]) -> str:
             ]
         )
     lines += [[name, f"not timed: {reason}", "", "", "", ""] for name, reason in reasons.items()]
-    headers = ["", "samples a second", "over rounds", f"times {REFERENCE}", "parameters, M"]
+    headers = ["", "samples per second", "over rounds", f"times {REFERENCE}", "parameters, M"]
     return markdown_table([*headers, "aligned"], lines)
 
 
@@ -218,7 +218,7 @@ def main() -> None:
     rounds, steps = (1, 1) if options.smoke else (options.rounds, options.steps)
     contestants, reasons = measure(names, rounds=rounds, steps=steps)
     blocks = [
-        f"Training samples a second of each method in its published settings, on one thread: "
+        f"Training samples per second of each method in its published settings, on one thread: "
         f"forward, backward, clipping, Adam, every phase. {rounds} rounds of {steps} batches of "
         f"{BATCH_SIZE} for each method in turn; median, and the range over rounds. Lengths are "
         "log-normal as MOSI's: text with a median of "
@@ -226,8 +226,8 @@ def main() -> None:
         f"{LENGTHS[Modality.VISION][0]} frames, correlated {CORRELATION}; batches are formed by "
         f"length. Widths: audio {WIDTHS[Modality.AUDIO]}, vision {WIDTHS[Modality.VISION]}, text "
         f"{TEXT_WIDTH}: the cached states of a frozen encoder, which is not run. Methods that need "
-        "word-aligned frames get a frame a word, so fewer frames; one that works inside the "
-        "encoder works behind its frozen layers here. Parameters: those that are trained.",
+        "word-aligned frames get a frame per word, so fewer frames; one that works inside the "
+        "encoder works after its frozen layers here. Parameters: those that are trained.",
         table(contestants, reasons),
     ]
     if any(METHODS[name].basis == "abstract" for name in names):

@@ -56,7 +56,7 @@ def main() -> None:
             "vector an utterance. Trained on the 1284 training utterances; the checkpoint is "
             "chosen on, **and the figures are of, the 229 validation utterances**, since the test "
             f"labels are withheld here: they are optimistic. Seeds {', '.join(map(str, SEEDS))}, "
-            "mean ± deviation. Hard pairs: share ordered rightly of "
+            "mean ± deviation. Hard pairs: share ranked correctly of "
             f"{both.pairs('hard').num_pairs}, in percent, with a 95 % interval.",
             markdown_table(["", *metric_headers(), "hard pairs", "minutes"], cells),
             "\n".join(difference_lines(both, text, ("text and audio", "text alone"))),

@@ -110,7 +110,7 @@ def main() -> None:
     asked = options.only.split(",")
     unknown = sorted(set(asked) - set(NAMES))
     if unknown:
-        raise UserError(f"no data set {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        raise UserError(f"no dataset {', '.join(unknown)}; there are {', '.join(NAMES)}")
     out = ROOT / "runs" / "bench-text"
     makers = {"mosei": mosei_block, "ur-funny": ur_funny_block}
     blocks = [makers[name](out, seeds) for name in asked]

@@ -1,4 +1,4 @@
-"""Does the cost of training grow with the data set? Memory and time of a step against its size.
+"""Does the cost of training grow with the dataset? Memory and time of a step against its size.
 
     python benchmarks/scale.py [--sizes 5000,20000,50000,200000] [--keep] [--smoke]
 
@@ -235,7 +235,7 @@ def page(plan: Plan, done: Mapping[str, Any]) -> list[str]:
                 "MiB while generating",
                 "s until the first step",
                 "MiB while training",
-                "ms a sample",
+                "ms per sample",
                 "ms at equal lengths",
                 "change",
             ],

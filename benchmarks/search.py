@@ -230,7 +230,7 @@ def search_blocks(bench: Bench, methods: Sequence[str]) -> list[str]:
         f"{SEARCHES['tecafn'].num_trainings} trainings of each method, then trained with seeds "
         f"{', '.join(map(str, SEEDS))}; mean ± deviation. TETFN and MulT are the baselines that "
         "order most of the comparison's hard pairs rightly; LMF was among the best when the search "
-        "began. Pairs: share ordered rightly in percent, with a 95 % interval from resampling "
+        "began. Pairs: share ranked correctly in percent, with a 95 % interval from resampling "
         "videos.",
         result_table(best, "tecafn"),
     ]
@@ -241,7 +241,7 @@ def search_blocks(bench: Bench, methods: Sequence[str]) -> list[str]:
 
 
 def result_table(rows: dict[str, SeedRuns], base: str) -> str:
-    """Metrics, pairs and the difference to one of the rows, a line a row."""
+    """Metrics, pairs and the difference to one of the rows, a line per row."""
     lines = [
         [
             name,

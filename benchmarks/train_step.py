@@ -185,7 +185,7 @@ def measure_ratio(name: str, precision: str, amounts: Amounts) -> dict[str, Any]
 
 
 def where_time_goes(prepared: Prepared, num_steps: int) -> dict[str, float]:
-    """Median milliseconds of the parts of a step, the graph being cut behind the text encoder."""
+    """Median milliseconds of the parts of a step, the graph being cut after the text encoder."""
     scheme, network = prepared.scheme, network_of(prepared)
     encoder = text_encoder_of(prepared)
     frames = network.encoders[Modality.TEXT]
@@ -229,7 +229,7 @@ def where_time_goes(prepared: Prepared, num_steps: int) -> dict[str, float]:
         clock.start(keep=number > 0)
         with prepared.fabric.autocast():
             total: Tensor = scheme.loss(cut, Progress(seed=0, epoch=0, step=number)).total
-        clock.stop("all forward behind the text encoder", within=inner)
+        clock.stop("all forward after the text encoder", within=inner)
         prepared.fabric.backward(total)
         clock.stop("all backward before the text encoder")
         frames.text_encoder = encoder
@@ -491,7 +491,7 @@ def page(done: Mapping[str, Any], alternations: int) -> list[str]:
             ["encoder", "precision", "step, s", "encoder, s", "ratio", "goal", ""], ratios
         ),
         "## Where the time goes",
-        "Median milliseconds of a step whose graph is cut behind the text encoder, so that its "
+        "Median milliseconds of a step whose graph is cut after the text encoder, so that its "
         "backward pass is apart.",
         markdown_table(["", *(f"{e} {p}" for e, p in pairs)], parts),
         "## Beside the authors' public code",
@@ -544,7 +544,8 @@ def gpu_blocks(parts: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{card}; an encoder of BERT base's size, bfloat16. Operations are those of matrix "
         "products, counted in one step; the peak is the maker's for dense bfloat16.",
         markdown_table(
-            ["batch", "samples a second", f"{NUM_TRAIN} samples, s", "TFLOP/s", "% of peak"], lines
+            ["batch", "samples per second", f"{NUM_TRAIN} samples, s", "TFLOP/s", "% of peak"],
+            lines,
         ),
         "Median milliseconds of a step's parts, the device being waited for after each.",
         markdown_table(

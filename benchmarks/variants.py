@@ -80,7 +80,7 @@ SMOKE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """One data set and how it is trained on.
+    """One dataset and how it is trained on.
 
     Args:
         title: heading of its table.
@@ -242,7 +242,7 @@ def table(data: Data, rows: dict[str, SeedRuns]) -> str:
 
 
 def blocks_of(data: Data, rows: dict[str, SeedRuns], seeds: Sequence[int]) -> list[str]:
-    """The part of the page that is about one data set."""
+    """The part of the page that is about one dataset."""
     evaluated = f"{len(rows[PAPER].labels)} samples of the {data.split} split"
     if data.split == "valid":
         evaluated += ", **which also chose the checkpoints**: the figures are optimistic"

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """The folder of the real data sets, from TECAFN_DATA or beside the repository."""
+    """The folder of the real datasets, from TECAFN_DATA or beside the repository."""
     named = os.environ.get("TECAFN_DATA")
     root = Path(named) if named else REPOSITORY.parent / "shared" / "data"
     if not root.is_dir():
@@ -30,7 +30,7 @@ def data_root() -> Path:
     return root
 
 
-# Data sets, encoders and runs of a second or less
+# Datasets, encoders and runs of a second or less
 
 WORDS = ("the", "film", "was", "good", "bad", "fine", "dull", "great", "awful", "not", "very", "i")
 

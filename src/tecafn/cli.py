@@ -34,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Import, check and make data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Import, check and make datasets.", no_args_is_help=True)
 list_app = typer.Typer(help="What there is.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(list_app, name="list")
@@ -130,7 +130,7 @@ def _print_evaluation(evaluation: Mapping[str, Any]) -> None:
         pairs = evaluation.get(kind)
         if pairs:
             gap = f" (labels < {pairs['max_gap']:g} apart)" if pairs.get("max_gap") else ""
-            label = f"{kind.replace('_', ' ')}{gap} ordered rightly ({pairs['num_pairs']})"
+            label = f"{kind.replace('_', ' ')}{gap} ranked correctly ({pairs['num_pairs']})"
             ends = pairs["interval"]
             between = "" if ends is None else f"{percent(ends[0])} to {percent(ends[1])}"
             rows.append([label, percent(pairs["ordered"]), between])
@@ -218,7 +218,7 @@ def data_import(
     min_join_share: JoinShareOption = None,
     match_ids: MatchIdsOption = None,
 ) -> None:
-    """Convert a data set to the store. Pickles are read, never executed."""
+    """Convert a dataset to the store. Pickles are read, never executed."""
     from tecafn.data.importing import import_dataset
     from tecafn.data.readers.base import ReadOptions
     from tecafn.data.summary import render_summary
@@ -259,7 +259,7 @@ def data_check(
     match_ids: MatchIdsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Report on a data set's integrity; exit code 1 if it must not be trained on as it is."""
+    """Report on a dataset's integrity; exit code 1 if it must not be trained on as it is."""
     from tecafn.data.integrity import check
     from tecafn.data.readers.base import ReadOptions
 
@@ -377,7 +377,9 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="authors-test-peeking: the epoch is CHOSEN ON TEST, to explain a print."),
+        typer.Option(
+            help="authors-test-peeking: the epoch is CHOSEN ON TEST, to explain a published figure."
+        ),
     ] = None,
     device: DeviceOption = "auto",
     allow_data_errors: AllowErrorsOption = False,
@@ -455,7 +457,7 @@ def compare(
         typer.Option(
             "--configs",
             "--config-folder",
-            help="Folder with a TOML for each method, or a shipped one; else by the data set.",
+            help="Folder with a TOML for each method, or a shipped one; else by the dataset.",
         ),
     ] = None,
     overrides: Annotated[

@@ -35,7 +35,7 @@ _TRAIN_SEED = 11
 
 @dataclass(frozen=True, kw_only=True)
 class MethodCase:
-    """A method, its settings and a tiny data set to hold it against.
+    """A method, its settings and a tiny dataset to hold it against.
 
     Args:
         name: as registered.
@@ -290,7 +290,7 @@ def _in_both_precisions(case: MethodCase, compare: Callable[[Scheme, Batch, floa
 
 
 def check_padding_invisible(case: MethodCase) -> None:
-    """More masked frames behind a sequence, with garbage in them, change no prediction."""
+    """More masked frames after a sequence, with garbage in them, change no prediction."""
 
     def compare(scheme: Scheme, batch: Batch, limit: float) -> None:
         before, after = _predict(scheme, batch), _predict(scheme, _stretch(batch))

@@ -1,4 +1,4 @@
-"""Files that mean harm: no payload runs, none takes much memory, each ends in one line."""
+"""Malicious files: no payload runs, none takes much memory, each ends in one line."""
 
 from __future__ import annotations
 

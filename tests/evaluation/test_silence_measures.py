@@ -1,4 +1,4 @@
-"""A0: measures belong to the data set. Every convention by hand, and none by default."""
+"""A0: measures belong to the dataset. Every convention by hand, and none by default."""
 
 from __future__ import annotations
 

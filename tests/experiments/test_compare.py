@@ -331,7 +331,7 @@ def test_a_method_that_does_not_do_the_task_is_a_row(
     monkeypatch.setitem(METHODS._items, "concat", scores_only)
     protocol = make_protocol(data=store, overrides=("training.monitor=accuracy",))
     row = rows_of(tables(protocol))["concat"]
-    assert row["refused"] == "it does regression, the data set is a classification"
+    assert row["refused"] == "it does regression, the dataset is a classification"
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_configs_are_found_by_the_data_sets_name(tmp_path: Path) -> None:
     assert config_folder(None, "ur-funny").name == "ur_funny"
     assert config_folder("mosei", "mosi").name == "mosei"
     assert config_folder(str(tmp_path), "mosi") == tmp_path
-    with pytest.raises(UserError, match=r"data set 'vlogs': name a folder .*mosi"):
+    with pytest.raises(UserError, match=r"dataset 'vlogs': name a folder .*mosi"):
         config_folder(None, "vlogs")
 
 

@@ -82,7 +82,7 @@ def test_data_set_without_any_modality_in_use_is_one_line(
 ) -> None:
     store = Store.open(make_store(tmp_path / "store", vision=None))
     config = load_config(tiny_toml, ['modalities=["vision"]'])
-    with pytest.raises(UserError, match=r"the data set has audio; modalities in use are"):
+    with pytest.raises(UserError, match=r"the dataset has audio; modalities in use are"):
         describe_data(store, store.split("train"), config)
 
 
@@ -97,7 +97,7 @@ def test_method_that_cannot_do_the_task_is_one_line(
     method = METHODS["tecafn"]
     only = Method(config=method.config, build=method.build, paper="", tasks=("regression",))
     monkeypatch.setitem(METHODS._items, "tecafn", only)
-    with pytest.raises(UserError, match="does regression, the data set is a classification"):
+    with pytest.raises(UserError, match="does regression, the dataset is a classification"):
         build_scheme(config, describe_data(store, store.split("train"), config))
 
 

@@ -32,7 +32,7 @@ def write_store(
     without: dict[int, str] | None = None,
     aligned: bool = False,
 ) -> Path:
-    """8 samples a split; ``modalities`` has the letters of stored frames."""
+    """8 samples per split; ``modalities`` has the letters of stored frames."""
     random = np.random.default_rng(0)
     widths = {m: width for m, width in WIDTHS.items() if m[0] in modalities}
     description = DatasetDescription(dataset="tiny", widths=widths, aligned=aligned)
@@ -126,7 +126,7 @@ def test_predict_on_data_without_vision_predicts_and_says_so(
     out = tmp_path / "p.csv"
     assert predict_run(tiny_run, data=data, split="test", out=out, device="cpu") == 12
     said = capsys.readouterr().err
-    assert "note: vision is absent for 12 of 12 samples of split 'test': the data set has" in said
+    assert "note: vision is absent for 12 of 12 samples of split 'test': the dataset has" in said
     view = Store.open(data).split("test")
     audio = [view.sequence(row, Modality.AUDIO) for row in range(12)]
     expected = load(tiny_run).predict(view.texts, audio=audio)

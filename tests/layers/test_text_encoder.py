@@ -86,7 +86,7 @@ def encoder(source: str, **options: Any) -> TextEncoder:
 
 
 def tokens(seed: int = 0) -> Padded:
-    """Two full rows, one padded behind."""
+    """Two full rows, one padded at the end."""
     generator = torch.Generator().manual_seed(seed)
     values = torch.randint(5, 50, (3, 8), generator=generator)
     mask = torch.ones(3, 8, dtype=torch.bool)
@@ -539,4 +539,4 @@ def test_stored_text_needs_a_data_set_that_has_it() -> None:
     info = DataInfo(widths={Modality.AUDIO: 5}, text_encoder=TextEncoderSpec(source="features"))
     with pytest.raises(UserError) as error:
         build_text_encoder(info)
-    assert "needs a data set with stored text vectors; this one has audio" in one_line(error)
+    assert "needs a dataset with stored text vectors; this one has audio" in one_line(error)

@@ -274,7 +274,7 @@ def test_a_word_aligned_store_is_trained_on_evaluated_and_predicted(
 def test_frames_reach_the_answer_of_a_trained_model(
     aligned_store: Path, toml: Callable[..., Path], tmp_path: Path
 ) -> None:
-    """Predictions from the data set are not those of the texts alone."""
+    """Predictions from the dataset are not those of the texts alone."""
     run = tmp_path / "run"
     train_run(load_config(toml()), data=aligned_store, out=run, device="cpu", progress=False)
     predict_run(run, data=aligned_store, split="test", out=tmp_path / "p.csv", device="cpu")

@@ -877,7 +877,7 @@ def test_an_absent_core_is_one_learned_frame(core: Modality) -> None:
 
 
 def test_a_core_the_network_cannot_read_takes_no_part_in_contrast_or_gate() -> None:
-    """The data set's text is not in use: its rows are as if they had none."""
+    """The dataset's text is not in use: its rows are as if they had none."""
     everything = info(modalities=(AUDIO, VISION))
     scheme = randomise(TeCaFNScheme(SMALL, everything), 0)
     assert isinstance(scheme, TeCaFNScheme)

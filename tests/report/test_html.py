@@ -162,7 +162,7 @@ def test_embedded_corpus_stands_beside_text_alone_and_ceiling_not_beside_papers(
     for part in ("text alone", "plain concatenation", "ceiling: what the data allow"):
         assert part in words
     assert re.search(r"\N{MINUS SIGN}0\.\d{3} to \N{MINUS SIGN}0\.\d{3} p = 0\.\d{3}", words)
-    assert "Beside printed numbers" not in words
+    assert "Beside published numbers" not in words
     assert "Self-MM" not in words
 
 
@@ -336,7 +336,7 @@ def test_printed_numbers_stand_beside_mosi_test_only(tmp_path: Path) -> None:
     )
     write_record(tmp_path, record)
     html, parsed = written(tmp_path)
-    assert "Beside printed numbers" in parsed.words
+    assert "Beside published numbers" in parsed.words
     assert "Self-MM" in parsed.words
     assert 'title="unverified">36.44<sup>m</sup>' in html
     record["data"]["splits"]["test"] = {"num_samples": 685}

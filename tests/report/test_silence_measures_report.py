@@ -75,7 +75,7 @@ def test_a0_printed_numbers_stand_beside_mosi_measured_as_papers_do(tmp_path: Pa
         page, _ = page_of(
             tmp_path, convention=name, label_range=label_range, dataset="cmu-mosi", splits=sizes
         )
-        assert ("Beside printed numbers" in page) == (name == "mosi")
+        assert ("Beside published numbers" in page) == (name == "mosi")
 
 
 @pytest.mark.parametrize("name", ["mmsa", "mosi"])

@@ -59,13 +59,13 @@ class Batch:
     Args:
         sequences: each used modality's frames. A modality missing here is absent for every sample.
         present: (B,) bool for each key of ``sequences``: does this sample have this modality?
-        labels: (B,) float scores on the data set's scale or int64 classes; None when any row is
+        labels: (B,) float scores on the dataset's scale or int64 classes; None when any row is
             unlabelled.
         index: (B,) int64, the row in its split; per-sample draws and banks key on it.
         ids: B public ids, ``<video>_<clip>``.
-        unimodal_labels: (B,) per modality where the data set annotates them (CH-SIMS).
+        unimodal_labels: (B,) per modality where the dataset annotates them (CH-SIMS).
         frame_of_token: (B, Lt) int64, for each text token the audio and vision frame it was spoken
-            in; -1 for [CLS], [SEP], padding and a token without a frame. None where the data set is
+            in; -1 for [CLS], [SEP], padding and a token without a frame. None where the dataset is
             not word-aligned.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Which measures go with which data set, and what each of them is.
+"""Which measures go with which dataset, and what each of them is.
 
 A measure's name says little without its definition: ACC-5 of CMU-MOSI clips to +-2 and rounds to
 five whole numbers, ACC-5 of CH-SIMS has its cuts at +-0.1 and +-0.7. So a store carries the name
@@ -11,7 +11,7 @@ convention which measures there are and what they are called. Nothing has a conv
 ``sims``
     CH-SIMS: everything is clipped to +-1 first; no ACC-7.
 ``signed-scale``
-    A scale from -x to x of another data set: MAE, correlation and the accuracy of the sign.
+    A scale from -x to x of another dataset: MAE, correlation and the accuracy of the sign.
 ``scale``
     Any other scale, such as ratings from 1 to 5: MAE and correlation. What depends on a neutral
     zero or on +-3 is not defined there and is not printed.
@@ -301,9 +301,9 @@ classification, mult, misa, mag
 
 
 def convention_of(dataset: str, *, task: str, label_range: tuple[float, float]) -> str:
-    """The name of the convention that goes with a data set.
+    """The name of the convention that goes with a dataset.
 
-    What the labels are decides, and the data set's name only where it tells two definitions for
+    What the labels are decides, and the dataset's name only where it tells two definitions for
     the same labels apart: -1 to 1 is CH-SIMS's scale, and the measures of CH-SIMS are its own.
 
     Args:

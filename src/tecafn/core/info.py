@@ -47,7 +47,7 @@ class FeatureStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class DataInfo:
-    """Widths, label scale and statistics: all that ties a network to a data set.
+    """Widths, label scale and statistics: all that ties a network to a dataset.
 
     Args:
         widths: frame width of each modality of stored sequences (text only with ``features``).
@@ -76,7 +76,7 @@ class DataInfo:
 
     @property
     def usable(self) -> tuple[Modality, ...]:
-        """The modalities in use that the data set has, in the order text, audio, vision.
+        """The modalities in use that the dataset has, in the order text, audio, vision.
 
         Every network is built for exactly these, every loader loads them, and a saved network
         takes them. Text that an encoder reads needs no stored frames.

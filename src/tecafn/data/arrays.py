@@ -122,7 +122,7 @@ def _header(file: IO[bytes], what: str) -> tuple[tuple[int, ...], bool, np.dtype
 
 
 def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: behind its local header, whose two lengths vary."""
+    """Where a member's bytes begin: after its local header, whose two lengths vary."""
     with path.open("rb") as file:
         file.seek(member.header_offset)
         local = file.read(30)

@@ -97,7 +97,7 @@ class KnownDefects:
     """Looks for the known defects in a stream of samples.
 
     Args:
-        description: of the data set the samples belong to.
+        description: of the dataset the samples belong to.
     """
 
     def __init__(self, description: DatasetDescription) -> None:

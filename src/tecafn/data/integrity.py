@@ -1,4 +1,4 @@
-"""The integrity report: what is wrong, doubtful or worth knowing about a data set.
+"""The integrity report: what is wrong, doubtful or worth knowing about a dataset.
 
 What the report calls an error is not trained on or measured without a word: ``refuse_errors``
 stands before every command that would. Errors are found in a store's table alone, without its
@@ -247,7 +247,7 @@ def _write_cache(store: Store, stamp: Mapping[str, Any], errors: Iterable[Integr
 
 
 class _Soundness:
-    """What makes a data set wrong to train on or to measure with, over samples without frames."""
+    """What makes a dataset wrong to train on or to measure with, over samples without frames."""
 
     def __init__(
         self, description: DatasetDescription, *, may_miss: Collection[Modality] = ()
@@ -414,7 +414,7 @@ class _Tally:
         described = self._description
         yield IntegrityRow(
             "info",
-            "data set",
+            "dataset",
             f"{described.dataset}, {described.task}, "
             f"{'aligned' if described.aligned else 'not aligned'}, measures: "
             f"{convention_named(described.convention).listed()}",

@@ -103,7 +103,7 @@ class BatchLoader:
         require_labels: refuse a view with unlabelled rows.
         chunk_batches: see ``plan_batches``.
         frame_of_token: N arrays as long as the texts, from ``data.text.frames_of_texts``; None
-            where the data set is not word-aligned.
+            where the dataset is not word-aligned.
 
     A frame with NaN or infinity is masked where it stands, its values zero. A sample without a
     good frame of a modality is absent there: ``present`` False and every frame masked.
@@ -262,7 +262,7 @@ class _BatchBuilder:
         )
 
     def _token_frames(self, rows: Rows, padded: Mapping[Modality, Padded]) -> Tensor | None:
-        """(B, Lt) int64, -1 behind a text."""
+        """(B, Lt) int64, -1 after a text."""
         if self._frame_of_token is None:
             return None
         frames = torch.full(padded[Modality.TEXT].mask.shape, -1, dtype=torch.int64)

@@ -30,7 +30,7 @@ _SPOKEN: Final[Mapping[Side, str]] = {
 }
 _CHUNK_BYTES: Final = 8 * 2**20
 _RELEASE_BYTES: Final = 256 * 2**20
-# One side must have so many times the other's zero rows, or samples, to be the padded one.
+# One side must have this many times the other's zero rows, or samples, to be the padded one.
 _CLEARLY: Final = 2
 
 

@@ -1,4 +1,4 @@
-"""What every reader gives: one utterance, and the description of the data set it belongs to."""
+"""What every reader gives: one utterance, and the description of the dataset it belongs to."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Sample:
         clip: the utterance's name within its video; empty where the source names no videos.
         split: train, valid or test.
         text: what is said.
-        label: score on the data set's scale or class number; None = unlabelled.
+        label: score on the dataset's scale or class number; None = unlabelled.
         unimodal_labels: labels of single modalities (CH-SIMS).
         sequences: (L, D) float32 frames; a modality without frames is left out or has L = 0.
             NaN and infinity stay as they came.
@@ -44,7 +44,7 @@ class Sample:
         oracle: noise-free score of a generated sample.
         context: what was said before (UR-FUNNY).
         start, end: seconds within the video.
-        words: the words, pauses ("sp") included, one a frame where the source is word-aligned.
+        words: the words, pauses ("sp") included, one per frame where the source is word-aligned.
         word_intervals: (W, 2) seconds of each word within the video.
         where: file, split and row that a reader took it from, for messages; not stored.
 
@@ -76,7 +76,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file a data set was read from: name, SHA-256 in hexadecimal, size in bytes."""
+    """One file that a dataset was read from: name, SHA-256 in hexadecimal, size in bytes."""
 
     name: str
     sha256: str
@@ -85,7 +85,7 @@ class SourceFile:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetDescription:
-    """What is known of a data set before its first sample is read.
+    """What is known of a dataset before its first sample is read.
 
     Args:
         dataset: cmu-mosi, cmu-mosei, ch-sims, ur-funny, or any other name.
@@ -94,7 +94,7 @@ class DatasetDescription:
         label_range: lowest and highest legal label.
         num_classes: classes of a classification, else 1.
         stated_convention: the measures that somebody has said go with the data; None = those that
-            go with data set, task and label range. ``convention`` is what counts.
+            go with dataset, task and label range. ``convention`` is what counts.
         aligned: do the modalities' frames correspond one to one?
         splits: the splits the source declares, even if it has no sample of them.
         decisions: sentences for the user on what was decided about the source, each with its

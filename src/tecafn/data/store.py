@@ -1,7 +1,7 @@
 """The store: how imported data lies on disk, written as a stream and read through memory maps.
 
 A directory with ``manifest.json`` (what it is, and the SHA-256 of every other file),
-``samples.parquet`` (one row a sample) and ``<modality>/00000.npy`` ... (all frames of many
+``samples.parquet`` (one row per sample) and ``<modality>/00000.npy`` ... (all frames of many
 samples in a row, (F, D) float32). A sample's row says in which shard its frames begin, where,
 and how many there are.
 
@@ -238,7 +238,7 @@ class StoreWriter:
         self._first_with_id[sample.id] = (sample.video, where)
         unknown = set(sample.sequences) - set(self._shards)
         if unknown:
-            raise UserError(f"{what}: the data set has no {', '.join(sorted(unknown))}")
+            raise UserError(f"{what}: the dataset has no {', '.join(sorted(unknown))}")
         row: dict[str, Any] = {
             "id": sample.id,
             "source_id": sample.source_id,
@@ -402,7 +402,7 @@ class SplitView:
         labels: (N,) float32, NaN where unlabelled.
         labelled: (N,) bool.
         task, convention, label_range: what the labels are and how they are measured.
-        max_frames: frames of audio and vision are cut after so many; None = none is.
+        max_frames: frames of audio and vision after this many are cut; None = none is.
     """
 
     def __init__(
@@ -541,7 +541,7 @@ class Store:
     Attributes:
         path: its folder.
         manifest: the content of manifest.json.
-        description: what the data set is.
+        description: what the dataset is.
         max_frames: what its views cut audio and vision at.
     """
 
@@ -578,16 +578,17 @@ class Store:
         }
 
     @classmethod
-    def open(cls, path: Path, *, max_frames: int | None = None) -> Store:
+    def open(cls, path: str | Path, *, max_frames: int | None = None) -> Store:
         """Open the store in the folder ``path``.
 
         Args:
             path: the folder.
-            max_frames: let its views have the first so many frames of audio and vision alone.
+            max_frames: let its views have this many first frames of audio and vision alone.
 
         Raises:
             UserError: it is no store, of another version, or incomplete.
         """
+        path = Path(path)
         if not path.exists():
             raise UserError(f"no such store: {path}")
         try:

@@ -32,7 +32,7 @@ class Census:
     """Counts over a stream of samples: what has text, frames and labels, split by split.
 
     Args:
-        description: of the data set the samples belong to.
+        description: of the dataset the samples belong to.
 
     Example:
         >>> census = Census(DatasetDescription(dataset="toy", widths={Modality.AUDIO: 2}))

@@ -1,6 +1,6 @@
 """What a batch carries for the text: token ids, cached hidden states, or stored vectors.
 
-Of a word-aligned data set also where each token was spoken: ``frames_of_texts``.
+Of a word-aligned dataset also where each token was spoken: ``frames_of_texts``.
 """
 
 from __future__ import annotations
@@ -97,10 +97,10 @@ FrameSource = TokenIds | CachedHidden | StoredVectors
 
 
 def frames_of_texts(view: SplitView, spans: TokenSpans | None) -> list[NDArray[np.int64]] | None:
-    """For each token of each text the frame it was spoken in, in a word-aligned data set.
+    """For each token of each text the frame it was spoken in, in a word-aligned dataset.
 
     Args:
-        view: the rows; ``words`` has one a frame, pauses included.
+        view: the rows; ``words`` has one per frame, pauses included.
         spans: what ``Tokenizer.spans`` gives; None where text comes as stored vectors, which are
             aligned themselves.
 

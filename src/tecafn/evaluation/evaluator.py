@@ -1,4 +1,4 @@
-"""From a batch source to one prediction a sample, the same on any number of processes."""
+"""From a batch source to one prediction per sample, the same on any number of processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tecafn.evaluation.metrics import (
 
 @dataclass(frozen=True)
 class Predictions:
-    """One answer a sample, in the split's order.
+    """One answer per sample, in the split's order.
 
     Args:
         ids: N public ids.

@@ -1,4 +1,4 @@
-"""The field's metrics, exactly, under each convention that data sets and papers have.
+"""The field's metrics, exactly, under each convention that datasets and papers have.
 
 Every metric here is a function of per-sample **weights**: with weights of one it is the metric
 itself, with the counts of a resampling it is the metric of the resampled data. So there is one

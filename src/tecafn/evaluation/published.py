@@ -1,6 +1,6 @@
-"""Numbers other papers printed, each with its source, to stand beside a run's own.
+"""Numbers that other papers published, each with its source, to stand beside a run's own.
 
-The numbers are data in ``published.toml``. They may stand beside a run only where data set, split
+The numbers are data in ``published.toml``. They may stand beside a run only where dataset, split
 and measures are the paper's own: the test split, with all three splits of the sizes of Table 3,
 measured by the convention that the papers follow.
 """
@@ -46,7 +46,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """A method's printed numbers, by this project's metric names; empty where none was found."""
+    """A method's published numbers, by this project's metric names; empty where none was found."""
 
     method: str
     cells: Mapping[str, Cell]
@@ -55,7 +55,7 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """All that is published about one data set.
+    """All that is published about one dataset.
 
     Args:
         dataset: ``cmu-mosi``, ``cmu-mosei`` or ``ur-funny``.
@@ -72,7 +72,7 @@ class PublishedTable:
 
 @cache
 def published_tables() -> Mapping[str, PublishedTable]:
-    """The tables by data set.
+    """The tables by dataset.
 
     Example:
         >>> rows = {row.method: row for row in published_tables()["cmu-mosi"].rows}
@@ -109,7 +109,7 @@ def comparable_table(
     """The published table that a run on this data may stand beside, if any.
 
     Args:
-        dataset: the store's name of the data set.
+        dataset: the store's name of the dataset.
         split: the split evaluated.
         sizes: the store's samples of each split.
         convention: how the run was measured; columns of different ones are not comparable.

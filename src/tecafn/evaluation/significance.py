@@ -65,7 +65,7 @@ def cluster_codes(clusters: ArrayLike | None, num_samples: int) -> Integers:
     """(N,) int64 number of each sample's cluster; every sample its own when ``clusters`` is None.
 
     Raises:
-        ValueError: ``clusters`` is not one name a sample.
+        ValueError: ``clusters`` is not one name per sample.
 
     Example:
         >>> cluster_codes(["v1", "v0", "v1"], 3).tolist()

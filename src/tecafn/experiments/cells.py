@@ -265,7 +265,7 @@ def usage_of(run: Path) -> dict[str, Any]:
 
 
 def reason_of(returncode: int, log: Path, begin: int = 0) -> str:
-    """Why a process failed, in one line, from its exit code and its log behind ``begin``.
+    """Why a process failed, in one line, from its exit code and its log after ``begin``.
 
     Example:
         >>> reason_of(0, Path("no-log-is-read"))
@@ -280,7 +280,7 @@ def reason_of(returncode: int, log: Path, begin: int = 0) -> str:
                 return line.removeprefix("error: ").removesuffix(" (--debug shows where)")
     if returncode < 0:
         name = signal.Signals(-returncode).name
-        # The kernel ends who takes the last memory in this way and leaves no word.
+        # The out-of-memory killer sends SIGKILL and leaves no message.
         return f"ended by {name}" + (", perhaps for lack of memory" if name == "SIGKILL" else "")
     return f"exit code {returncode}: {lines[-1] if lines else 'it said nothing'}"
 

@@ -112,7 +112,7 @@ class Protocol:
                 )
 
     def overrides_for(self, method: str) -> tuple[str, ...]:
-        """The ``key=value`` that count for this method, its own behind everybody's.
+        """Overrides for this method: the common ones, then its own.
 
         Example:
             >>> protocol = Protocol(data=Path("store"), out=Path("out"), overrides=(
@@ -146,7 +146,7 @@ class Entry:
         config: its file, as shown.
         settings: what the file and the overrides make; None if it is refused.
         refused: why it cannot be trained, in one line; empty if it can.
-        cells: one a seed; none if it is refused.
+        cells: one per seed; none if it is refused.
     """
 
     name: str
@@ -162,7 +162,7 @@ class SeedPredictions:
 
     Args:
         seeds: S of them.
-        records: one a seed.
+        records: one per seed.
         predictions: (S, N) scores, or probabilities of class 1.
         labels: (N,).
         videos, pair_ids: (N,) names.
@@ -301,7 +301,7 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
     settings, refused = None, ""
     try:
         if not path.is_file():
-            # There may be none because the data set is not for this method: the better reason.
+            # There may be none because the dataset is not for this method: the better reason.
             check_needs(name, store, store.split("train"), text_encoder=MINILM)
             raise UserError(f"{_NO_CONFIG} {shown}")
         settings = load_config(path, protocol.overrides_for(name))
@@ -309,7 +309,7 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
         if settings.method != name:
             raise UserError(f"config {shown} is of method {settings.method!r}")
         if task not in tasks:
-            raise UserError(f"it does {' and '.join(tasks)}, the data set is a {task}")
+            raise UserError(f"it does {' and '.join(tasks)}, the dataset is a {task}")
         check_monitor(settings, store.description)
         train = store.split("train")
         encoder, modalities = settings.text_encoder, settings.modalities
@@ -548,7 +548,7 @@ def _mean_and_deviation(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def _hard_pairs(runs: SeedPredictions, max_gap: float) -> dict[str, Any]:
-    """Share of pairs ordered rightly, averaged over seeds; the interval resamples videos."""
+    """Share of pairs ranked correctly, averaged over seeds; the interval resamples videos."""
     videos = runs.videos.tolist()
     pairs = find_hard_pairs(runs.labels, videos, max_gap=max_gap)
     report = score_pairs(pairs, runs.predictions, runs.labels, videos)

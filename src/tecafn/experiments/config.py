@@ -31,11 +31,11 @@ class RunConfig:
         model: the method's own settings, an instance of its config class.
         seed: of initialisation, order of batches, dropout and replacements.
         text_encoder: ``minilm``, a Hugging Face BERT-family name or local directory, or
-            ``features`` for text vectors stored in the data set.
+            ``features`` for text vectors stored in the dataset.
         num_trained_text_layers: how many of the encoder's last layers are trained; ``"all"``
             includes the embeddings, 0 freezes it.
         max_text_tokens: longer texts are cut.
-        max_frames: of audio and vision a sample keeps its first so many frames, >= 1; None = all.
+        max_frames: of audio and vision a sample keeps this many first frames, >= 1; None = all.
             The longest clip decides how much memory a batch takes.
         modalities: the ones in use; the others are absent from the network's point of view.
         training: optimizer, schedule, stopping.

@@ -112,7 +112,7 @@ def cross_validate_run(
     progress: bool = True,
     allow_data_errors: bool = False,
 ) -> dict[str, Any]:
-    """Train a network a fold and assess the out-of-fold predictions together.
+    """Train a network per fold and assess the out-of-fold predictions together.
 
     Takes the labelled samples of every split but test. Standardisation is of each fold's own
     training rows.

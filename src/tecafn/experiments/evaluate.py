@@ -53,7 +53,7 @@ class OpenRun:
 
     Args:
         predictor: the network, on the device it predicts on.
-        store: the data set of the split.
+        store: the dataset of the split.
         view: the split.
         source: its batches, with all that the network's method needs.
         absent: how many samples lack a modality that the network reads.
@@ -185,7 +185,7 @@ def evaluate_run(
     """Metrics of a run's chosen checkpoint on a labelled split.
 
     The first evaluation on test is written into the record; a later call with the same weights
-    and data returns it. An evaluation on another data set's split of that name is written beside
+    and data returns it. An evaluation on another dataset's split of that name is written beside
     it, as ``<split>@<start of the data's hash>``. Measures are those of the data's convention; an
     evaluation that an earlier version measured by another one is measured anew.
 

@@ -29,7 +29,7 @@ def compare_runs(run: Path, other: Path, *, split: str, name: str | None = None)
     A collective call where several processes have met.
 
     Args:
-        run: the run the record of which is added to.
+        run: the run whose record is extended.
         other: the one it is compared with, evaluated on the same split.
         split: which.
         name: what to call the other one.

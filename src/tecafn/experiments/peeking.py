@@ -1,7 +1,7 @@
 """CHOOSES ON THE TEST SPLIT. The protocol of the authors' public code, kept to explain its figures.
 
 There, after every epoch that improves the validation error the test error is looked at too, and the
-epoch reported is the one with the lowest **test** error among those. A figure so found is too good:
+epoch reported is the one with the lowest **test** error among those. Such a figure is optimistic:
 it is the best of several looks. It is never an evaluation here; ``tecafn train`` does not see the
 test split, and this is done afterwards, on request, with weights that training kept.
 """

@@ -59,7 +59,7 @@ def say_what_is_absent(view: SplitView, presence: Presence) -> None:
     if rank() != 0:
         return
     for name, count in absent_counts(presence).items():
-        why = "" if count < len(view) else f": the data set has no {name} that could be read"
+        why = "" if count < len(view) else f": the dataset has no {name} that could be read"
         print(
             f"note: {name} is absent for {count} of {len(view)} samples of split "
             f"{view.name!r}{why}",
@@ -96,7 +96,7 @@ def check_text(store: Store, view: SplitView, modalities: Sequence[Modality], en
     Otherwise a model would be trained on audio and vision alone and be called by its name.
 
     Args:
-        store: the data set.
+        store: the dataset.
         view: its training split.
         modalities: those in use.
         encoder: the text encoder's name, or ``features``.

@@ -56,7 +56,7 @@ def open_fabric(device: str, precision: str) -> Fabric:
         num_nodes=started.num_machines,
         strategy="auto" if alone else "ddp",
         precision=precision,  # type: ignore[arg-type]
-        # Else Fabric would take any process inside a SLURM allocation for one of many.
+        # Otherwise Fabric would take any process inside a SLURM allocation for one of many.
         plugins=[LightningEnvironment()] if alone else [],
     )
     fabric.launch()
@@ -100,7 +100,7 @@ def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo
     }
     if Modality.TEXT not in config.modalities and not widths:
         raise UserError(
-            f"the data set has {', '.join(sorted(stored)) or 'text alone'}; modalities in use are "
+            f"the dataset has {', '.join(sorted(stored)) or 'text alone'}; modalities in use are "
             f"{', '.join(config.modalities)}"
         )
     return DataInfo(
@@ -129,7 +129,7 @@ def check_needs(
 
     Args:
         name: a registered method.
-        store: what is known of the data set.
+        store: what is known of the dataset.
         view: one of its splits.
         text_encoder: stored text vectors are aligned by their places, texts by their words.
         modalities: those in use; one alone needs no alignment.
@@ -166,13 +166,13 @@ def token_frames(
     """For each token of the view's texts its frame of audio and vision.
 
     Args:
-        store: the data set.
+        store: the dataset.
         view: one of its splits.
         used: the modalities that are loaded.
         tokenizer: None where text comes as stored vectors.
 
     Returns:
-        N arrays; None where the data set is not word-aligned, or text or frames are not in use.
+        N arrays; None where the dataset is not word-aligned, or text or frames are not in use.
     """
     if not store.description.aligned or Modality.TEXT not in used or len(used) == 1:
         return None
@@ -180,7 +180,7 @@ def token_frames(
 
 
 def check_monitor(config: RunConfig, description: DatasetDescription) -> None:
-    """Refuse a validation metric that the data set's convention does not have.
+    """Refuse a validation metric that the dataset's convention does not have.
 
     Raises:
         UserError: the known ones are named.
@@ -199,13 +199,13 @@ def build_scheme(config: RunConfig, info: DataInfo) -> Scheme:
     """The untrained scheme; the same for the same seed.
 
     Raises:
-        UserError: the method cannot do the data set's task, or its settings do not fit.
+        UserError: the method cannot do the dataset's task, or its settings do not fit.
     """
     method = METHODS[config.method]
     if info.task not in method.tasks:
         raise UserError(
             f"method {config.method!r} does {' and '.join(method.tasks)}, "
-            f"the data set is a {info.task}"
+            f"the dataset is a {info.task}"
         )
     torch.manual_seed(config.seed)
     try:
@@ -220,7 +220,7 @@ class Batches:
 
     Args:
         config: batch size, seed, modalities.
-        info: which modalities the data set has.
+        info: which modalities the dataset has.
         tokenizer: None where text comes as stored vectors.
         encoder: the network's, or None.
         store: whose views are loaded; the states of frozen layers are cached beside it.

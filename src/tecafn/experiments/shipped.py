@@ -49,10 +49,10 @@ def find_config(name: Path) -> Path:
 
 
 def config_folder(configs: str | None, dataset: str) -> Path:
-    """The folder of a data set's configs.
+    """The folder of a dataset's configs.
 
     Args:
-        configs: a path, or the name of a shipped folder; None = by the data set's name.
+        configs: a path, or the name of a shipped folder; None = by the dataset's name.
         dataset: its name; the embedded corpus has the folder ``synthetic``.
 
     Raises:
@@ -69,7 +69,7 @@ def config_folder(configs: str | None, dataset: str) -> Path:
             folder = shipped / (name.partition("_")[2] or name)
     if not folder.is_dir():
         known = ", ".join(sorted(path.name for path in shipped.iterdir() if path.is_dir()))
-        what = f"no configs {configs!r}" if configs else f"no configs for the data set {dataset!r}"
+        what = f"no configs {configs!r}" if configs else f"no configs for the dataset {dataset!r}"
         raise UserError(f"{what}: name a folder with --configs, or a shipped one: {known}")
     return folder
 

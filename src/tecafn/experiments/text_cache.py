@@ -165,7 +165,7 @@ def _compute(
 
 
 def _batches_by_length(lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Rows of similar length together, about ``_BATCH_TOKENS`` tokens a batch."""
+    """Rows of similar length together, about ``_BATCH_TOKENS`` tokens per batch."""
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
     while start < len(order):

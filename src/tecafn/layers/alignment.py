@@ -1,7 +1,7 @@
-"""Words and frames of a word-aligned data set: from the one's positions to the other's.
+"""Words and frames of a word-aligned dataset: from the one's positions to the other's.
 
-A tokenizer cuts words into pieces and adds [CLS] and [SEP]; audio and vision have one frame a word,
-pauses included. ``Batch.frame_of_token`` says which frame each token was spoken in.
+A tokenizer cuts words into pieces and adds [CLS] and [SEP]; audio and vision have one frame per
+word, pauses included. ``Batch.frame_of_token`` says which frame each token was spoken in.
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ def _bound_of_scores(query: Tensor, key: Tensor) -> float:
     return _LOG2_E * math.sqrt(math.prod(squares) / query.shape[-1])
 
 
-# Up to so many columns of a head a product is faster transposed.
+# Heads this narrow multiply faster transposed.
 _NARROW = 8
 
 
@@ -238,17 +238,17 @@ def _times_narrow(wide: Tensor, narrow: Tensor) -> Tensor:
     return (narrow.transpose(-1, -2) @ wide.transpose(-1, -2)).transpose(-1, -2)
 
 
-# Up to so many weights are kept for the backward pass; more are computed anew there.
+# As many weights are kept for the backward pass; more are recomputed there.
 _WEIGHTS_KEPT = 1 << 20
 
 
 class _DroppedAttention(Function):
     """Attention that keeps little for the backward pass, and leaves padding out.
 
-    Of long sequences it keeps one byte a weight, not three floats, and computes the weights anew, a
-    few rows of the batch at a time: over six layers they would fill gigabytes. What each query's
-    weights are divided by is applied to the few columns that come out, not to the weights. The
-    backward pass is made of differentiable operations, so that a loss may hold a gradient.
+    Of long sequences it keeps one byte per weight, not three floats, and recomputes the weights a
+    few rows of the batch at a time; stored over six layers they would take gigabytes. What each
+    query's weights are divided by is applied to the few columns that come out, not to the weights.
+    The backward pass is made of differentiable operations, so that a loss may hold a gradient.
     """
 
     @staticmethod

@@ -1,6 +1,6 @@
 """What TeCaFN's public code does and its paper does not: each a small piece with a name.
 
-Kept to explain the printed numbers, not to be built upon: half of these let padding or neighbours
+Kept to explain the published numbers, not to be built upon: half of these let padding or neighbours
 into a prediction. ``docs/paper-and-code.md`` says what each does; nothing here is on by default.
 """
 

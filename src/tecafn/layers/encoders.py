@@ -121,7 +121,7 @@ class FrameEncoder(nn.Module):
             values = values + positions.to(values.dtype)
         values = self.embedding_dropout(values)  # eq. 1
         seen = count_padding(frames) if self.unmasked else frames
-        # Without an LSTM and a convolution padding leaves as it is, for who reads it.
+        # Without an LSTM and a convolution padding leaves as it is, for whatever reads it.
         is_masked_later = self.lstm is not None or self.convolution is not None
         read = seen.mask if is_masked_later else None
         values = self.transformer(values, None, seen.mask, stream_mask=read)  # eq. 2-3
@@ -140,7 +140,7 @@ class TextSequenceEncoder(nn.Module):
         info: names the text encoder.
         dim: common width d.
         kernel_size: of the convolution, odd.
-        padded_to: as the authors' public code has it: shorter texts are padded to so many tokens,
+        padded_to: as the authors' public code has it: shorter texts are padded to this many tokens,
             and padding keeps the encoder's states, which then stand in X_t.
     """
 

@@ -1,4 +1,4 @@
-"""MFN's recurrence: an LSTM a modality over joint frames, and a memory of how their states move."""
+"""MFN's recurrence: an LSTM per modality over joint frames, a memory of how their states move."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tecafn.layers.dropout import Dropout
 
 
 def joint_frames(frames: Mapping[Modality, Padded], batch: Batch) -> dict[Modality, Padded]:
-    """Every modality's sequence on the frames that a word-aligned data set shares.
+    """Every modality's sequence on the frames that a word-aligned dataset shares.
 
     A text frame is the mean of the token vectors that were spoken in it; a frame in which nothing
     was said is masked. Text that comes without audio and vision, and without frames, has its tokens

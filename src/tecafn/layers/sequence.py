@@ -20,7 +20,7 @@ def zero_padding(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def hides_frames(mask: Tensor) -> bool:
-    """May this mask hide something? A clip alone has no padding, and masks cost attention time.
+    """Can this mask hide a frame? A clip alone has no padding, and masks cost attention time.
 
     Not looked at on a GPU, where the answer would be waited for: True there.
 

@@ -1,4 +1,4 @@
-"""What TFN and LMF put before their fusion: a sub-network a modality, sequence in, vector out."""
+"""What TFN and LMF put before their fusion: a sub-network per modality, sequence in, vector out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TextSubnetwork(nn.Module):
         dropout: of the last hidden state.
 
     Source: TFN, Zadeh et al. 2017, its modality embedding subnetworks, in the form that LMF's
-    public code (Liu et al. 2018) has, with one linear layer behind the LSTM.
+    public code (Liu et al. 2018) has, with one linear layer after the LSTM.
     """
 
     def __init__(self, in_dim: int, *, hidden_dim: int, out_dim: int, dropout: float) -> None:
@@ -93,7 +93,7 @@ class SubnetworkWidths:
 
 
 class Subnetworks(nn.Module):
-    """A batch to one vector a modality; a learned one where a sample lacks the modality.
+    """A batch to one vector per modality; a learned one where a sample lacks the modality.
 
     Args:
         info: which modalities there are.

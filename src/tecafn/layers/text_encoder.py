@@ -1,4 +1,4 @@
-"""Who reads the text: a pretrained BERT-family encoder, wholly, partly or not trained."""
+"""The text encoder: a pretrained BERT-family encoder, wholly, partly or not trained."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ class Tokenizer:
 
     Args:
         source: as ``TextEncoderSpec.source``.
-        max_tokens: longer texts are cut behind; of a pair the context is cut first, its beginning
-            before what was said last.
+        max_tokens: longer texts are truncated at the end; of a pair the context is cut first, its
+            beginning before what was said last.
     """
 
     def __init__(self, source: str, *, max_tokens: int = 128) -> None:
@@ -173,7 +173,7 @@ class Tokenizer:
             yield singles, self._tokenizer(alone, **options_alone), 0
         pairs = [row for row, context in enumerate(before) if context]
         if pairs:
-            # A text is cut behind, so that characters keep their places.
+            # A text is truncated at its end, so that characters keep their places.
             seconds = self._cut([texts[row] for row in pairs])
             yield pairs, self._encode_pairs([before[row] for row in pairs], seconds, **options), 1
 
@@ -397,12 +397,12 @@ class StoredText(nn.Module):
 
 
 def build_text_encoder(info: DataInfo) -> TextEncoder | StoredText:
-    """The encoder that ``info`` names; ``features`` reads the data set's stored text vectors."""
+    """The encoder that ``info`` names; ``features`` reads the dataset's stored text vectors."""
     if info.text_encoder.source != STORED_FEATURES:
         return TextEncoder(info.text_encoder)
     if Modality.TEXT not in info.widths:
         raise UserError(
-            "text_encoder 'features' needs a data set with stored text vectors; this one has "
+            "text_encoder 'features' needs a dataset with stored text vectors; this one has "
             f"{', '.join(sorted(info.widths)) or 'none'}"
         )
     return StoredText(info.widths[Modality.TEXT])

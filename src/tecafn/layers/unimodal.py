@@ -116,7 +116,7 @@ class Slots(nn.Module):
     """A learned vector for each modality, in the place of a sample's that it lacks.
 
     Args:
-        dims: width of each modality's vector; also of those the data set does not have.
+        dims: width of each modality's vector; also of those the dataset does not have.
     """
 
     def __init__(self, dims: dict[Modality, int]) -> None:

@@ -91,7 +91,7 @@ class UtteranceEncoders(nn.Module):
 
 
 class JoinedUtterances(nn.Module):
-    """One vector a modality, joined; two ReLU layers and a linear one.
+    """One vector per modality, joined; two ReLU layers and a linear one.
 
     Args:
         encoders: to the vectors.

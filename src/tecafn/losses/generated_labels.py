@@ -1,6 +1,6 @@
 """Labels of single modalities, made from the sample's label and where its features lie.
 
-A data set such as MOSI has one label a sample. Self-MM gives each modality a task of its own and
+A dataset such as MOSI has one label per sample. Self-MM gives each modality a task of its own and
 makes that task's labels while it trains; TETFN and MTMD take them over.
 """
 
@@ -169,7 +169,7 @@ class UnimodalTasks(nn.Module):
     ``tanh |y_s - y_m|``. By that, rows without a generated label count nothing, since the two
     labels are equal: a whole first epoch leaves these heads as they were initialised, and the first
     labels follow from their untrained features. Ours: they count ``first_weight``, and 0 gives the
-    paper's. A label that the data set annotates counts 1.
+    paper's. A label that the dataset annotates counts 1.
     """
 
     def __init__(

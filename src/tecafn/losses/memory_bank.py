@@ -18,7 +18,7 @@ class NegativeBank(nn.Module):
 
     Args:
         size: K, samples held.
-        num_frames: F, frames held of each; a longer sequence is cut behind.
+        num_frames: F, frames held of each; a longer sequence is truncated at the end.
         dim: D, width of keys and of frames.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The data set's own objective."""
+"""The dataset's own objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file a method. Importing this package registers every method in ``core.registry.METHODS``."""
+"""One file per method. Importing this package registers them all in ``core.registry.METHODS``."""
 
 import importlib
 import pkgutil

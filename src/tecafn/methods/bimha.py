@@ -11,7 +11,7 @@ Only the abstract was available to us. Ours, therefore: the vectors (the text's 
 states of audio and vision, all projected to one width with tanh), a linear layer and ReLU after
 each outer product, one attention layer, a LayerNorm after the residual, the two-layer head, the
 absolute error as the loss, every width, and a learned vector for an absent modality. None of its
-printed numbers is claimed.
+published numbers is claimed.
 """
 
 from __future__ import annotations

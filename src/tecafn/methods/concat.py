@@ -1,6 +1,6 @@
 """A plain concatenation: the same unimodal encoders, pooled, joined, one head.
 
-Not from a paper: the yardstick that says what the encoders alone give, without attention between
+Not from a paper: the baseline that says what the encoders alone give, without attention between
 modalities, contrast or replacement.
 """
 

@@ -15,7 +15,7 @@ modalities and between interactions it is InfoNCE, over the global batch; an int
 layer and ReLU on two joined vectors; a prediction is a two-layer network, compared by the cosine
 with a vector that gets no gradient from it; the fusion takes the three vectors and the three
 interactions through a two-layer head; the absolute error, or the cross-entropy, as the task's loss;
-every width and weight; a learned vector for an absent modality. None of its printed numbers is
+every width and weight; a learned vector for an absent modality. None of its published numbers is
 claimed.
 """
 

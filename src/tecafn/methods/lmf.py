@@ -65,7 +65,7 @@ class LMFConfig:
 
 
 class LowRankFusion(nn.Module):
-    """A linear map of the outer product of [1; h_m], made from a factor a modality.
+    """A linear map of the outer product of [1; h_m], made from a factor per modality.
 
     Output o is ``b_o + sum_r w_r prod_m ([1; h_m] . F_m[r, :, o])``.
 

@@ -40,8 +40,8 @@ class MAGBERTConfig:
     Args:
         shift: beta > 0, the longest shift as a share of a state's length.
         pooling: ``first`` is [CLS], as published; ``mean`` over the tokens. None = ``first`` where
-            layers are trained behind the gate, else ``mean``: [CLS] itself has no frame.
-        gate_dropout: behind the gate.
+            layers are trained after the gate, else ``mean``: [CLS] itself has no frame.
+        gate_dropout: after the gate.
         head_dropout: before the last layer.
     """
 
@@ -86,7 +86,7 @@ class AdaptationGate(nn.Module):
 
         Args:
             states: of the tokens.
-            spoken: each modality's frames, one a token: (B, L, width).
+            spoken: each modality's frames, one per token: (B, L, width).
         """
         change = torch.zeros_like(states)  # H
         for modality, frames in spoken.items():

@@ -107,7 +107,7 @@ class MFMConfig:
         )
 
     def of(self, modality: Modality, setting: str) -> float:
-        """A setting that has a value a modality: ``of("audio", "weight")`` is ``audio_weight``."""
+        """A setting with a value per modality: ``of("audio", "weight")`` is ``audio_weight``."""
         value: float = getattr(self, f"{modality}_{setting}")
         return value
 

@@ -47,7 +47,7 @@ class MMIMConfig:
         memory_size: earlier samples that the entropy's covariances are made of, too; the public
             code keeps one batch.
         jitter: added to the covariances' diagonals; ours.
-        frame_dropout: after the LSTMs; the public code has none behind one layer.
+        frame_dropout: after the LSTMs; the public code has none after one layer.
         fusion_dropout: before the fusion MLP.
     """
 
@@ -132,7 +132,7 @@ class MMIMScheme(Scheme):
     keeps its constants. The contrast asks, for each prediction, which of the batch's vectors is its
     own; that code asks, for each vector, which prediction is. The log-density is normalised: it has
     the log-variance and the constant that theirs leaves out. The memory lasts from one epoch to the
-    next, where theirs is emptied. The first phase takes all of every data set, theirs half of
+    next, where theirs is emptied. The first phase takes all of every dataset, theirs half of
     CMU-MOSEI.
     """
 

@@ -14,7 +14,7 @@ numbers, each task has a linear layer for them, trained with the cross-entropy o
 label; teachers get no gradient and count alike; what is copied is the encoder and the task's head
 of audio and of vision; what the adaptive factor does, which moves a copy further, the smaller the
 student's error is beside the copy's, where the abstract says that it serves the fusion; every width
-and weight; a learned vector for an absent modality. None of its printed numbers is claimed.
+and weight; a learned vector for an absent modality. None of its published numbers is claimed.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class MTMDConfig:
 
 
 class MTMD(Network):
-    """One vector a modality, joined; two ReLU layers and a linear one."""
+    """One vector per modality, joined; two ReLU layers and a linear one."""
 
     def __init__(self, config: MTMDConfig, info: DataInfo) -> None:
         super().__init__()

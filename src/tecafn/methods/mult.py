@@ -42,7 +42,7 @@ class MulTConfig:
         dim: common width d of the sequences; ``num_heads`` divides it.
         num_heads: attention heads.
         num_layers: layers of each directed cross-modal transformer.
-        num_memory_layers: layers of the self-attention transformer behind them.
+        num_memory_layers: layers of the self-attention transformer after them.
         text_kernel_size, audio_kernel_size, vision_kernel_size: of the convolution to d, odd.
         input_dropout: of the text's token vectors.
         embedding_dropout: of what enters a transformer.
@@ -141,7 +141,7 @@ class MulT(Network):
                     closing_norm=True,
                 )
                 self.absent_sources[f"{source}_to_{target}"] = torch.zeros(config.dim)
-        # Of a data set with one modality the sequence itself goes on.
+        # Of a dataset with one modality the sequence itself goes on.
         joined_dim = max(1, len(self.modalities) - 1) * config.dim
         self.memories = nn.ModuleDict(
             {

@@ -103,9 +103,9 @@ class TeCaFNConfig:
         swap_probability: p of the replacement gate.
         num_hard_negatives: how many of the most similar samples the gate draws from; "all" draws
             random partners (Table 5, "w/o Hardneg").
-        bank_size: so many samples of earlier batches are kept as further hard negatives, never in
+        bank_size: this many samples of earlier batches are kept as further hard negatives, never in
             a contrast; 0 = none. The paper has no such memory (its future work asks for one).
-        bank_frames: frames kept of each of those; longer sequences are cut behind.
+        bank_frames: frames kept of each of those; longer sequences are truncated at the end.
         temperature: tau of both contrasts.
         contrast_weight, pairwise_weight: lambda1 and lambda2 of eq. 19.
         weights: a term's own weight in place of those two; 0 drops it. Names: ``task``, the two

@@ -31,7 +31,7 @@ class TFNConfig:
     Args:
         text_hidden_dim: width of the text's LSTM.
         text_dim, audio_dim, vision_dim: widths of the vectors whose outer product is taken.
-        post_fusion_dim: width of the two layers behind the product.
+        post_fusion_dim: width of the two layers after the product.
         text_dropout, audio_dropout, vision_dropout: in the sub-networks.
         fusion_dropout: of the flattened product.
         output: ``sigmoid`` bounds a score to the label range, ``linear`` does not.

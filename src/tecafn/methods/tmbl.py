@@ -28,7 +28,7 @@ Ours, where that code cannot be followed or would let a score depend on its neig
   The KL divergence of ``similarity = "kl"``, which the paper names, is between softmaxes; there it
   would be taken of the vectors as they are. The code's default is the cosine, and so is ours.
 - The learned tokens and positions are the same for every row of a batch, and the two tokens differ;
-  the code has one a row of the batch. The sinusoidal positions are ``layers.sequence``'s.
+  the code has one per row of the batch. The sinusoidal positions are ``layers.sequence``'s.
 - A convolution that the code puts on queries and keys, and that runs for batches of 32 rows only,
   is left out.
 """
@@ -272,7 +272,7 @@ class Communicator(nn.Module):
     Args:
         dim: width of a place.
         hidden_dim: of the MLPs.
-        dropout: behind both layers of each.
+        dropout: after both layers of each.
     """
 
     def __init__(self, dim: int, hidden_dim: int, *, dropout: float) -> None:

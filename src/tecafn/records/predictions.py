@@ -1,4 +1,4 @@
-"""``predictions/<split>.csv``: one row per sample, written by an evaluation, read by everybody."""
+"""``predictions/<split>.csv``: one row per sample, written by an evaluation, read by all."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def about(summary: Json) -> list[str]:
     seeds = ", ".join(map(str, summary["seeds"]))
     several = len(summary["seeds"]) > 1
     lines = [
-        f"Data set {data['dataset']}, {split} split: {summary['num_samples']} samples of "
+        f"Dataset {data['dataset']}, {split} split: {summary['num_samples']} samples of "
         f"{summary['num_videos']} videos. Every method is trained on the same data with seed"
         f"{'s' if several else ''} {seeds}"
         + (f"; figures are means {_PLUS_MINUS} deviation over seeds." if several else ".")
@@ -194,7 +194,7 @@ def about(summary: Json) -> list[str]:
         )
     if shown_pairs(summary):
         lines.append(
-            "Pairs: share of pairs ordered as their labels are, in percent, with its interval from "
+            "Pairs: share of pairs ranked as their labels are, in percent, with its interval from "
             "resampling videos; half is chance."
         )
     lines.append(
@@ -294,7 +294,7 @@ def _differing_metrics(summary: Json) -> list[str]:
 def _cells(
     summary: Json, row: Json, *, emphasise: Callable[[str], str], mark: Callable[[str], str]
 ) -> list[str]:
-    """The cells behind a method's name.
+    """The cells after a method's name.
 
     Args:
         summary, row: what is shown.
@@ -373,7 +373,7 @@ def _settings_line(summary: Json) -> str:
 
 
 def plain_table(summary: Json) -> tuple[list[str], list[list[str]]]:
-    """A narrow table for a terminal, the best method first: columns, and a line a method."""
+    """A narrow table for a terminal, the best method first: columns, and a line per method."""
     metrics = shown_metrics(summary)
     rows = []
     for row in summary["methods"]:
@@ -509,7 +509,7 @@ def _latex(text: str) -> str:
 
 
 def render_csv(summary: Json) -> str:
-    """One line a method, every metric, plain numbers: fractions, seconds, bytes."""
+    """One line per method, every metric, plain numbers: fractions, seconds, bytes."""
     metrics = summary["metrics"]
     differing = list(
         dict.fromkeys(name for row in summary["methods"] for name in row["difference"])
@@ -606,7 +606,7 @@ def _page(summary: Json) -> dict[str, Any]:
     finished = sum(len(row["seeds"]) for row in summary["methods"])
     num_runs = sum(len(summary["seeds"]) for row in summary["methods"] if not row["refused"])
     facts = [
-        ("Data set", summary["data"]["dataset"]),
+        ("Dataset", summary["data"]["dataset"]),
         ("Split", f"{summary['split']}, {summary['num_samples']} samples"),
         ("Task", summary["data"]["task"]),
         ("Measures", convention_of_summary(summary).name),

@@ -166,7 +166,7 @@ def _header(record: Json, task: str) -> dict[str, Any]:
         "max_epochs": "training ran all its epochs",
     }.get(str(training.get("stopped")), "")
     facts = [
-        ("Data set", data.get("dataset")),
+        ("Dataset", data.get("dataset")),
         ("Task", task),
         ("Seed", record.get("seed")),
         ("Parameters", _parameters(training)),
@@ -286,7 +286,7 @@ def _metrics_table(record: Json) -> dict[str, Any] | None:
         for split in splits
     }
     used = list({one.name: one for one in rules.values()}.values())
-    # One row per definition: a key may mean two things where data sets of two kinds were measured.
+    # One row per definition: a key may mean two things where datasets of two kinds were measured.
     measured = [
         (name, label)
         for name in names
@@ -434,7 +434,7 @@ def _split_sizes(data: Json) -> dict[str, int]:
 def _published(
     record: Json, split: str, evaluation: Json, rules: Convention
 ) -> dict[str, Any] | None:
-    """Printed numbers, where data set, split and measures are the paper's."""
+    """Printed numbers, where dataset, split and measures are the paper's."""
     data: Json = record.get("data") or {}
     metrics: Json = evaluation.get("metrics") or {}
     table = comparable_table(
@@ -789,7 +789,7 @@ def _flatten(value: object, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _data_facts(data: Json) -> list[tuple[str, str]]:
-    facts = [("Data set", str(data.get("dataset") or "?"))]
+    facts = [("Dataset", str(data.get("dataset") or "?"))]
     facts += [(f"{split} samples", str(size)) for split, size in _split_sizes(data).items()]
     label_range = _label_range(data)
     if label_range:

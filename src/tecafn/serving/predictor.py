@@ -48,7 +48,7 @@ class ModelDefinition:
         info: widths, label scale, text encoder.
         max_text_tokens: longer texts are cut.
         dataset: what it was trained on.
-        max_frames: of audio and vision the first so many frames are taken; None = all.
+        max_frames: of audio and vision this many first frames are taken; None = all.
     """
 
     method: str
@@ -232,7 +232,7 @@ class Predictor(
         """With the frame of each token, where the method needs it.
 
         Raises:
-            UserError: a text comes with frames; which word is in which nobody said.
+            UserError: text and frames were given without a word alignment.
         """
         if "aligned" not in METHODS[self.definition.method].needs:
             return batch
@@ -242,7 +242,7 @@ class Predictor(
         if self.tokenizer is not None:
             raise UserError(
                 f"method {self.definition.method!r} needs to know in which frame each word was "
-                "spoken: predict a word-aligned data set (tecafn predict RUN --data DIR), or give "
+                "spoken: predict a word-aligned dataset (tecafn predict RUN --data DIR), or give "
                 "text without frames"
             )
         places = torch.arange(text.mask.shape[1]).expand(text.mask.shape)

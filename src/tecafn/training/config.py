@@ -13,7 +13,7 @@ Optimizer = Literal["adam", "adamw"]
 ScheduleName = Literal["plateau", "linear", "cosine", "constant"]
 Precision = Literal["32-true", "bf16-mixed", "64-true"]
 
-# Validation metrics that may choose the epoch, and which way is better. Which of them a data set
+# Validation metrics that may choose the epoch, and which way is better. Which of them a dataset
 # has says its convention; ``experiments/setup.py`` refuses the others.
 MONITORS: Mapping[str, Literal["min", "max"]] = {
     "loss": "min",
@@ -42,7 +42,7 @@ class TrainingConfig:
             it multiplies whatever the schedule gives.
         patience: stop after this many epochs without improvement, >= 1.
         monitor: the validation metric that chooses the epoch; a key of ``MONITORS`` that the
-            data set's convention has.
+            dataset's convention has.
         precision: ``32-true``, ``bf16-mixed`` (bfloat16 autocast over float32 weights) or
             ``64-true``.
         checkpoint_every_steps: also write a checkpoint inside the epoch each time this many

@@ -1,4 +1,4 @@
-"""What happened during training, one JSON object a line, and the same for TensorBoard."""
+"""What happened during training, one JSON object per line, and the same for TensorBoard."""
 
 from __future__ import annotations
 

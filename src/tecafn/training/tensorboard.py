@@ -54,5 +54,5 @@ class ScalarBoard:
         self._records.flush()
 
     def close(self) -> None:
-        """Write what is left and close; closed it is also when that fails."""
+        """Write what is left and close; closes even if writing fails."""
         self._records.close()

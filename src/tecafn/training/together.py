@@ -1,4 +1,4 @@
-"""What one of several processes does for all, and who is left when one of them dies."""
+"""What one of several processes does for all, and which ranks have died."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def remember_peers() -> None:
 def part() -> None:
     """Leave the other processes, so that this one can end; done at its end once peers have met.
 
-    Gloo's threads let go of tensors, which takes Python's lock. One that is still at it while the
+    Gloo's threads release tensors, which needs the GIL. One that is still at it while the
     interpreter shuts down aborts the process, after all its work is done.
 
     Example:

@@ -1,10 +1,10 @@
-"""A folder with label.csv and one array file a clip.
+"""A folder with label.csv and one array file per clip.
 
     FOLDER/label.csv
     FOLDER/<modality>/<video_id>/<clip_id>.npy      or .npz with one array, or one named frames
 
 ``<modality>`` is text, audio or vision; the array has (L, D) frames, or (D,) for a single one.
-Extractors that write one file a clip leave this, beside the clips ``Raw/<video_id>/<clip_id>.mp4``.
+Extractors that write one file per clip leave this, beside ``Raw/<video_id>/<clip_id>.mp4``.
 """
 
 from __future__ import annotations

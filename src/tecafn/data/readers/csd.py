@@ -5,7 +5,7 @@
     FOLDER/*Words*.csd           the timed words, pauses ("sp") included
     FOLDER/*COVAREP*.csd ...     audio frames; FACET or OpenFace: vision frames
 
-Two formats read it. ``csd`` gives a frame a word: the mean of the frames that overlap the word.
+Two formats read it. ``csd`` gives a frame per word: the mean of the frames that overlap the word.
 ``csd-frames`` gives the frames of the segment as they are.
 """
 
@@ -340,7 +340,7 @@ def _sample(
 
 
 def read_words(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
-    """Rows of the folder's label.csv, a frame a word; the text is label.csv's, or else the words'.
+    """Rows of the folder's label.csv, a frame per word; the text is label.csv's, else the words'.
 
     A word belongs to the segment that its middle lies in. A modality that a video lacks is absent.
 
@@ -362,7 +362,7 @@ def read_frames(source: Path, options: ReadOptions) -> tuple[DatasetDescription,
 READERS.register(
     "csd",
     Reader(
-        summary="CMU's .csd folder with label.csv and segment_times.csv, a frame a word",
+        summary="CMU's .csd folder with label.csv and segment_times.csv, a frame per word",
         read=read_words,
         recognises=_recognises,
     ),

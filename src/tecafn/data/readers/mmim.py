@@ -2,7 +2,7 @@
 
 Rows are ``((words, visual, acoustic, actual_words, vlen, alen), label, id)``: ``words`` are numbers
 of a vocabulary, ``actual_words`` the words themselves, ``vlen`` and ``alen`` the real frames of
-sequences that may be padded behind.
+sequences that may be padded at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LAYOUT = TupleLayout(
 def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
     """Samples of an MMIM pickle: one split's list, a dictionary of splits, or a folder of files.
 
-    Frames behind ``vlen`` and ``alen`` are padding. Ids are ``video[k]``, ``video$_$clip`` or
+    Frames after ``vlen`` and ``alen`` are padding. Ids are ``video[k]``, ``video$_$clip`` or
     ``video_clip``.
 
     Raises:

@@ -57,7 +57,7 @@ class TupleLayout:
     Args:
         format: the reader's name.
         fields: names of the inner tuple's items, ``visual`` and ``acoustic`` among them, and
-            ``vlen`` and ``alen`` where sequences are padded behind.
+            ``vlen`` and ``alen`` where sequences are padded at the end.
         spoken: the field with the words.
     """
 
@@ -274,10 +274,10 @@ def _matrix(value: object) -> NDArray[Any]:
 
 
 def _find_frames(parts: Sequence[_Part], layout: TupleLayout, options: ReadOptions) -> FoundFrames:
-    """Where each row's frames are: ``vlen`` and ``alen`` of them, or a frame a word.
+    """Where each row's frames are: ``vlen`` and ``alen`` of them, or a frame per word.
 
-    Layouts with a frame a word have no padding, and nothing is searched, unless more than a few of
-    a split's arrays have one length that is not that of their words.
+    Layouts with a frame per word have no padding, and nothing is searched, unless more than a few
+    of a split's arrays have one length that is not that of their words.
     """
     padded = []
     for part in parts:

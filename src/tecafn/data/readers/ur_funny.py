@@ -4,7 +4,7 @@ The pickles map an id to what is known of it:
 - ``language_sdk.pkl`` (version 1: ``word_embedding_indexes_sdk.pkl``):
   ``punchline_embedding_indexes`` and, in version 2, ``punchline_sentence``,
   ``context_sentences``, ``punchline_intervals``;
-- ``covarep_features_sdk.pkl``, ``openface_features_sdk.pkl``: ``punchline_features``, a row a word;
+- ``covarep_features_sdk.pkl``, ``openface_features_sdk.pkl``: ``punchline_features``, one per word;
 - ``humor_label_sdk.pkl``: 0 or 1.
 ``data_folds.pkl`` has the ids of train, dev, test, ``word_embedding_list.pkl`` the GloVe vectors
 that the indexes number.
@@ -64,7 +64,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     """Samples of a folder of pickles, of text.jsonl, or of a folder that holds it.
 
     Text is the punchline, ``context`` the sentences before it in one string. Frames are the
-    punchline's, one a word; without sentences (version 1) its GloVe vectors are stored in the
+    punchline's, one per word; without sentences (version 1) its GloVe vectors are stored in the
     text's place. An id of the folds that the language file lacks is left out, and a note says so.
 
     Raises:

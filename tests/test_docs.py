@@ -1,0 +1,174 @@
+"""README and docs: numbers are measured, code runs, pages are up to date, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import tecafn
+from tecafn.experiments import shipped
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "docs" / "results"
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def make_pages() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_pages", ROOT / "docs" / "make_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def table(text: str, first: str) -> dict[str, dict[str, str]]:
+    """The first Markdown table whose first column is called ``first``: row to column to cell."""
+    rows: dict[str, dict[str, str]] = {}
+    columns: list[str] = []
+    for line in text.splitlines():
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            if rows:
+                break
+            columns = []
+        elif not columns:
+            columns = cells if cells[0] == first else []
+        elif not set(line) <= set("|- "):
+            rows[cells[0].removesuffix(" †")] = dict(zip(columns, cells, strict=True))
+    return rows
+
+
+# Numbers
+
+
+def test_the_readmes_table_has_the_numbers_of_the_page_it_links() -> None:
+    text = README.read_text(encoding="utf-8")
+    shown = table(text[text.index("<!-- results -->") :], "method")
+    page = table((RESULTS / "comparison-embedded.md").read_text(encoding="utf-8"), "method")
+    assert len(shown) == 8
+    for name, row in shown.items():
+        for column, cell in row.items():
+            assert page[name][column].removesuffix(" †") == cell, (name, column)
+    means = [float(row["MAE"].split()[0]) for row in shown.values()]
+    assert means == sorted(means)
+
+
+def test_the_readme_says_which_place_tecafn_has() -> None:
+    page = table((RESULTS / "comparison-embedded.md").read_text(encoding="utf-8"), "method")
+    measured = {n: r["MAE"].split()[0] for n, r in page.items() if "±" in r.get("MAE", "")}
+    order = sorted(measured, key=lambda name: float(measured[name]))
+    numbers = ("no", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+    said = f"{numbers[1 + order.index('tecafn')]} of {['sixteen'][len(measured) - 16]}"
+    assert said in " ".join(README.read_text(encoding="utf-8").split())
+
+
+def test_every_decimal_number_of_the_readme_is_in_a_results_page() -> None:
+    text = re.sub(r"```.*?```", "", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    measured = "".join(page.read_text(encoding="utf-8") for page in RESULTS.glob("*.md"))
+    for number in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text):
+        if number not in ("2.0", "3.11"):  # a licence and a version
+            assert number in measured, number
+
+
+def test_every_results_page_is_listed_with_its_command() -> None:
+    listed = (RESULTS / "README.md").read_text(encoding="utf-8")
+    commands = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for page in RESULTS.glob("*.md"):
+        if page.name != "README.md":
+            assert f"[{page.name}]({page.name})" in listed
+    for command in re.findall(r"`make ([\w-]+)`", listed):
+        assert f"\n{command}:" in commands, command
+
+
+# Pages that are made from the code
+
+
+def test_the_page_of_settings_is_up_to_date_and_describes_each(make_pages: ModuleType) -> None:
+    page = make_pages.configuration()
+    assert make_pages.CONFIGURATION.read_text(encoding="utf-8") == page, "run `make docs`"
+    assert not [line for line in page.splitlines() if line.endswith("|  |")]
+
+
+def test_the_readmes_table_of_methods_is_up_to_date(make_pages: ModuleType) -> None:
+    text = README.read_text(encoding="utf-8")
+    assert make_pages.readme(text) == text, "run `make docs`"
+    for method in tecafn.list_methods():
+        assert f"| `{method['name']}` |" in text
+
+
+# Code and links
+
+
+def _python(path: Path) -> str:
+    return "\n".join(
+        re.findall(r"^```python\n(.*?)^```$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    )
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+def test_the_pages_python_runs(
+    page: str,
+    tiny_toml: Path,
+    tiny_store: Path,
+    tmp_path: Path,
+    no_fsync: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The names of the page, each a thing that takes a second.
+    configs = tmp_path / "configs" / "mosi"
+    configs.mkdir(parents=True)
+    text = tiny_toml.read_text(encoding="utf-8")
+    (configs / "tecafn.toml").write_text(text, encoding="utf-8")
+    encoder = next(line for line in text.splitlines() if line.startswith("text_encoder"))
+    (configs / "concat.toml").write_text(f'method = "concat"\n{encoder}\n', encoding="utf-8")
+    monkeypatch.setattr(shipped, "configs_folder", lambda: tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_store, tmp_path / "data" / "mosi")
+    code = _python(ROOT / page).replace('    text_encoder="minilm",\n', "")
+    exec(compile(code, page, "exec"), {"__name__": "page"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http", "#")):
+            path, _, anchor = target.partition("#")
+            assert (page.parent / path).exists(), target
+            if anchor:
+                headings = re.findall(r"^#+ (.*)$", (page.parent / path).read_text("utf-8"), re.M)
+                assert anchor in [
+                    re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings
+                ]
+
+
+def test_pictures_of_the_readme_are_small() -> None:
+    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README.read_text(encoding="utf-8")):
+        assert (ROOT / name).stat().st_size < 300_000
+
+
+# Words that read as translated
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_pages_use_the_fields_words(page: Path) -> None:
+    text = " ".join(page.read_text(encoding="utf-8").split())
+    if page.name == "contributing.md":
+        return  # it says which words not to use
+    for phrase in (
+        "ordered rightly",
+        "data set",
+        "yardstick",
+        "the print ",
+        "everybody",
+        "cut behind",
+    ):
+        assert phrase not in text.lower(), phrase
