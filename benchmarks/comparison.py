@@ -3,7 +3,7 @@
     python benchmarks/comparison.py {embedded,mosi} [--seeds 0,1,2] [--methods all|NAME,NAME]
                                     [--jobs N] [--threads N] [--tables-only] [--smoke]
 
-Run with ``make bench-compare-<name>``; a killed comparison goes on where it was, cell by cell, and
+Run with ``make bench-compare-<name>``; a killed comparison continues, cell by cell, and
 what ``docs/results/cells`` keeps is not trained again. It is ``tecafn compare`` with its settings
 written down; the tables and the page lie in ``runs/compare-<name>``. Writes
 ``docs/results/comparison-<name>.md``, also of an unfinished comparison (``--tables-only``), and

@@ -1,6 +1,6 @@
 """The embedded corpus, three seeds: TeCaFN, the same network on text alone, concatenation, ceiling.
 
-Run with ``make bench-demo``; a killed run goes on where it was. Writes
+Run with ``make bench-demo``; a killed run continues where it was. Writes
 ``docs/results/embedded-corpus.md``.
 """
 

@@ -1,6 +1,6 @@
 """229 real word-aligned CMU-MOSI sequences, all three modalities, ten folds by video.
 
-Run with ``make bench-mosi-sequences``; a killed run goes on where it was. Writes
+Run with ``make bench-mosi-sequences``; a killed run continues where it was. Writes
 ``docs/results/mosi-sequences.md``.
 """
 

@@ -1,6 +1,6 @@
 """Real CMU-MOSI text and audio, three seeds, on the validation split (test labels are withheld).
 
-Run with ``make bench-mosi``; a killed run goes on where it was. Writes
+Run with ``make bench-mosi``; a killed run continues where it was. Writes
 ``docs/results/mosi-text-audio.md``.
 """
 

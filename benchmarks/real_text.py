@@ -2,7 +2,7 @@
 
     python benchmarks/real_text.py [--seeds 0] [--only mosei,ur-funny]
 
-Run with ``make bench-text``; a killed run goes on where it was. Writes
+Run with ``make bench-text``; a killed run continues where it was. Writes
 ``docs/results/mosei-ur-funny-text.md``.
 """
 

@@ -5,7 +5,7 @@
 Generates MOSEI-shaped corpora (audio 74 wide, vision 35) of these sizes, trains TeCaFN on each and
 writes ``docs/results/scale.md`` and ``docs/images/scale.png``. Run with ``make bench-scale``: it
 takes about a quarter of an hour and 8 GB of disk, looked for first and given back at the end. A
-killed run goes on where it was. ``--smoke`` runs on tiny corpora and prints the page.
+killed run continues where it was. ``--smoke`` runs on tiny corpora and prints the page.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ with the same number of trainings, seed 0: first the knob that matters most, the
 its best value. The best by validation MAE is trained with two more seeds and evaluated once on the
 test split. Then TeCaFN is trained without the gate, without the contrasts, without the pairwise
 loss.
-Run with ``make bench-search``; a killed run goes on where it was, and what ``docs/results/cells``
+Run with ``make bench-search``; a killed run continues where it was, and what ``docs/results/cells``
 keeps is not trained again. Writes ``docs/results/search-embedded.md``.
 """
 

@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--alternations 20] [--fresh] [--smoke]
 
 TeCaFN as in ``configs/mosi/tecafn.toml`` on MOSI-shaped batches of 32. Run with
-``make bench-step``; a killed run goes on where it was, ``--fresh`` measures anew. Writes
+``make bench-step``; a killed run continues where it was, ``--fresh`` measures anew. Writes
 ``docs/results/train-step.md``.
 ``--smoke`` trains tiny networks and prints the page.
 """

@@ -4,7 +4,7 @@
     python benchmarks/variants.py --repeat [--tables-only]
 
 On the embedded corpus (test split) and on real CMU-MOSI text and audio (validation split, as test
-labels are withheld). Run with ``make bench-variants``; a killed run goes on where it was, and what
+labels are withheld). Run with ``make bench-variants``; a killed run continues, and what
 ``make bench-demo`` and ``make bench-mosi`` trained, or ``docs/results/cells`` keeps, is not trained
 again. Writes ``docs/results/variants.md``; ``--tables-only`` from what is finished, and then it
 says what is open. ``--smoke`` trains tiny networks for an epoch and prints the page.

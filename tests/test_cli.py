@@ -623,7 +623,7 @@ def test_interrupted_command_says_how_to_go_on(
     monkeypatch.setattr("tecafn.list_methods", interrupted)
     done = tecafn_command("list", "methods")
     assert done.code == 130
-    assert done.err == "interrupted; a run goes on with --resume\n"
+    assert done.err == "interrupted; --resume continues a run\n"
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -725,7 +725,7 @@ def test_an_interrupted_comparison_goes_on_with_the_same_command(
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, (output, errors)
-    assert errors.decode().splitlines()[-1] == "interrupted; the same command goes on"
+    assert errors.decode().splitlines()[-1] == "interrupted; the same command continues"
     assert "Open: concat (seed 0, 1)" in (out / "comparison.md").read_text(encoding="utf-8")
     # Nothing is left running: the directories can be locked, and the same command goes on.
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)

@@ -28,14 +28,14 @@ from tecafn.exits import (
 # Commands import what they need when they run: `tecafn --help` should not wait for torch.
 
 app = typer.Typer(
-    help="Multimodal sentiment analysis: train, compare and trust.",
-    epilog="--debug, anywhere, shows a traceback where else one line says what is wrong.",
+    help="Train and compare models of multimodal sentiment: text, audio, vision in, a score out.",
+    epilog="--debug, anywhere, shows a traceback in place of the one line that says what is wrong.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Import, check and make datasets.", no_args_is_help=True)
-list_app = typer.Typer(help="What there is.", no_args_is_help=True)
+list_app = typer.Typer(help="List methods, formats and configs.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(list_app, name="list")
 
@@ -54,22 +54,22 @@ AllowErrorsOption = Annotated[
     bool,
     typer.Option(
         "--allow-data-errors",
-        help="Go on with data that `tecafn data check` calls wrong; the record says so.",
+        help="Use data that `tecafn data check` calls wrong; the record says so.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DatasetOption = Annotated[
-    str | None, typer.Option(help="mosi, mosei, sims ...; else by content and name.")
+    str | None, typer.Option(help="mosi, mosei, sims ...; recognised by default.")
 ]
 LabelRangeOption = Annotated[
     tuple[float, float] | None,
-    typer.Option(help="Lowest and highest label; else the dataset's.", metavar="LOW HIGH"),
+    typer.Option(help="Lowest and highest label; by default the dataset's.", metavar="LOW HIGH"),
 ]
 IdsOption = Annotated[
     str | None,
     typer.Option(
         help="How ids are read: video-clip, video-number (video[k]), video (a bare one), sample; "
-        "else as all of them look."
+        "recognised by default."
     ),
 ]
 PaddingOption = Annotated[
@@ -86,13 +86,13 @@ MissingOption = Annotated[
 ]
 JoinShareOption = Annotated[
     float | None,
-    typer.Option(help="Least share of the table's rows that must find frames.", min=0, max=1),
+    typer.Option(help="Smallest share of the table's rows that must find frames.", min=0, max=1),
 ]
 MatchIdsOption = Annotated[
     str | None,
     typer.Option(
-        help="How ids of features meet the table's: as-written, plus-one, minus-one, "
-        "ignore-case; commas between."
+        help="How ids of features match the table's: as-written, plus-one, minus-one, "
+        "ignore-case; separated by commas."
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
@@ -197,7 +197,7 @@ def demo(
 
 @data_app.command("import")
 def data_import(
-    source: Annotated[Path, typer.Argument(help="A file or folder as the field passes it on.")],
+    source: Annotated[Path, typer.Argument(help="A file or folder in one of the field's formats.")],
     out: Annotated[Path, typer.Option(help="The store to write.")],
     format: Annotated[
         str | None, typer.Option(help="mmsa, misa, label-csv ...; see `tecafn list datasets`.")
@@ -314,10 +314,10 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, e.g. training.max_epochs=2.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a killed run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run.")] = False,
     device: DeviceOption = "auto",
     cross_validate: Annotated[
-        str | None, typer.Option(help="'video': folds that keep a video together.")
+        str | None, typer.Option(help="'video': folds that keep each video together.")
     ] = None,
     folds: Annotated[int, typer.Option(help="Number of folds.")] = 10,
     allow_data_errors: AllowErrorsOption = False,
@@ -385,7 +385,7 @@ def evaluate(
     allow_data_errors: AllowErrorsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a run; the first evaluation on test is kept and returned ever after."""
+    """Evaluate a run; the first evaluation on test is kept and returned from then on."""
     from tecafn.experiments.evaluate import evaluate_run
     from tecafn.experiments.paired import compare_runs
 
@@ -449,15 +449,15 @@ def _evaluate_with_protocol(
 @app.command()
 def compare(
     data: DataOption,
-    out: Annotated[Path, typer.Option(help="The comparison's folder; a killed one goes on.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; repeat to continue.")],
     methods: Annotated[str, typer.Option(help="all, or names: tecafn,concat")] = "all",
-    seeds: Annotated[int, typer.Option(help="Seeds of every method: 0, 1, ...")] = 5,
+    seeds: Annotated[int, typer.Option(help="How many seeds per method (0, 1, ...).")] = 5,
     configs: Annotated[
         str | None,
         typer.Option(
             "--configs",
             "--config-folder",
-            help="Folder with a TOML for each method, or a shipped one; else by the dataset.",
+            help="Folder with one TOML per method, or a shipped one; by default the dataset's.",
         ),
     ] = None,
     overrides: Annotated[
@@ -472,7 +472,7 @@ def compare(
     device: DeviceOption = "auto",
     allow_data_errors: AllowErrorsOption = False,
     tables_only: Annotated[
-        bool, typer.Option("--tables-only", help="Run nothing; tables of what is finished.")
+        bool, typer.Option("--tables-only", help="Train nothing; write tables of what is finished.")
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -669,7 +669,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         complain(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
         return 1
     if code == INTERRUPTED and _speaks():
-        how = "the same command goes on" if command == "compare" else "a run goes on with --resume"
+        how = "the same command continues" if command == "compare" else "--resume continues a run"
         print(f"interrupted; {how}", file=sys.stderr)
     return code if isinstance(code, int) else 0
 

@@ -75,7 +75,7 @@ def out_of_memory(command: str, error: BaseException) -> str:
         return (
             f"{what}; lower max_frames, max_text_tokens or training.batch_size (a larger "
             "training.accumulate makes up for it) and begin a new run; where memory was short for "
-            "a while only, --resume goes on with this one"
+            "a while only, --resume continues this one"
         )
     return f"{what}; give it a machine, or a --device, with more"
 
@@ -109,7 +109,7 @@ def report_loss(command: str, *, seconds: float, otherwise: str) -> None:
     what = _who_died(seconds) or otherwise
     how = "start it again"
     if command == "train":
-        how = "the last checkpoint stands; go on with --resume"
+        how = "the last checkpoint stands; continue with --resume"
         if started.num_processes > 1:
             how += f" and {started.num_processes} processes"
     where = ""

@@ -86,11 +86,11 @@ def assert_resumes(command: Command, out: Path, undisturbed: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code", "line"),
     [
-        (signal.SIGINT, 130, "interrupted; a run goes on with --resume"),
+        (signal.SIGINT, 130, "interrupted; --resume continues a run"),
         (
             signal.SIGTERM,
             143,
-            "error: ended by SIGTERM; the last checkpoint stands; go on with --resume",
+            "error: ended by SIGTERM; the last checkpoint stands; continue with --resume",
         ),
     ],
 )

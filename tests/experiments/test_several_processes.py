@@ -242,8 +242,8 @@ def test_killed_process_ends_the_others_and_a_resume_gives_the_undisturbed_bits(
     assert (first.code, second.code) == (1, -signal.SIGKILL)
     last = first.err.splitlines()[-1]
     assert last == (
-        "rank 0 of 2: error: rank 1 has died; the last checkpoint stands; go on with --resume and "
-        "2 processes"
+        "rank 0 of 2: error: rank 1 has died; the last checkpoint stands; continue with --resume "
+        "and 2 processes"
     )
     assert "Traceback" not in first.err
     assert not (out / "record.json").exists()

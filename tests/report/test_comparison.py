@@ -179,7 +179,7 @@ def test_what_is_missing_is_said() -> None:
     said = notes(make_summary())
     assert said == [
         "This comparison is not finished. Open: partial (seed 2); waiting (seed 0, 1, 2). The same "
-        "command goes on.",
+        "command continues it.",
         "Failed: partial, seed 1: ended by SIGKILL.",
     ]
     for text in (render_markdown(make_summary()), Page(render_page(make_summary())).text):

@@ -1,4 +1,4 @@
-"""What a network takes: padded sequences, who has which modality, labels, row numbers."""
+"""What a network takes: padded sequences, which modalities are present, labels, row numbers."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class DataInfo:
         task: regression of a score, or classification.
         label_range: lowest and highest label of a regression, (-3, 3) for MOSI.
         num_classes: classes of a classification, else 1.
-        text_encoder: who reads the text.
+        text_encoder: what reads the text.
         num_train: number of training samples, for per-sample banks.
     """
 

@@ -178,7 +178,7 @@ def refuse_errors(
     ways = dict.fromkeys(_MENDED_BY[row.name] for row in errors if row.name in _MENDED_BY)
     raise UserError(
         f"{store.path} has what `tecafn data check` calls an error: {said}; "
-        f"{'; '.join(ways)}; or go on all the same with --allow-data-errors"
+        f"{'; '.join(ways)}; or use the data all the same with --allow-data-errors"
     )
 
 

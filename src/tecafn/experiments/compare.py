@@ -1,7 +1,7 @@
 """Every method under one protocol: the same data, budget, seeds and split, paired tests, one table.
 
 A cell is a method with a seed; see ``cells.py``. Cells that are finished are not run again, killed
-ones go on, failed ones are tried again; a method that cannot be trained is a row that says why.
+ones continue, failed ones are tried again; a method that cannot be trained is a row that says why.
 """
 
 from __future__ import annotations

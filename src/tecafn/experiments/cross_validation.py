@@ -123,7 +123,7 @@ def cross_validate_run(
         out: the run's directory; a finished fold is not trained again with ``resume``.
         by: ``video``.
         num_folds: K.
-        resume: go on with a killed run.
+        resume: continue a killed run.
         device, progress, allow_data_errors: as for a single run; a video in two splits is no error
             here, as its clips are in one fold.
 

@@ -52,7 +52,7 @@ def fit(
         prepared: an untrained scheme with its batches.
         train, valid: two of those.
         folder: for checkpoints and events.
-        resume: go on with what ``folder`` holds.
+        resume: continue from what ``folder`` holds.
         progress: show a progress bar.
         tensorboard: write the config's TensorBoard log, if it asks for one.
 

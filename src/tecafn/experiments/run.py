@@ -41,7 +41,7 @@ def train_run(
         config: everything but data and device.
         data: a store.
         out: the run's directory; new or empty unless ``resume``.
-        resume: go on with a killed run, bit for bit; a finished one is left as it is.
+        resume: continue a killed run, bit for bit; a finished one is left as it is.
         device: auto, cpu or cuda.
         progress: show a progress bar.
         allow_data_errors: train also on data that ``data check`` calls wrong; the record says so.

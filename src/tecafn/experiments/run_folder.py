@@ -58,7 +58,7 @@ def check_out(out: Path, *, resume: bool) -> bool:
     """Refuse to mix two runs in one directory.
 
     Returns:
-        Is there a run to go on with?
+        Is there a run to continue?
 
     Raises:
         UserError: there is one but it shall not be resumed, or ``out`` cannot be written.
@@ -70,7 +70,9 @@ def check_out(out: Path, *, resume: bool) -> bool:
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     if used and not resume:
-        raise UserError(f"{out} holds a run already; name another directory, or --resume to go on")
+        raise UserError(
+            f"{out} holds a run already; name another directory, or continue with --resume"
+        )
     if not os.access(out, os.W_OK):
         raise UserError(f"cannot write {out}: permission denied")
     return used
@@ -83,7 +85,7 @@ def write_beginning(out: Path, config: RunConfig, begun_with: Mapping[str, Any])
 
 
 def check_begun(out: Path, now: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run under other settings or on other data than it was begun with.
+    """Refuse to continue a run under other settings or on other data than it was begun with.
 
     A setting that came later than the run has its default there.
 

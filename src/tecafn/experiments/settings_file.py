@@ -12,7 +12,7 @@ from typing import Any
 
 from tecafn.core.errors import UserError
 
-# Keys as one writes them who takes the text encoder for a table, and what they are here.
+# Keys as written by those who take the text encoder for a table, and what they are here.
 ALIASES: Mapping[str, str] = {
     "text_encoder.name": "text_encoder",
     "text_encoder.source": "text_encoder",

@@ -153,7 +153,7 @@ def notes(summary: Json) -> list[str]:
     if still_open:
         lines.append(
             f"This comparison is not finished. Open: {'; '.join(still_open)}. The same command "
-            "goes on."
+            "continues it."
         )
     failed = [
         f"{row['name']}, seed {seed}: {reason}"
