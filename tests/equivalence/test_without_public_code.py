@@ -1,7 +1,7 @@
 """Methods that have no public code, against what the head of their own file says they compute.
 
 HCIL, CRNet, BIMHA, TeFNA and MTMD are built after their abstracts, ICCN after its paper; the
-yardstick ``concat`` has a file of its own.
+baseline ``concat`` has a file of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The yardstick: encoders, means over time, one row of vectors, TeCaFN's head, in slow loops."""
+"""The baseline: encoders, means over time, one row of vectors, TeCaFN's head, in slow loops."""
 
 from __future__ import annotations
 

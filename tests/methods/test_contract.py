@@ -124,7 +124,7 @@ def test_the_authors_variant_breaks_these_parts_and_says_so() -> None:
                 METHOD_PARTS[part](case)
 
 
-def test_the_papers_variant_and_the_yardstick_break_nothing() -> None:
+def test_the_papers_variant_and_the_baseline_break_nothing() -> None:
     for name in METHODS:
         assert METHODS[name].breaks(METHODS[name].config()) == {}
 
