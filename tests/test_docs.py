@@ -42,7 +42,7 @@ def table(text: str, first: str) -> dict[str, dict[str, str]]:
         elif not columns:
             columns = cells if cells[0] == first else []
         elif not set(line) <= set("|- "):
-            rows[cells[0].removesuffix(" †")] = dict(zip(columns, cells, strict=True))
+            rows[cells[0].removesuffix(" \u2020")] = dict(zip(columns, cells, strict=True))
     return rows
 
 
@@ -56,14 +56,14 @@ def test_the_readmes_table_has_the_numbers_of_the_page_it_links() -> None:
     assert len(shown) == 8
     for name, row in shown.items():
         for column, cell in row.items():
-            assert page[name][column].removesuffix(" †") == cell, (name, column)
+            assert page[name][column].removesuffix(" \u2020") == cell, (name, column)
     means = [float(row["MAE"].split()[0]) for row in shown.values()]
     assert means == sorted(means)
 
 
 def test_the_readme_says_which_place_tecafn_has() -> None:
     page = table((RESULTS / "comparison-embedded.md").read_text(encoding="utf-8"), "method")
-    measured = {n: r["MAE"].split()[0] for n, r in page.items() if "±" in r.get("MAE", "")}
+    measured = {n: r["MAE"].split()[0] for n, r in page.items() if "\u00b1" in r.get("MAE", "")}
     order = sorted(measured, key=lambda name: float(measured[name]))
     numbers = ("no", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
     said = f"{numbers[1 + order.index('tecafn')]} of {['sixteen'][len(measured) - 16]}"

@@ -264,7 +264,7 @@ def test_mtmd_learns_from_copies_that_have_moved_apart_scores_and_classes() -> N
         terms.append((score - copied).abs().mean())
         terms.append(4 * (theirs.exp() * (theirs - own)).sum(1).mean())
     expected = torch.stack(terms).mean()
-    assert float(expected) > 1e-3
+    assert expected.item() > 1e-3
     assert_same(scheme.loss(batch, START).terms["momentum"], expected)
 
 
@@ -283,4 +283,4 @@ def test_tefnas_bounds_have_the_temperature_of_its_settings() -> None:
             expected = (scores.exp().sum(1).log() - scores.diagonal()).mean()
             got = scheme.loss(batch, START).terms[f"information_{m}"]
             assert_same(got, expected)
-            assert math.isfinite(float(expected))
+            assert math.isfinite(expected.item())
