@@ -37,11 +37,15 @@ MAY_IMPORT = {
         "report",
     },
     "serving": {"core", "methods"},
+    "extract": {"core", "data"},
 }
 ON_TOP = {"__init__", "__main__", "cli", "console", "exits", "testing"}
 
 # A third-party library to the folders that may import it; torch and numpy are looked at apart.
 LIBRARIES = {
+    "PIL": {"extract"},
+    "ai_edge_litert": {"extract"},
+    "av": {"extract"},
     "filelock": {"training", "experiments"},
     "huggingface_hub": {"layers", "serving"},
     "jinja2": {"report"},
@@ -60,7 +64,7 @@ LIBRARIES = {
     "typer": {"cli"},
 }
 # Imported inside what needs them, so that nothing else waits for them or fails without them.
-LAZY = {"scipy", "tensorboardX", "transformers"}
+LAZY = {"PIL", "ai_edge_litert", "av", "scipy", "tensorboardX", "transformers"}
 WITHOUT_TORCH = {"records", "report", "cli", "console", "exits", "__main__"}
 WITHOUT_NUMPY = {"core", "losses"}
 
@@ -205,6 +209,7 @@ START_WITHOUT_TORCH = [
     "data/statistics.py",
     "data/store.py",
     "data/synthetic.py",
+    "extract",
     "experiments/cells.py",
     "experiments/launched.py",
     "experiments/settings_file.py",

@@ -1,0 +1,1 @@
+"""From clips to features: decoding, faces, words, voice, and the store that methods train on."""
