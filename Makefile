@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 install: $(VENV)/installed ## make .venv with everything the other targets need
 
 .PHONY: demo
-demo: install ## generate the embedded corpus, train on it, evaluate once, write runs/demo/report.html
+demo: install ## generate the synthetic corpus, train on it, evaluate once, write runs/demo/report.html
 	$(BIN)/tecafn demo --out runs/demo
 
 # A file's tests stay together: they share what is slow to make.
@@ -51,7 +51,7 @@ check: install ## format, lint, types, tests, doctests
 	$(RUN) pytest $(TEST_PROCESSES)
 
 .PHONY: bench-demo
-bench-demo: install ## three seeds on the embedded corpus: TeCaFN, text alone, concatenation, ceiling (resumable)
+bench-demo: install ## three seeds on the synthetic corpus: TeCaFN, text alone, concatenation, ceiling (resumable)
 	$(BIN)/python benchmarks/demo.py
 
 .PHONY: bench-mosi
@@ -63,7 +63,7 @@ bench-variants: install ## the paper, its authors' code, both residuals, the ban
 	$(BIN)/python benchmarks/variants.py
 
 .PHONY: bench-variants-repeated
-bench-variants-repeated: install ## those that differed on the embedded corpus anew, five seeds (resumable, an hour)
+bench-variants-repeated: install ## those that differed on the synthetic corpus anew, five seeds (resumable, an hour)
 	$(BIN)/python benchmarks/variants.py --repeat
 
 SEEDS ?= 0
@@ -80,18 +80,18 @@ bench-methods: install ## training speed and size of every method, fusion alone,
 	$(BIN)/python benchmarks/methods.py
 
 .PHONY: bench-compare
-bench-compare: bench-compare-embedded bench-compare-mosi ## both comparisons of the methods (resumable, hours)
+bench-compare: bench-compare-synthetic bench-compare-mosi ## both comparisons of the methods (resumable, hours)
 
-.PHONY: bench-compare-embedded
-bench-compare-embedded: install ## all methods on the embedded corpus, three seeds, test split (resumable, hours)
-	$(BIN)/python benchmarks/comparison.py embedded
+.PHONY: bench-compare-synthetic
+bench-compare-synthetic: install ## all methods on the synthetic corpus, three seeds, test split (resumable, hours)
+	$(BIN)/python benchmarks/comparison.py synthetic
 
 .PHONY: bench-compare-mosi
 bench-compare-mosi: install ## methods on real MOSI text and audio, three seeds, valid split (resumable, hours)
 	$(BIN)/python benchmarks/comparison.py mosi
 
 .PHONY: bench-search
-bench-search: install ## settings searched on the embedded corpus, what gate and contrasts do (resumable, hours)
+bench-search: install ## settings searched on the synthetic corpus, what gate and contrasts do (resumable, hours)
 	$(BIN)/python benchmarks/search.py
 
 .PHONY: bench-scale

@@ -34,7 +34,7 @@ from tecafn.records.record import library_versions, read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
-# Every benchmark is on CMU-MOSI, CMU-MOSEI or the embedded corpora.
+# Every benchmark is on CMU-MOSI, CMU-MOSEI or the synthetic corpora.
 CONVENTION, LABEL_RANGE = "mosi", (-3.0, 3.0)
 SHOWN = ("mae", "corr", "acc7", "acc2_nonneg", "acc2_pos", "f1_pos")
 

@@ -1,10 +1,10 @@
-"""The methods compared under one protocol: on the embedded corpus, or on real MOSI text and audio.
+"""The methods compared under one protocol: on the synthetic corpus, or on real MOSI text and audio.
 
-    python benchmarks/comparison.py {embedded,mosi} [--seeds 0,1,2] [--methods all|NAME,NAME]
+    python benchmarks/comparison.py {synthetic,mosi} [--seeds 0,1,2] [--methods all|NAME,NAME]
                                     [--jobs N] [--threads N] [--tables-only] [--smoke]
 
 Run with ``make bench-compare-<name>``; a killed comparison continues, cell by cell, and
-what ``docs/results/cells`` keeps is not trained again. It is ``tecafn compare`` with its settings
+what ``benchmarks/cells`` keeps is not trained again. It is ``tecafn compare`` with its settings
 written down; the tables and the page lie in ``runs/compare-<name>``. Writes
 ``docs/results/comparison-<name>.md``, also of an unfinished comparison (``--tables-only``), and
 then says which cells are open. ``--smoke`` trains an epoch on a few samples and prints the page.
@@ -29,7 +29,7 @@ from tecafn.core.errors import UserError
 from tecafn.data.synthetic import CorpusSpec
 from tecafn.experiments.cells_display import CellsDisplay
 from tecafn.experiments.compare import Protocol, compare_methods
-from tecafn.experiments.demo import embedded_corpus
+from tecafn.experiments.demo import synthetic_corpus
 from tecafn.experiments.shipped import configs_folder
 from tecafn.report.comparison import markdown_blocks
 
@@ -88,17 +88,17 @@ class Bench:
         return (*self.overrides, *own)
 
 
-def embedded(runs: Path, *, smoke: bool) -> Bench:
+def synthetic(runs: Path, *, smoke: bool) -> Bench:
     spec = CorpusSpec(num_train=96, num_valid=32, num_test=64) if smoke else CorpusSpec()
     return Bench(
-        title="Methods on the embedded corpus",
+        title="Methods on the synthetic corpus",
         intro=f"Train {spec.num_train}, valid {spec.num_valid}, test {spec.num_test} samples "
         f"(corpus seed {spec.seed}). The validation split chose each run's epoch; each run was "
         "evaluated once on the test split. The text encoder is frozen MiniLM, its states cached, "
         "for every method. The ceiling is the noise-free score of the generating latents. A cell "
         "is not trained again because code became faster: its minutes are of the day it was "
         "trained.",
-        data=embedded_corpus(runs / "bench-demo" / "corpus", spec).path,
+        data=synthetic_corpus(runs / "bench-demo" / "corpus", spec).path,
         split="test",
         configs="synthetic",
         methods=None,
@@ -125,7 +125,7 @@ def mosi(runs: Path, *, smoke: bool) -> Bench:
     )
 
 
-BENCHES = {"embedded": embedded, "mosi": mosi}
+BENCHES = {"synthetic": synthetic, "mosi": mosi}
 
 
 def slow_methods(bench: Bench, summary: Mapping[str, Any]) -> list[str]:

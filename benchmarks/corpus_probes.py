@@ -1,4 +1,4 @@
-"""Measures the figures of docs/embedded-corpus.md; prints them as Markdown tables.
+"""Measures the figures of docs/synthetic-corpus.md; prints them as Markdown tables.
 
     python benchmarks/corpus_probes.py [--shape mosi] [--num-train 5000] [--seed 0]
 

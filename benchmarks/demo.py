@@ -1,7 +1,7 @@
-"""The embedded corpus, three seeds: TeCaFN, the same network on text alone, concatenation, ceiling.
+"""The synthetic corpus, three seeds: TeCaFN, the same network on text alone, concatenation.
 
 Run with ``make bench-demo``; a killed run continues where it was. Writes
-``docs/results/embedded-corpus.md``.
+``docs/results/synthetic-corpus.md``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from common import (
 from tecafn.core.errors import UserError
 from tecafn.data.synthetic import CorpusSpec
 from tecafn.evaluation.metrics import format_metric, sentiment_metrics
-from tecafn.experiments.demo import TEXT_ALONE, embedded_corpus
+from tecafn.experiments.demo import TEXT_ALONE, synthetic_corpus
 
 SEEDS = (0, 1, 2)
 METRICS = ("mae", "corr", "acc7", "acc2_pos")
@@ -40,7 +40,7 @@ ROWS = (
 def main() -> None:
     out = ROOT / "runs" / "bench-demo"
     spec = CorpusSpec()
-    store = embedded_corpus(out / "corpus", spec)
+    store = synthetic_corpus(out / "corpus", spec)
     rows = {
         row.name: run_row(row, data=store.path, out=out, seeds=SEEDS, split="test") for row in ROWS
     }
@@ -68,8 +68,8 @@ def main() -> None:
     tecafn, text = rows["TeCaFN"], rows["text alone"]
     saved = 1 - tecafn.metric("mae").mean() / text.metric("mae").mean()
     write_results(
-        "embedded-corpus",
-        "The embedded corpus",
+        "synthetic-corpus",
+        "The synthetic corpus",
         "make bench-demo",
         [
             f"Train {spec.num_train}, valid {spec.num_valid}, test {spec.num_test} samples "

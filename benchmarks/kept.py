@@ -1,4 +1,4 @@
-"""Finished cells of the benchmarks, kept in ``docs/results/cells`` so that another machine goes on.
+"""Finished cells of the benchmarks, kept in ``benchmarks/cells`` so that another machine goes on.
 
     python benchmarks/kept.py keep       # what is finished below runs/
     python benchmarks/kept.py restore    # what is kept, as far as it is not there
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import RESULTS, ROOT
+from common import ROOT
 
 from tecafn.core.errors import UserError
 from tecafn.data.store import Store
@@ -28,9 +28,9 @@ from tecafn.experiments.evaluate import prediction_rows
 from tecafn.records.predictions import read_predictions, write_predictions
 from tecafn.records.record import write_record
 
-CELLS = RESULTS / "cells"
+CELLS = ROOT / "benchmarks" / "cells"
 RUNS = ROOT / "runs"
-EMBEDDED = RUNS / "bench-demo" / "corpus"
+SYNTHETIC = RUNS / "bench-demo" / "corpus"
 MOSI = RUNS / "bench-mosi" / "store"
 _FILES = {"begun": "begun.json", "usage": "cell.json"}
 
@@ -49,18 +49,18 @@ class Kept:
 
 
 KEPT = (
-    Kept("bench-demo", EMBEDDED),
+    Kept("bench-demo", SYNTHETIC),
     Kept("bench-mosi", MOSI),
-    Kept("bench-variants/bench-demo", EMBEDDED),
+    Kept("bench-variants/bench-demo", SYNTHETIC),
     Kept("bench-variants/bench-mosi", MOSI),
-    Kept("bench-variants-repeated", EMBEDDED),
-    Kept("bench-search/tecafn", EMBEDDED),
-    Kept("bench-search/tetfn", EMBEDDED),
-    Kept("bench-search/lmf", EMBEDDED),
-    Kept("bench-search/mult", EMBEDDED),
-    Kept("compare-embedded", EMBEDDED),
-    Kept("compare-embedded-all-epochs", EMBEDDED),
-    Kept("compare-embedded-published", EMBEDDED),
+    Kept("bench-variants-repeated", SYNTHETIC),
+    Kept("bench-search/tecafn", SYNTHETIC),
+    Kept("bench-search/tetfn", SYNTHETIC),
+    Kept("bench-search/lmf", SYNTHETIC),
+    Kept("bench-search/mult", SYNTHETIC),
+    Kept("compare-synthetic", SYNTHETIC),
+    Kept("compare-synthetic-all-epochs", SYNTHETIC),
+    Kept("compare-synthetic-published", SYNTHETIC),
     Kept("compare-mosi", MOSI),
 )
 

@@ -119,7 +119,7 @@ def check_space(folder: Path, missing: list[int]) -> None:
 
 
 def settings(num_workers: int) -> RunConfig:
-    """The embedded corpus's config on stored word vectors."""
+    """The synthetic corpus's config on stored word vectors."""
     return load_config(
         find_config(Path("synthetic/tecafn.toml")),
         [
@@ -242,7 +242,7 @@ def page(plan: Plan, done: Mapping[str, Any]) -> list[str]:
             rows,
         ),
         "![Memory and time against the number of samples](../images/scale.png)",
-        f"The corpora are the embedded one in MOSEI's shape: audio 74 wide, vision 35, median "
+        f"The corpora are the synthetic one in MOSEI's shape: audio 74 wide, vision 35, median "
         f"lengths 48 and 60, and a stored vector {WORD_WIDTH} wide for each word, so that no text "
         "encoder hides what the rest costs. The network is TeCaFN as in "
         "`configs/synthetic/tecafn.toml`, batches of 32 in buckets of length, float32, one thread.",

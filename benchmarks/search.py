@@ -1,4 +1,4 @@
-"""Settings searched on the embedded corpus's validation split, and what the gate and contrasts do.
+"""Settings searched on the synthetic corpus's validation split, and what the gate and contrasts do.
 
     python benchmarks/search.py [--methods tecafn,tetfn,mult,lmf] [--parts search,pieces]
                                 [--tables-only] [--smoke]
@@ -8,8 +8,8 @@ with the same number of trainings, seed 0: first the knob that matters most, the
 its best value. The best by validation MAE is trained with two more seeds and evaluated once on the
 test split. Then TeCaFN is trained without the gate, without the contrasts, without the pairwise
 loss.
-Run with ``make bench-search``; a killed run continues where it was, and what ``docs/results/cells``
-keeps is not trained again. Writes ``docs/results/search-embedded.md``.
+Run with ``make bench-search``; a killed run continues where it was, and what ``benchmarks/cells``
+keeps is not trained again. Writes ``docs/results/search-synthetic.md``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from kept import keep_all, restore_all
 from tecafn.core.errors import UserError
 from tecafn.data.synthetic import CorpusSpec
 from tecafn.evaluation.metrics import format_metric
-from tecafn.experiments.demo import embedded_corpus
+from tecafn.experiments.demo import synthetic_corpus
 
 METRICS = ("mae", "corr", "acc7", "acc2_pos")
 SEEDS = (0, 1, 2)
@@ -157,7 +157,7 @@ class Bench:
     """Where cells are trained and on what.
 
     Args:
-        data: the embedded corpus.
+        data: the synthetic corpus.
         out: a folder of runs for each method below it.
         train: False = only what is finished.
         extra: overrides of every training (``--smoke``).
@@ -293,7 +293,7 @@ def main() -> None:
     runs = ROOT / "runs" / ("smoke-search" if options.smoke else "")
     spec = CorpusSpec(num_train=96, num_valid=32, num_test=64) if options.smoke else CorpusSpec()
     bench = Bench(
-        data=embedded_corpus(runs / "bench-demo" / "corpus", spec).path,
+        data=synthetic_corpus(runs / "bench-demo" / "corpus", spec).path,
         out=runs / "bench-search",
         train=not options.tables_only,
         extra=SMOKE if options.smoke else (),
@@ -311,7 +311,7 @@ def main() -> None:
         return
     keep_all(folders)
     write_results(
-        "search-embedded", "Settings searched on the embedded corpus", "make bench-search", blocks
+        "search-synthetic", "Settings searched on the synthetic corpus", "make bench-search", blocks
     )
 
 

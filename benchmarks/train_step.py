@@ -478,7 +478,7 @@ def page(done: Mapping[str, Any], alternations: int) -> list[str]:
     memory = {s: done[f"bank memory {s}"]["peak_bytes"] / MEBIBYTE for s in ("off", "on")}
     return [
         "TeCaFN as in `configs/mosi/tecafn.toml` (6 layers, 30 wide, every dropout on), the text "
-        "encoder trained, batches of 32 of the embedded corpus in MOSI's shape: words lognormal "
+        "encoder trained, batches of 32 of the synthetic corpus in MOSI's shape: words lognormal "
         "(median 11, sigma 0.6), vision (60, 0.5), audio (48, 0.5), logs correlated 0.8, widths 20 "
         "and 5, bucketed by length as in training. bert-base is a BERT of that size with random "
         "weights.",

@@ -3,14 +3,14 @@
     python benchmarks/variants.py [--seeds 0,1,2] [--only NAME,NAME] [--tables-only] [--smoke]
     python benchmarks/variants.py --repeat [--tables-only]
 
-On the embedded corpus (test split) and on real CMU-MOSI text and audio (validation split, as test
+On the synthetic corpus (test split) and on real CMU-MOSI text and audio (validation split, as test
 labels are withheld). Run with ``make bench-variants``; a killed run continues, and what
-``make bench-demo`` and ``make bench-mosi`` trained, or ``docs/results/cells`` keeps, is not trained
+``make bench-demo`` and ``make bench-mosi`` trained, or ``benchmarks/cells`` keeps, is not trained
 again. Writes ``docs/results/variants.md``; ``--tables-only`` from what is finished, and then it
 says what is open. ``--smoke`` trains tiny networks for an epoch and prints the page.
 
 Resampled videos say how much a difference depends on who was tested, not on how training went. So
-``--repeat`` trains the rows whose difference on the embedded corpus was not 0 once more, with five
+``--repeat`` trains the rows whose difference on the synthetic corpus was not 0 once more, with five
 seeds, and asks whether the seeds agree: ``docs/results/variants-repeated.md``.
 """
 
@@ -42,7 +42,7 @@ from scipy import stats
 
 from tecafn.core.errors import UserError
 from tecafn.data.synthetic import CorpusSpec
-from tecafn.experiments.demo import embedded_corpus
+from tecafn.experiments.demo import synthetic_corpus
 
 METRICS = ("mae", "corr", "acc7", "acc2_pos")
 PAPER = "paper"
@@ -102,12 +102,12 @@ class Data:
     trained: tuple[Path, str]
 
 
-def embedded(runs: Path, *, smoke: bool) -> Data:
+def synthetic(runs: Path, *, smoke: bool) -> Data:
     spec = CorpusSpec(num_train=96, num_valid=32, num_test=64) if smoke else CorpusSpec()
     folder = runs / "bench-demo"
     return Data(
-        title="The embedded corpus",
-        store=embedded_corpus(folder / "corpus", spec).path,
+        title="The synthetic corpus",
+        store=synthetic_corpus(folder / "corpus", spec).path,
         split="test",
         config="synthetic/tecafn.toml",
         overrides=SMOKE if smoke else (),
@@ -144,8 +144,8 @@ REPEATED = (
 
 
 def repeated(runs: Path) -> Data:
-    """The embedded corpus again, where the paper's row is trained anew, too."""
-    return replace(embedded(runs, smoke=False), trained=(runs / "bench-variants-repeated", PAPER))
+    """The synthetic corpus again, where the paper's row is trained anew, too."""
+    return replace(synthetic(runs, smoke=False), trained=(runs / "bench-variants-repeated", PAPER))
 
 
 def seeds_cell(runs: SeedRuns, other: SeedRuns) -> str:
@@ -195,11 +195,11 @@ def repeat(runs: Path, *, train: bool) -> None:
         "minutes",
     ]
     blocks = [
-        "The rows of [the variants](variants.md) whose difference from the paper's on the embedded "
-        "corpus was not 0, trained anew. The interval over videos tells how much a difference "
-        "depends on the test split (videos resampled, errors averaged over seeds); the one over "
-        "seeds, how much on how training went (Welch's t, 95 %). A difference is one of the method "
-        "where neither holds 0.",
+        "The rows of [the variants](variants.md) whose difference from the paper's on the "
+        "synthetic corpus was not 0, trained anew. The interval over videos tells how much a "
+        "difference depends on the test split (videos resampled, errors averaged over seeds); "
+        "the one over seeds, how much on how training went (Welch's t, 95 %). A difference is one "
+        "of the method where neither holds 0.",
         f"`configs/{data.config}`, {data.split} split, seeds {', '.join(map(str, seeds))}.",
         markdown_table(headers, lines),
     ]
@@ -297,7 +297,7 @@ def main() -> None:
         "does not may still be how training went, which [the repetition](variants-repeated.md) "
         "asks.",
     ]
-    for data in (embedded(runs, smoke=options.smoke), mosi(runs, smoke=options.smoke)):
+    for data in (synthetic(runs, smoke=options.smoke), mosi(runs, smoke=options.smoke)):
         out = runs / "bench-variants" / data.trained[0].name
         folders = [data.trained[0].name, f"bench-variants/{out.name}"]
         if not options.smoke:

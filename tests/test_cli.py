@@ -169,7 +169,7 @@ def test_corpus_is_made_and_its_sizes_are_checked(tecafn_command: Command, tmp_p
     sizes = ("--train", 30, "--valid", 6, "--test", 6)
     done = tecafn_command("data", "make", "--out", out, *sizes, "--shape", "mosei")
     assert (done.code, done.err) == (0, "")
-    assert "embedded-mosei: train 30 (30 labelled)" in done.out
+    assert "synthetic-mosei: train 30 (30 labelled)" in done.out
     assert "audio 74, vision 35" in done.out
     assert_one_line(tecafn_command("data", "make", "--out", out, *sizes), out, "is the data store")
     done = tecafn_command("data", "make", "--out", tmp_path / "x", "--train", 0)

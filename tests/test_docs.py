@@ -52,7 +52,7 @@ def table(text: str, first: str) -> dict[str, dict[str, str]]:
 def test_the_readmes_table_has_the_numbers_of_the_page_it_links() -> None:
     text = README.read_text(encoding="utf-8")
     shown = table(text[text.index("<!-- results -->") :], "method")
-    page = table((RESULTS / "comparison-embedded.md").read_text(encoding="utf-8"), "method")
+    page = table((RESULTS / "comparison-synthetic.md").read_text(encoding="utf-8"), "method")
     assert len(shown) == 8
     for name, row in shown.items():
         for column, cell in row.items():
@@ -62,7 +62,7 @@ def test_the_readmes_table_has_the_numbers_of_the_page_it_links() -> None:
 
 
 def test_the_readme_says_which_place_tecafn_has() -> None:
-    page = table((RESULTS / "comparison-embedded.md").read_text(encoding="utf-8"), "method")
+    page = table((RESULTS / "comparison-synthetic.md").read_text(encoding="utf-8"), "method")
     measured = {n: r["MAE"].split()[0] for n, r in page.items() if "\u00b1" in r.get("MAE", "")}
     order = sorted(measured, key=lambda name: float(measured[name]))
     numbers = ("no", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")

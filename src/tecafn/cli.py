@@ -41,7 +41,7 @@ app.add_typer(list_app, name="list")
 
 
 class Shape(StrEnum):
-    """Whose widths the embedded corpus takes."""
+    """Whose widths the synthetic corpus takes."""
 
     MOSI = "mosi"
     MOSEI = "mosei"
@@ -187,7 +187,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Generate the embedded corpus, train on it, evaluate once on test, write the report."""
+    """Generate the synthetic corpus, train on it, evaluate once on test, write the report."""
     from tecafn.experiments.demo import run_demo
 
     evaluation, report = run_demo(out, seed=seed, progress=not quiet)
@@ -294,7 +294,7 @@ def data_make(
     test: Annotated[int, typer.Option(help="Test samples.")] = 3000,
     seed: Annotated[int, typer.Option(help="Seed of the generator.")] = 0,
 ) -> None:
-    """Generate the embedded corpus: licence-free, deterministic, any size."""
+    """Generate the synthetic corpus: licence-free, deterministic, any size."""
     from tecafn.data.synthetic import CorpusSpec, make_corpus
 
     try:

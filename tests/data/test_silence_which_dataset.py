@@ -273,7 +273,7 @@ def test_which_dataset_has_no_configs_takes_the_nearest_aloud(
 
 
 def test_which_dataset_has_configs_says_nothing() -> None:
-    for dataset, expected in (("cmu-mosi", "mosi"), ("embedded-mosi", "synthetic")):
+    for dataset, expected in (("cmu-mosi", "mosi"), ("synthetic-mosi", "synthetic")):
         chosen = choose_configs(None, dataset, task="regression", num_train=9)
         assert (chosen.folder.name, chosen.reason) == (expected, "")
     assert choose_configs("mosei", "ch-sims", task="regression", num_train=9).reason == ""

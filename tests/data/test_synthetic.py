@@ -1,4 +1,4 @@
-"""The embedded corpus: the same every time, pairs as designed, shares and ceiling as documented."""
+"""The synthetic corpus: the same every time, pairs as designed, shares and ceiling as told."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_the_papers_data_set_is_known_by_its_usual_names(name: str) -> None:
         ("cmu-mosi", "valid", MOSI),
         ("cmu-mosi", "test", {**MOSI, "test": 685}),
         ("cmu-mosi", "test", {"test": 686}),
-        ("embedded", "test", MOSI),
+        ("synthetic", "test", MOSI),
         ("cmu-mosei", "test", MOSI),
     ],
 )

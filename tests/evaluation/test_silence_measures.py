@@ -92,7 +92,7 @@ def test_a0_ratings_have_no_measure_that_needs_a_zero_or_a_range() -> None:
     [
         ("cmu-mosi", "regression", (-3.0, 3.0), "mosi"),
         ("cmu-mosei", "regression", (-3.0, 3.0), "mosi"),
-        ("embedded-mosi", "regression", (-3.0, 3.0), "mosi"),
+        ("synthetic-mosi", "regression", (-3.0, 3.0), "mosi"),
         ("ch-sims", "regression", (-1.0, 1.0), "sims"),
         ("ch-sims-v2", "regression", (-1.0, 1.0), "sims"),
         ("ur-funny", "classification", (0.0, 1.0), "classification"),

@@ -400,7 +400,7 @@ def test_cells_of_another_protocol_are_not_mixed_in(
 
 
 def test_configs_are_found_by_the_data_sets_name(tmp_path: Path) -> None:
-    assert config_folder(None, "embedded-mosei").name == "synthetic"
+    assert config_folder(None, "synthetic-mosei").name == "synthetic"
     assert config_folder(None, "mosi").name == "mosi"
     assert config_folder(None, "cmu-mosei").name == "mosei"
     assert config_folder(None, "ur-funny").name == "ur_funny"

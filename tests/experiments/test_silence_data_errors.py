@@ -317,7 +317,7 @@ def test_a7_real_data_train_without_being_allowed_to(
     assert refuse_errors(store, allowed=False) == ()
 
 
-def test_a7_the_embedded_corpus_is_sound(tmp_path: Path, make_store: Callable[..., Path]) -> None:
+def test_a7_the_synthetic_corpus_is_sound(tmp_path: Path, make_store: Callable[..., Path]) -> None:
     from tecafn.data.synthetic import CorpusSpec, make_corpus
 
     corpus = make_corpus(tmp_path / "c", CorpusSpec(num_train=80, num_valid=40, num_test=60))

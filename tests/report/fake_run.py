@@ -144,7 +144,7 @@ def make_record(**changes: Any) -> dict[str, Any]:
         "commit": "3f1c0b7d9e5a4c21",
         "versions": {"python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6"},
         "data": {
-            "dataset": "embedded",
+            "dataset": "synthetic",
             "hash": "sha256:9a8b7c6d5e4f3a2b1c0d9a8b7c6d5e4f",
             "splits": {
                 "train": {"num_samples": 2000, "num_labelled": 2000, "num_videos": 100},
@@ -197,7 +197,7 @@ def make_evaluation(
 def make_run(
     run_dir: Path, *, num_test: int = 200, num_epochs: int = 6, num_resamples: int = 100
 ) -> dict[str, Any]:
-    """A complete run of a regression on the embedded corpus; returns its record.
+    """A complete run of a regression on the synthetic corpus; returns its record.
 
     ``num_epochs`` of 0 leaves no events.
     """

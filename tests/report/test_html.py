@@ -137,7 +137,7 @@ def test_page_names_method_data_seed_commit_and_what_chose_the_checkpoint(
 ) -> None:
     words = page[1].words
     training = json.loads((run_dir / "record.json").read_text())["training"]
-    for part in ("tecafn on embedded", "1111", "3f1c0b7d9e", "2024-05-17 10:21 UTC"):
+    for part in ("tecafn on synthetic", "1111", "3f1c0b7d9e", "2024-05-17 10:21 UTC"):
         assert part in words
     assert f"Epoch {training['best_epoch'] + 1} of 6 was chosen on the valid split" in (words)
     assert "training.batch_size 32" in words
@@ -155,7 +155,7 @@ def test_metrics_stand_with_their_intervals(page: tuple[str, Page], run_dir: Pat
     assert "Metrics follow the mosi convention (labels from -3 to 3" in words
 
 
-def test_embedded_corpus_stands_beside_text_alone_and_ceiling_not_beside_papers(
+def test_synthetic_corpus_stands_beside_text_alone_and_ceiling_not_beside_papers(
     page: tuple[str, Page],
 ) -> None:
     words = page[1].words

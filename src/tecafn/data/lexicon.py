@@ -1,4 +1,4 @@
-"""The embedded corpus' words: graded phrases, topics, neutral filling.
+"""The synthetic corpus' words: graded phrases, topics, neutral filling.
 
 Every graded phrase carries its valence on the label's scale, -3 (strongly negative) to 3: what a
 reader would score a plain sentence made of it. The grades were made for this file; no

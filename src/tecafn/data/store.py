@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tecafn.core.conventions import convention_named
+from tecafn.core.dataset_names import current_name
 from tecafn.core.errors import UserError
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
@@ -550,9 +551,9 @@ class Store:
     ) -> None:
         self.path = path
         self.max_frames = max_frames
-        self.manifest = manifest
+        self.manifest = {**manifest, "dataset": current_name(manifest["dataset"])}
         self.description = DatasetDescription(
-            dataset=manifest["dataset"],
+            dataset=self.manifest["dataset"],
             widths={Modality(name): int(width) for name, width in manifest["widths"].items()},
             task=manifest["task"],
             label_range=(float(manifest["label_range"][0]), float(manifest["label_range"][1])),

@@ -1,4 +1,4 @@
-"""The embedded corpus: generated, deterministic, licence-free, any size.
+"""The synthetic corpus: generated, deterministic, licence-free, any size.
 
 A score is made of what is said (text valence ``t``), how it sounds (prosody ``p``), how it looks
 (expression ``e``) and whether voice and face agree (``p * e``)::
@@ -8,7 +8,7 @@ A score is made of what is said (text valence ``t``), how it sounds (prosody ``p
     label = clip(score + annotation noise, -3, 3)     noise: deviation 0.115
 
 A fifth of the samples are designed pairs: the same remark twice in one video, the labels 0.1 to 0.4
-apart, told apart by the voice alone or by the face alone. ``docs/embedded-corpus.md`` has the
+apart, told apart by the voice alone or by the face alone. ``docs/synthetic-corpus.md`` has the
 formulas in full and what linear and non-linear probes measure. The generator knows no method.
 """
 
@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tecafn.core.dataset_names import synthetic_name
 from tecafn.core.modality import Modality
 from tecafn.core.places import refuse_taken
 from tecafn.data.lexicon import TOPICS
@@ -130,7 +131,7 @@ def score(t: Any, p: Any, e: Any) -> Any:
 def describe(spec: CorpusSpec) -> DatasetDescription:
     """Name, widths and label scale of the corpus."""
     return DatasetDescription(
-        dataset=f"embedded-{spec.shape}",
+        dataset=synthetic_name(spec.shape),
         widths=dict(WIDTHS[spec.shape]),
         label_range=LABEL_RANGE,
         source_format="generated",

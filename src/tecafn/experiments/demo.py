@@ -19,7 +19,7 @@ from tecafn.records.record import read_record
 TEXT_ALONE = 'modalities=["text"]'
 
 
-def embedded_corpus(path: Path, spec: CorpusSpec) -> Store:
+def synthetic_corpus(path: Path, spec: CorpusSpec) -> Store:
     """The corpus at ``path``, generated if it is not there yet."""
     if not path.exists():
         return make_corpus(path, spec)
@@ -27,7 +27,7 @@ def embedded_corpus(path: Path, spec: CorpusSpec) -> Store:
 
 
 def run_demo(out: Path, *, seed: int, progress: bool) -> tuple[dict[str, Any], Path]:
-    """Train TeCaFN on the embedded corpus and, to compare, the same network on text alone.
+    """Train TeCaFN on the synthetic corpus and, to compare, the same network on text alone.
 
     Args:
         out: the run's directory; the corpus and the text-only run lie below it.
@@ -42,7 +42,7 @@ def run_demo(out: Path, *, seed: int, progress: bool) -> tuple[dict[str, Any], P
         raise UserError(f"{out} holds a demo already; remove it or name another with --out")
     refuse_taken(out, may_be="run")
     corpus = out / "corpus"
-    embedded_corpus(corpus, CorpusSpec())
+    synthetic_corpus(corpus, CorpusSpec())
     text_alone = out / "text-alone"
     config = configs_folder() / "synthetic" / "tecafn.toml"
     for run, overrides in ((text_alone, [TEXT_ALONE]), (out, [])):

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tecafn.core.dataset_names import SYNTHETIC, is_synthetic
 from tecafn.core.errors import UserError
 from tecafn.core.registry import METHODS, Method
 
-_EMBEDDED = "embedded-"
 # What a method's registration says of it, and a list of the methods shows.
 _TOLD = ("summary", "tasks", "needs", "paper", "basis", "certified")
 # Training samples of the datasets whose configs ship, by task.
@@ -53,7 +53,7 @@ def config_folder(configs: str | None, dataset: str) -> Path:
 
     Args:
         configs: a path, or the name of a shipped folder; None = by the dataset's name.
-        dataset: its name; the embedded corpus has the folder ``synthetic``.
+        dataset: its name; the synthetic corpus has the folder ``synthetic``.
 
     Raises:
         UserError: there is no such folder; the shipped ones are named.
@@ -63,7 +63,7 @@ def config_folder(configs: str | None, dataset: str) -> Path:
         folder = Path(configs) if Path(configs).is_dir() else find_config(Path(configs))
         folder = folder if folder.is_dir() else shipped / configs
     else:
-        name = "synthetic" if dataset.startswith(_EMBEDDED) else dataset.replace("-", "_")
+        name = SYNTHETIC if is_synthetic(dataset) else dataset.replace("-", "_")
         folder = shipped / name
         if not folder.is_dir():  # cmu-mosi is known as mosi
             folder = shipped / (name.partition("_")[2] or name)

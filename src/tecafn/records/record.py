@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tecafn
+from tecafn.core.dataset_names import with_current_name
 from tecafn.core.errors import UserError
 
 FORMAT_VERSION = 1
@@ -92,4 +93,4 @@ def read_record(run_dir: Path) -> dict[str, Any]:
     version = record.get("format_version") if isinstance(record, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(f"{path}: format_version must be {FORMAT_VERSION}, got {version!r}")
-    return record
+    return with_current_name(record)

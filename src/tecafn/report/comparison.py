@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tecafn.core.conventions import METRIC_INFO, Convention
+from tecafn.core.dataset_names import with_current_name
 from tecafn.evaluation.metrics import format_metric
 from tecafn.records.measured import allowed_errors, convention_of_data
 from tecafn.report.html import page_environment
@@ -65,7 +66,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     version = summary.get("comparison_format") if isinstance(summary, dict) else None
     if version != SUMMARY_FORMAT:
         raise ReportError(f"{path}: comparison_format must be {SUMMARY_FORMAT}, got {version!r}")
-    return dict(summary)
+    return with_current_name(summary)
 
 
 def write_tables(folder: Path) -> list[Path]:
@@ -333,7 +334,7 @@ def _cells(
 
 
 def _ceiling_cells(summary: Json) -> list[str] | None:
-    """What the data allow: the row below the methods, on the embedded corpus."""
+    """What the data allow: the row below the methods, on the synthetic corpus."""
     ceiling = summary["ceiling"]
     if not ceiling:
         return None

@@ -358,7 +358,7 @@ def _share(pairs: object) -> dict[str, Any] | None:
 def _comparisons(
     record: Json, split: str, evaluation: Json, rules: Convention
 ) -> dict[str, Any] | None:
-    """This run beside what it was compared with, and beside the embedded corpus's ceiling."""
+    """This run beside what it was compared with, and beside the synthetic corpus's ceiling."""
     others = [one for one in record.get("comparisons") or [] if one.get("split") == split]
     ceiling = evaluation.get("ceiling")
     if not others and not ceiling:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import tecafn.methods  # noqa: F401 - registers them
 from tecafn.core.batch import Batch, Padded, pad_rows
+from tecafn.core.dataset_names import current_name
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
@@ -94,7 +95,7 @@ class ModelDefinition:
                 config=pydantic.TypeAdapter(method.config).validate_python(values["settings"]),
                 info=pydantic.TypeAdapter(DataInfo).validate_python(values["data"]),
                 max_text_tokens=int(values["max_text_tokens"]),
-                dataset=str(values["dataset"]),
+                dataset=current_name(str(values["dataset"])),
                 max_frames=None if limit is None else int(limit),
             )
         except (pydantic.ValidationError, KeyError, TypeError, ValueError) as error:
