@@ -1,0 +1,13 @@
+"""What a voice does besides saying words: named measures, and a speech model's states."""
+
+from tecafn.extract.voice.measuring import COLUMNS, FRAMES_PER_SECOND, Measures, measures
+from tecafn.extract.voice.whisper import STATES_PER_SECOND, whisper_states
+
+__all__ = [
+    "COLUMNS",
+    "FRAMES_PER_SECOND",
+    "STATES_PER_SECOND",
+    "Measures",
+    "measures",
+    "whisper_states",
+]
