@@ -72,7 +72,7 @@ def measures(
         >>> tone = np.sin(2 * np.pi * 150 * np.arange(8_000) / 16_000)
         >>> found = measures(tone, 16_000)
         >>> found.values.shape, round(float(np.median(found.column("f0_hz"))))
-        ((50, 32), 150)
+        ((50, 35), 150)
     """
     sound = prepared(samples, rate_hz)
     count = num_frames(len(sound))

@@ -129,7 +129,7 @@ class _Block:
         weights -= weights.max(axis=-1, keepdims=True)
         np.exp(weights, out=weights)
         weights /= weights.sum(axis=-1, keepdims=True)
-        mixed: Array = (weights @ value).transpose(1, 0, 2)
+        mixed = (weights @ value).transpose(1, 0, 2)
         return np.asarray(mixed.reshape(length, width), np.float32)
 
 
