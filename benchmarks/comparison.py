@@ -89,6 +89,7 @@ class Bench:
 
 
 def synthetic(runs: Path, *, smoke: bool) -> Bench:
+    """All methods on the synthetic corpus, test split."""
     spec = CorpusSpec(num_train=96, num_valid=32, num_test=64) if smoke else CorpusSpec()
     return Bench(
         title="Methods on the synthetic corpus",
@@ -110,6 +111,7 @@ def synthetic(runs: Path, *, smoke: bool) -> Bench:
 
 
 def mosi(runs: Path, *, smoke: bool) -> Bench:
+    """Methods on real MOSI text and audio, validation split."""
     del smoke  # the data are small as they are
     return Bench(
         title="Methods on CMU-MOSI, text and audio",
@@ -159,6 +161,7 @@ def _compared(protocol: Protocol, *, train: bool) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Compare, or write the tables of what is finished."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=sorted(BENCHES))
     parser.add_argument("--seeds", default=SEEDS, help="comma-separated")

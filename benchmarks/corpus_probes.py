@@ -249,7 +249,7 @@ def main() -> None:
     fits = {
         "ridge on mean and deviation": lambda m: (ridge(), corpus.pooled[m]),
         "ridge on ten statistics a column": lambda m: (ridge(), corpus.rich[m]),
-        "boosted trees on both": lambda m: (trees(), None),
+        "boosted trees on both": lambda _: (trees(), None),
     }
     for name, choose in fits.items():
         cells = []

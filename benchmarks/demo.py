@@ -38,6 +38,7 @@ ROWS = (
 
 
 def main() -> None:
+    """Train what is open and write the page."""
     out = ROOT / "runs" / "bench-demo"
     spec = CorpusSpec()
     store = synthetic_corpus(out / "corpus", spec)

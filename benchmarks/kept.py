@@ -145,6 +145,7 @@ def restore_all(folders: Sequence[str] | None = None) -> int:
 
 
 def main() -> None:
+    """Keep or restore, and say how many cells."""
     actions = {"keep": keep_all, "restore": restore_all}
     if len(sys.argv) != 2 or sys.argv[1] not in actions:
         raise UserError(f"say what to do: {' or '.join(actions)}")

@@ -96,7 +96,7 @@ def make_batches(*, aligned: bool) -> list[Batch]:
 
 
 @dataclass
-class Contestant:
+class TimedMethod:
     """A method in training.
 
     Args:
@@ -123,7 +123,7 @@ class Contestant:
 
     def turn(self) -> float:
         """Samples a second over the next batches, every phase as the trainer runs it."""
-        # All contestants see the same batches in the same round.
+        # All methods see the same batches in the same round.
         batches = [self.batches[(self.at + k) % len(self.batches)] for k in range(self.steps)]
         began = time.perf_counter()
         for phase in self.scheme.phases():
@@ -147,7 +147,7 @@ class Contestant:
         return sum(p.numel() for p in self.scheme.parameters() if p.requires_grad)
 
 
-def build(name: str, batches: list[Batch], steps: int) -> Contestant:
+def build(name: str, batches: list[Batch], steps: int) -> TimedMethod:
     """A method in its published settings, after one turn to warm up."""
     method = METHODS[name]
     torch.manual_seed(0)
@@ -157,46 +157,46 @@ def build(name: str, batches: list[Batch], steps: int) -> Contestant:
         text_encoder=TextEncoderSpec(source="minilm", num_trained_layers=0),
         num_train=NUM_SAMPLES,
     )
-    contestant = Contestant(name, method.build(method.config(), info).train(), batches, steps)
-    contestant.turn()
-    contestant.at = 0
-    return contestant
+    timed = TimedMethod(name, method.build(method.config(), info).train(), batches, steps)
+    timed.turn()
+    timed.at = 0
+    return timed
 
 
 def measure(
     names: Sequence[str], *, rounds: int, steps: int
-) -> tuple[list[Contestant], dict[str, str]]:
+) -> tuple[list[TimedMethod], dict[str, str]]:
     """All methods, interleaved; and why some could not take part."""
     batches = {aligned: make_batches(aligned=aligned) for aligned in (False, True)}
-    contestants, reasons = [], {}
+    timed_methods, reasons = [], {}
     for name in names:
         try:
-            contestants.append(build(name, batches["aligned" in METHODS[name].needs], steps))
+            timed_methods.append(build(name, batches["aligned" in METHODS[name].needs], steps))
         except (UserError, ValueError, RuntimeError) as error:
             reasons[name] = " ".join(str(error).split())
     for number in range(rounds):
-        for contestant in contestants:
-            contestant.rates.append(contestant.turn())
+        for timed in timed_methods:
+            timed.rates.append(timed.turn())
         print(f"round {number + 1} of {rounds}", flush=True)
-    return contestants, reasons
+    return timed_methods, reasons
 
 
-def table(contestants: Sequence[Contestant], reasons: dict[str, str]) -> str:
+def table(timed_methods: Sequence[TimedMethod], reasons: dict[str, str]) -> str:
     """One line per method, the fastest first."""
-    medians = {c.name: float(np.median(c.rates)) for c in contestants}
+    medians = {c.name: float(np.median(c.rates)) for c in timed_methods}
     reference = medians.get(REFERENCE)
     lines = []
-    for contestant in sorted(contestants, key=lambda c: -medians[c.name]):
-        name, median = contestant.name, medians[contestant.name]
+    for timed in sorted(timed_methods, key=lambda c: -medians[c.name]):
+        name, median = timed.name, medians[timed.name]
         method = METHODS[name]
         shown = f"{name} {MARK}" if method.basis == "abstract" else name
         lines.append(
             [
                 shown,
                 f"{median:.0f}",
-                f"{min(contestant.rates):.0f} to {max(contestant.rates):.0f}",
+                f"{min(timed.rates):.0f} to {max(timed.rates):.0f}",
                 f"{median / reference:.2f}" if reference else "-",
-                f"{contestant.num_trained() / 1e6:.3f}",
+                f"{timed.num_trained() / 1e6:.3f}",
                 "words" if "aligned" in method.needs else "",
             ]
         )
@@ -206,6 +206,7 @@ def table(contestants: Sequence[Contestant], reasons: dict[str, str]) -> str:
 
 
 def main() -> None:
+    """Measure every method and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=5, help="batches of a method's turn")
@@ -216,7 +217,7 @@ def main() -> None:
     names = options.only.split(",") if options.only else list(METHODS)
     names = [name for name in names if "regression" in METHODS[name].tasks]
     rounds, steps = (1, 1) if options.smoke else (options.rounds, options.steps)
-    contestants, reasons = measure(names, rounds=rounds, steps=steps)
+    timed_methods, reasons = measure(names, rounds=rounds, steps=steps)
     blocks = [
         f"Training samples per second of each method in its published settings, on one thread: "
         f"forward, backward, clipping, Adam, every phase. {rounds} rounds of {steps} batches of "
@@ -228,7 +229,7 @@ def main() -> None:
         f"{TEXT_WIDTH}: the cached states of a frozen encoder, which is not run. Methods that need "
         "word-aligned frames get a frame per word, so fewer frames; one that works inside the "
         "encoder works after its frozen layers here. Parameters: those that are trained.",
-        table(contestants, reasons),
+        table(timed_methods, reasons),
     ]
     if any(METHODS[name].basis == "abstract" for name in names):
         blocks.append(f"{MARK} implemented from the abstract; the paper was not available to us.")

@@ -85,6 +85,7 @@ def median_predictor(runs: SeedRuns) -> float:
 
 
 def main() -> None:
+    """Train the folds that are open and write the page."""
     out = ROOT / "runs" / "bench-mosi-sequences"
     store = out / "store"
     if not store.exists():

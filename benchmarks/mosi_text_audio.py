@@ -32,6 +32,7 @@ ROWS = (
 
 
 def main() -> None:
+    """Train what is open and write the page."""
     out = ROOT / "runs" / "bench-mosi"
     store = mosi_store(out)
     rows = {row.name: run_row(row, data=store, out=out, seeds=SEEDS, split="valid") for row in ROWS}

@@ -189,21 +189,9 @@ def _expressions(node: ast.AST, optional: set[str]) -> Iterator[str]:
     """What may stand in an expression's place."""
     text = ast.unparse
     if isinstance(node, ast.Constant):
-        if isinstance(node.value, bool):
-            yield repr(not node.value)
-        elif isinstance(node.value, int):
-            yield repr(node.value + 1)
-        elif isinstance(node.value, float):
-            yield repr(2 * node.value or 0.5)
+        yield from _constants(node.value)
     elif isinstance(node, ast.BinOp):
-        left, right = text(node.left), text(node.right)
-        if type(node.op) in OTHER_OPERATOR:
-            other = ast.BinOp(node.left, OTHER_OPERATOR[type(node.op)](), node.right)
-            yield text(other)
-        if isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.Div):
-            yield left
-        if isinstance(node.op, ast.Add | ast.Mult):
-            yield right
+        yield from _operations(node)
     elif isinstance(node, ast.UnaryOp) and not isinstance(node.operand, ast.Constant):
         yield text(node.operand)
     elif isinstance(node, ast.Compare) and len(node.ops) == 1:
@@ -219,6 +207,26 @@ def _expressions(node: ast.AST, optional: set[str]) -> Iterator[str]:
             yield text(type(node)(elts=swapped, ctx=node.ctx))
     elif isinstance(node, ast.Call):
         yield from _calls(node, optional)
+
+
+def _constants(value: object) -> Iterator[str]:
+    """Another truth value, or another number."""
+    if isinstance(value, bool):
+        yield repr(not value)
+    elif isinstance(value, int):
+        yield repr(value + 1)
+    elif isinstance(value, float):
+        yield repr(2 * value or 0.5)
+
+
+def _operations(node: ast.BinOp) -> Iterator[str]:
+    """Another operator, or one of the operands alone."""
+    if type(node.op) in OTHER_OPERATOR:
+        yield ast.unparse(ast.BinOp(node.left, OTHER_OPERATOR[type(node.op)](), node.right))
+    if isinstance(node.op, ast.Add | ast.Sub | ast.Mult | ast.Div):
+        yield ast.unparse(node.left)
+    if isinstance(node.op, ast.Add | ast.Mult):
+        yield ast.unparse(node.right)
 
 
 def _calls(node: ast.Call, optional: set[str]) -> Iterator[str]:
@@ -319,7 +327,7 @@ class OfMethods:
 
 
 def run_tests(root: Path, path: str, *, cache_bytecode: bool = False) -> int:
-    """pytest's exit code for the tests of ``path``, in this process."""
+    """Run the tests of ``path`` in this process and return pytest's exit code."""
     import pytest
 
     sys.dont_write_bytecode = not cache_bytecode

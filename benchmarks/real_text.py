@@ -41,6 +41,7 @@ NAMES = ("mosei", "ur-funny")
 
 
 def mosei_block(out: Path, seeds: Sequence[int]) -> str:
+    """The page's part on MOSEI's text."""
     store = out / "mosei-store"
     if not store.exists():
         options = ReadOptions(dataset="mosei")
@@ -60,6 +61,7 @@ def mosei_block(out: Path, seeds: Sequence[int]) -> str:
 
 
 def ur_funny_block(out: Path, seeds: Sequence[int]) -> str:
+    """The page's part on UR-FUNNY's text."""
     store = out / "ur-funny-store"
     if not store.exists():
         options = ReadOptions(dataset="ur-funny")
@@ -102,6 +104,7 @@ def _block(
 
 
 def main() -> None:
+    """Train what is open and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0", help="comma-separated")
     parser.add_argument("--only", default=",".join(NAMES), help="mosei, ur-funny")

@@ -325,6 +325,7 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 
 
 def main() -> None:
+    """Measure what is open and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=parse_sizes, default=SIZES, help="comma-separated")
     parser.add_argument("--keep", action="store_true", help="do not delete the corpora at the end")

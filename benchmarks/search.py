@@ -277,6 +277,7 @@ def pieces_blocks(bench: Bench) -> list[str]:
 
 
 def main() -> None:
+    """Search what is open and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", default=",".join(SEARCHES), help="comma-separated")
     parser.add_argument("--parts", default="search,pieces", help="comma-separated")

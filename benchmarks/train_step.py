@@ -66,7 +66,7 @@ SMOKE = ("model.dim=10", "model.num_layers=1", "model.num_unimodal_layers=1")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Amounts:
+class Setup:
     """How much is measured.
 
     Args:
@@ -87,8 +87,9 @@ class Amounts:
 # Material
 
 
-def spec_of(amounts: Amounts) -> CorpusSpec:
-    return CorpusSpec(num_train=amounts.train, num_valid=32, num_test=1)
+def spec_of(setup: Setup) -> CorpusSpec:
+    """The corpus that has as many training samples."""
+    return CorpusSpec(num_train=setup.train, num_valid=32, num_test=1)
 
 
 def shuffled_frames(samples: Iterator[Sample]) -> Iterator[Sample]:
@@ -106,11 +107,11 @@ def shuffled_frames(samples: Iterator[Sample]) -> Iterator[Sample]:
         )
 
 
-def corpus(amounts: Amounts, *, correlated: bool = True) -> Store:
+def corpus(setup: Setup, *, correlated: bool = True) -> Store:
     """The store of MOSI-shaped samples, written if it is not there yet."""
-    path = amounts.folder / ("correlated" if correlated else "uncorrelated")
+    path = setup.folder / ("correlated" if correlated else "uncorrelated")
     if not path.exists():
-        spec = spec_of(amounts)
+        spec = spec_of(setup)
         samples = generate(spec) if correlated else shuffled_frames(generate(spec))
         with StoreWriter(path, describe(spec)) as writer:
             for sample in samples:
@@ -118,7 +119,7 @@ def corpus(amounts: Amounts, *, correlated: bool = True) -> Store:
     return Store.open(path)
 
 
-def encoder_source(name: str, amounts: Amounts) -> str:
+def encoder_source(name: str, setup: Setup) -> str:
     """``minilm``, or the folder of a network of BERT base's size with random weights."""
     if name == "minilm":
         return name
@@ -126,37 +127,39 @@ def encoder_source(name: str, amounts: Amounts) -> str:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    path = amounts.folder / name
+    path = setup.folder / name
     if not (path / "done").exists():
         sizes = {"num_hidden_layers": 1, "hidden_size": 48, "intermediate_size": 96}
-        config = BertConfig(**sizes) if amounts.smoke else BertConfig()
+        config = BertConfig(**sizes) if setup.smoke else BertConfig()
         BertModel(config).save_pretrained(str(path))
         Tokenizer("minilm").save(path)
         (path / "done").touch()
     return str(path)
 
 
-def settings(name: str, precision: str, amounts: Amounts, *overrides: str) -> RunConfig:
+def settings(name: str, precision: str, setup: Setup, *overrides: str) -> RunConfig:
     """The config of MOSI on this encoder."""
     return load_config(
         find_config(Path("mosi/tecafn.toml")),
         [
-            f"text_encoder={json.dumps(encoder_source(name, amounts))}",
+            f"text_encoder={json.dumps(encoder_source(name, setup))}",
             f'training.precision="{precision}"',
             "training.max_epochs=1",
-            *(SMOKE if amounts.smoke else ()),
+            *(SMOKE if setup.smoke else ()),
             *overrides,
         ],
     )
 
 
 def network_of(prepared: Prepared) -> TeCaFN:
+    """The TeCaFN network that is trained."""
     network = prepared.scheme.network
     assert isinstance(network, TeCaFN)
     return network
 
 
 def text_encoder_of(prepared: Prepared) -> nn.Module:
+    """The pretrained network that reads the text."""
     encoder = network_of(prepared).encoders[Modality.TEXT].text_encoder
     assert isinstance(encoder, nn.Module)
     return encoder
@@ -165,9 +168,9 @@ def text_encoder_of(prepared: Prepared) -> nn.Module:
 # Parts, each in a process of its own
 
 
-def measure_ratio(name: str, precision: str, amounts: Amounts) -> dict[str, Any]:
+def measure_ratio(name: str, precision: str, setup: Setup) -> dict[str, Any]:
     """Steps of the trainer, each followed by the encoder alone on the same tokens."""
-    prepared = prepare(settings(name, precision, amounts), corpus(amounts))
+    prepared = prepare(settings(name, precision, setup), corpus(setup))
     encoder = text_encoder_of(prepared)
 
     def alone(batch: Batch) -> None:
@@ -176,11 +179,11 @@ def measure_ratio(name: str, precision: str, amounts: Amounts) -> dict[str, Any]
         prepared.fabric.backward(states.sum())
         encoder.zero_grad(set_to_none=True)
 
-    source = FirstSteps(prepared.train, amounts.alternations, beside=alone)
+    source = FirstSteps(prepared.train, setup.alternations, beside=alone)
     steps = run_steps(prepared, source)
     return {
         "steps": [asdict(step) for step in steps],
-        "parts": where_time_goes(prepared, max(1, amounts.alternations // 2)),
+        "parts": where_time_goes(prepared, max(1, setup.alternations // 2)),
     }
 
 
@@ -274,25 +277,25 @@ class _Clock:
         self._begun = _now(self._device)
 
 
-def measure_uncorrelated(name: str, amounts: Amounts) -> dict[str, Any]:
+def measure_uncorrelated(name: str, setup: Setup) -> dict[str, Any]:
     """Steps alone, as the known figures of the authors' code are: two threads, float32."""
-    prepared = prepare(settings(name, "32-true", amounts), corpus(amounts, correlated=False))
-    steps = run_steps(prepared, FirstSteps(prepared.train, amounts.alternations))
+    prepared = prepare(settings(name, "32-true", setup), corpus(setup, correlated=False))
+    steps = run_steps(prepared, FirstSteps(prepared.train, setup.alternations))
     return {"steps": [asdict(step) for step in steps]}
 
 
-def measure_bank(amounts: Amounts) -> dict[str, Any]:
+def measure_bank(setup: Setup) -> dict[str, Any]:
     """The same batches without and with the bank, in turns."""
-    store = corpus(amounts)
+    store = corpus(setup)
     seconds: dict[str, list[list[dict[str, Any]]]] = {"off": [], "on": []}
     num_bytes = 0
     for turn in range(2):
         for state, size in (("off", 0), ("on", BANK_SIZE)):
             prepared = prepare(
-                settings("minilm", "32-true", amounts, f"model.bank_size={size}"), store
+                settings("minilm", "32-true", setup, f"model.bank_size={size}"), store
             )
             source = FirstSteps(
-                prepared.train, amounts.alternations, epoch=turn, warm_up=1 + BANK_SIZE // 32
+                prepared.train, setup.alternations, epoch=turn, warm_up=1 + BANK_SIZE // 32
             )
             seconds[state].append([asdict(step) for step in run_steps(prepared, source)])
             banks = [m for name, m in prepared.scheme.named_modules() if name == "banks"]
@@ -300,19 +303,19 @@ def measure_bank(amounts: Amounts) -> dict[str, Any]:
     return {"turns": seconds, "bank_bytes": num_bytes}
 
 
-def measure_bank_memory(state: str, amounts: Amounts) -> dict[str, Any]:
+def measure_bank_memory(state: str, setup: Setup) -> dict[str, Any]:
     """Training with or without the bank; whoever started this process looks at its memory."""
     size = BANK_SIZE if state == "on" else 0
-    config = settings("minilm", "32-true", amounts, f"model.bank_size={size}")
-    prepared = prepare(config, corpus(amounts))
-    run_steps(prepared, FirstSteps(prepared.train, amounts.alternations))
+    config = settings("minilm", "32-true", setup, f"model.bank_size={size}")
+    prepared = prepare(config, corpus(setup))
+    run_steps(prepared, FirstSteps(prepared.train, setup.alternations))
     return {}
 
 
-def measure_clips(name: str, amounts: Amounts) -> dict[str, Any]:
+def measure_clips(name: str, setup: Setup) -> dict[str, Any]:
     """Raw text and the frames of one clip to a score."""
-    store = corpus(amounts)
-    config = settings(name, "32-true", amounts)
+    store = corpus(setup)
+    config = settings(name, "32-true", setup)
     prepared = prepare(config, store)
     train = store.split("train")
     info = _info_of(config, store)
@@ -325,7 +328,7 @@ def measure_clips(name: str, amounts: Amounts) -> dict[str, Any]:
     )
     predictor = Predictor(definition, network_of(prepared), Tokenizer(config.text_encoder))
     seconds = []
-    for row in range(amounts.clips + 5):
+    for row in range(setup.clips + 5):
         at = row % len(train)
         frames = {
             "audio": train.sequence(at, Modality.AUDIO),
@@ -343,15 +346,15 @@ def _info_of(config: RunConfig, store: Store) -> Any:
     return describe_data(store, store.split("train"), config)
 
 
-def measure_gpu(batch_size: int, amounts: Amounts, device: str = "cuda") -> dict[str, Any]:
+def measure_gpu(batch_size: int, setup: Setup, device: str = "cuda") -> dict[str, Any]:
     """Training with the encoder of BERT base's size in bfloat16 where a GPU is."""
-    config = settings("bert-base", "bf16-mixed", amounts, f"training.batch_size={batch_size}")
-    prepared = prepare(config, corpus(amounts), device)
-    steps = run_steps(prepared, FirstSteps(prepared.train, amounts.alternations))
+    config = settings("bert-base", "bf16-mixed", setup, f"training.batch_size={batch_size}")
+    prepared = prepare(config, corpus(setup), device)
+    steps = run_steps(prepared, FirstSteps(prepared.train, setup.alternations))
     return {
         "steps": [asdict(step) for step in steps],
         "operations": operations_of(prepared),
-        "parts": where_time_goes(prepared, max(1, amounts.alternations // 2)),
+        "parts": where_time_goes(prepared, max(1, setup.alternations // 2)),
         "card": torch.cuda.get_device_name() if device == "cuda" else device,
     }
 
@@ -368,11 +371,11 @@ def operations_of(prepared: Prepared) -> float:
     return counter.get_total_flops() / batch.size
 
 
-PARTS: dict[str, tuple[int, Callable[[Amounts], dict[str, Any]]]] = {}
+PARTS: dict[str, tuple[int, Callable[[Setup], dict[str, Any]]]] = {}
 """By name: threads, and what to measure."""
 
 
-def _add(name: str, threads: int, measure: Callable[[Amounts], dict[str, Any]]) -> None:
+def _add(name: str, threads: int, measure: Callable[[Setup], dict[str, Any]]) -> None:
     PARTS[name] = (threads, measure)
 
 
@@ -381,36 +384,34 @@ for _encoder in ENCODERS:
         _add(
             f"ratio {_encoder} {_precision}",
             1,
-            lambda amounts, e=_encoder, p=_precision: measure_ratio(e, p, amounts),
+            lambda setup, e=_encoder, p=_precision: measure_ratio(e, p, setup),
         )
 for _encoder in ENCODERS:
-    _add(f"clip {_encoder}", 1, lambda amounts, e=_encoder: measure_clips(e, amounts))
-    _add(
-        f"uncorrelated {_encoder}", 2, lambda amounts, e=_encoder: measure_uncorrelated(e, amounts)
-    )
+    _add(f"clip {_encoder}", 1, lambda setup, e=_encoder: measure_clips(e, setup))
+    _add(f"uncorrelated {_encoder}", 2, lambda setup, e=_encoder: measure_uncorrelated(e, setup))
 _add("bank", 1, measure_bank)
 for _state in ("off", "on"):
-    _add(f"bank memory {_state}", 1, lambda amounts, s=_state: measure_bank_memory(s, amounts))
+    _add(f"bank memory {_state}", 1, lambda setup, s=_state: measure_bank_memory(s, setup))
 if torch.cuda.is_available():
     for _size in GPU_BATCHES:
-        _add(f"gpu {_size}", 1, lambda amounts, size=_size: measure_gpu(size, amounts))
+        _add(f"gpu {_size}", 1, lambda setup, size=_size: measure_gpu(size, setup))
 
 
-def measure(amounts: Amounts) -> dict[str, Any]:
+def measure(setup: Setup) -> dict[str, Any]:
     """All parts; what ``measured.json`` has is not measured again."""
-    amounts.folder.mkdir(parents=True, exist_ok=True)
-    path = amounts.folder / "measured.json"
+    setup.folder.mkdir(parents=True, exist_ok=True)
+    path = setup.folder / "measured.json"
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for correlated in (True, False):  # before anybody's memory is looked at
-        corpus(amounts, correlated=correlated)
-    encoder_source("bert-base", amounts)
+        corpus(setup, correlated=correlated)
+    encoder_source("bert-base", setup)
     for part, (threads, _) in PARTS.items():
         if part in done:
             continue
         print(f"measuring: {part}", file=sys.stderr, flush=True)
-        arguments = ["--part", part, "--alternations", str(amounts.alternations)]
-        arguments += ["--clips", str(amounts.clips), "--folder", str(amounts.folder)]
-        arguments += ["--smoke"] if amounts.smoke else []
+        arguments = ["--part", part, "--alternations", str(setup.alternations)]
+        arguments += ["--clips", str(setup.clips), "--folder", str(setup.folder)]
+        arguments += ["--smoke"] if setup.smoke else []
         done[part] = run_part(Path(__file__), arguments, threads=threads)
         path.write_text(json.dumps(done))
     return done
@@ -420,6 +421,7 @@ def measure(amounts: Amounts) -> dict[str, Any]:
 
 
 def steps_of(rows: Sequence[Mapping[str, Any]]) -> list[Step]:
+    """Measured steps from the rows of a file."""
     return [Step(**row) for row in rows]
 
 
@@ -556,6 +558,7 @@ def gpu_blocks(parts: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def main() -> None:
+    """Measure what is open and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--alternations", type=int, default=20, help="steps that are timed")
     parser.add_argument("--clips", type=int, default=100, help="predictions that are timed")
@@ -565,7 +568,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     runs = options.folder or ROOT / "runs" / ("smoke-step" if options.smoke else "bench-step")
-    amounts = Amounts(
+    setup = Setup(
         alternations=2 if options.smoke else options.alternations,
         clips=2 if options.smoke else options.clips,
         train=384 if options.smoke else NUM_TRAIN,
@@ -573,11 +576,11 @@ def main() -> None:
         folder=runs,
     )
     if options.part:
-        print(json.dumps(PARTS[options.part][1](amounts)))
+        print(json.dumps(PARTS[options.part][1](setup)))
         return
     if options.fresh:
         (runs / "measured.json").unlink(missing_ok=True)
-    blocks = page(measure(amounts), amounts.alternations)
+    blocks = page(measure(setup), setup.alternations)
     if options.smoke:
         print("\n\n".join(blocks))
         return

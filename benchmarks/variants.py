@@ -103,6 +103,7 @@ class Data:
 
 
 def synthetic(runs: Path, *, smoke: bool) -> Data:
+    """The synthetic corpus, test split."""
     spec = CorpusSpec(num_train=96, num_valid=32, num_test=64) if smoke else CorpusSpec()
     folder = runs / "bench-demo"
     return Data(
@@ -118,6 +119,7 @@ def synthetic(runs: Path, *, smoke: bool) -> Data:
 
 
 def mosi(runs: Path, *, smoke: bool) -> Data:
+    """Real MOSI text and audio, validation split."""
     folder = runs / "bench-mosi"
     return Data(
         title="CMU-MOSI, text and audio",
@@ -272,6 +274,7 @@ def blocks_of(data: Data, rows: dict[str, SeedRuns], seeds: Sequence[int]) -> li
 
 
 def main() -> None:
+    """Train what is open and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
     parser.add_argument("--only", help="comma-separated names of rows; the paper's comes with them")

@@ -514,14 +514,14 @@ def compare(
 
 
 def _print_comparison(summary: Mapping[str, Any]) -> None:
-    from tecafn.report.comparison import notes, plain_table, reason_of_row
+    from tecafn.report.comparison import notes, plain_table, reason_without_result
 
     columns, rows = plain_table(summary)
     print_table(f"{summary['data']['dataset']}, {summary['split']} split", columns, rows)
     refused: dict[str, list[str]] = {}
     for row in summary["methods"]:
-        if reason_of_row(row):
-            refused.setdefault(reason_of_row(row), []).append(row["name"])
+        if reason_without_result(row):
+            refused.setdefault(reason_without_result(row), []).append(row["name"])
     for reason, names in refused.items():
         print(f"{', '.join(names)} {'were' if len(names) > 1 else 'was'} not trained: {reason}")
     for note in notes(summary):
@@ -646,32 +646,43 @@ def _main(arguments: Sequence[str] | None) -> int:
         report_loss(command, seconds=0.2, otherwise="ended by SIGTERM")
         return TERMINATED
     except Exception as error:
-        # A wrong option or command; typer carries its own copy of click, or uses the installed one.
-        explain = getattr(error, "format_message", None)
-        if explain is not None:
-            message = " ".join(explain().split())
-            if message:  # a group without a command has printed its help
-                complain(f"error: {message}")
-            return 2
-        if debug:
+        if debug and not _is_wrong_usage(error):
             raise
-        if is_out_of_memory(error):
-            complain(out_of_memory(command, error))
-            return 2
-        if isinstance(error, OSError):
-            # What nothing nearer explained: a full disk, a folder without permission.
-            what = f"{error.filename}: " if error.filename else ""
-            complain(f"error: {what}{' '.join(str(error.strerror or error).split())}")
-            return 2
-        if lost_others(error):
-            report_loss(command, seconds=1.0, otherwise="another process has died or is silent")
-            return 1
-        complain(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
-        return 1
+        return _explain(error, command)
     if code == INTERRUPTED and _speaks():
         how = "the same command continues" if command == "compare" else "--resume continues a run"
         print(f"interrupted; {how}", file=sys.stderr)
     return code if isinstance(code, int) else 0
+
+
+def _is_wrong_usage(error: Exception) -> bool:
+    """Is it a wrong option or command?
+
+    Typer carries its own copy of click, or uses the installed one; their errors have this method.
+    """
+    return hasattr(error, "format_message")
+
+
+def _explain(error: Exception, command: str) -> int:
+    """Say in one line what ended ``command``; the exit code."""
+    if _is_wrong_usage(error):
+        message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+        if message:  # a group without a command has printed its help
+            complain(f"error: {message}")
+        return 2
+    if is_out_of_memory(error):
+        complain(out_of_memory(command, error))
+        return 2
+    if isinstance(error, OSError):
+        # What nothing nearer explained: a full disk, a folder without permission.
+        what = f"{error.filename}: " if error.filename else ""
+        complain(f"error: {what}{' '.join(str(error.strerror or error).split())}")
+        return 2
+    if lost_others(error):
+        report_loss(command, seconds=1.0, otherwise="another process has died or is silent")
+        return 1
+    complain(f"unexpected {type(error).__name__}: {error} (--debug shows where)")
+    return 1
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ _PLAIN = {
 
 
 def _legible(error: UnicodeError) -> tuple[str, int]:
-    """Codec error handler: a plain spelling, or else the character's number (``\\u4f60``)."""
+    r"""Codec error handler: a plain spelling, or else the character's number (``\u4f60``)."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     unknown = error.object[error.start : error.end]

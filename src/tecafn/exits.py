@@ -19,7 +19,7 @@ class Terminated(BaseException):
     """SIGTERM: a launcher or a scheduler wants this process to end."""
 
 
-def _terminate(number: int, frame: object) -> None:
+def _terminate(_number: int, _frame: object) -> None:
     raise Terminated
 
 
@@ -91,7 +91,7 @@ def _who_died(seconds: float) -> str:
     """Names the dead ranks, waiting for the system to notice them; empty if none is known."""
     if "torch" not in sys.modules:
         return ""
-    from tecafn.training.together import dead_peers
+    from tecafn.training.ranks import dead_peers
 
     until = time.monotonic() + seconds
     while not (dead := dead_peers()) and time.monotonic() < until:

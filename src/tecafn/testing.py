@@ -747,7 +747,7 @@ def check_method(name: str, *, config: Any | None = None, task: Task = "regressi
 
 
 def check_reader(name: str, source: Path, **options: Any) -> None:
-    """Hold a registered reader against the contract every reader keeps.
+    r"""Hold a registered reader against the contract every reader keeps.
 
     Two readings are equal; every sample has an id made of video and clip, a declared split, and
     float32 (L, D) frames of the described widths; source files are named with their hashes; the
@@ -765,7 +765,7 @@ def check_reader(name: str, source: Path, **options: Any) -> None:
     Example:
         >>> folder = tempfile.TemporaryDirectory()
         >>> table = Path(folder.name) / "label.csv"
-        >>> _ = table.write_text("video_id,clip_id,text,label,mode\\na_b,1,fine,1.0,train\\n")
+        >>> _ = table.write_text("video_id,clip_id,text,label,mode\na_b,1,fine,1.0,train\n")
         >>> check_reader("label-csv", table)
         >>> folder.cleanup()
     """

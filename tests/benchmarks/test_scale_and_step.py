@@ -91,10 +91,10 @@ def test_lengths_of_the_second_corpus_have_nothing_to_do_with_one_another(
     load_benchmark: Importing, tmp_path: Path
 ) -> None:
     step = load_benchmark("train_step")
-    amounts = step.Amounts(alternations=1, clips=1, train=800, smoke=True, folder=tmp_path)
+    setup = step.Setup(alternations=1, clips=1, train=800, smoke=True, folder=tmp_path)
     found = []
     for correlated in (True, False):
-        view = step.corpus(amounts, correlated=correlated).split("train")
+        view = step.corpus(setup, correlated=correlated).split("train")
         lengths = torch.tensor(
             [view.lengths(m).tolist() for m in (Modality.AUDIO, Modality.VISION)]
         )
@@ -105,9 +105,9 @@ def test_lengths_of_the_second_corpus_have_nothing_to_do_with_one_another(
 
 def test_the_gpu_part_runs_and_counts_operations(load_benchmark: Importing, tmp_path: Path) -> None:
     step = load_benchmark("train_step")
-    amounts = step.Amounts(alternations=2, clips=1, train=96, smoke=True, folder=tmp_path)
-    step.corpus(amounts)
-    part = step.measure_gpu(16, amounts, device="cpu")
+    setup = step.Setup(alternations=2, clips=1, train=96, smoke=True, folder=tmp_path)
+    step.corpus(setup)
+    part = step.measure_gpu(16, setup, device="cpu")
     # Word vectors are looked up; the encoder's one layer is 48 wide: no less than its products.
     tokens = 8
     assert part["operations"] > 3 * 2 * tokens * (4 * 48**2 + 2 * 48 * 96)

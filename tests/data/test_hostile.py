@@ -383,6 +383,45 @@ def _npz_of_a_clip(original: Any, folder: Path) -> Sources:
 # .csd
 
 
+def _virtual(data: Any) -> None:
+    layout = h5py.VirtualLayout(shape=(12, 3), dtype="f8")
+    layout[:] = h5py.VirtualSource("elsewhere.h5", "x", shape=(12, 3))
+    del data["v_1/features"]
+    data["v_1"].create_virtual_dataset("features", layout)
+
+
+def _group_in_itself(data: Any) -> None:
+    data["v_2"] = data
+    del data["v_1"]
+    data["v_1"] = data
+
+
+def _inflating(data: Any) -> None:
+    del data["v_1"]
+    entry = data.create_group("v_1")
+    entry.create_dataset("intervals", data=np.zeros((2**15, 2)))
+    made = entry.create_dataset("features", (2**15, 3), "f8", chunks=(2**15, 3), compression="gzip")
+    packer = zlib.compressobj(9)
+    bomb = b"".join(packer.compress(b"\0" * 2**20) for _ in range(300)) + packer.flush()
+    made.id.write_direct_chunk((0, 0), bomb)
+
+
+def _one_dataset_often(data: Any) -> None:
+    del data["v_1"], data["w"]
+    data.create_dataset("v_1/features", data=np.ones((2**18, 1)))
+    data.create_dataset("v_1/intervals", data=np.tile([[0.0, 9.0]], (2**18, 1)))
+
+
+def _without_dataset(data: Any) -> None:
+    del data["v_1/features"]
+    data["v_1"].create_group("features")
+
+
+def _without_videos(data: Any) -> None:
+    for video in list(data):
+        del data[video]
+
+
 def _csd_payloads(original: Any, folder: Path) -> Sources:
     """Every kind of mischief in place of the audio file."""
     name = "CMU_MOSI_COVAREP.csd"
@@ -409,56 +448,21 @@ def _csd_payloads(original: Any, folder: Path) -> Sources:
 
         return change
 
-    def virtual(data: Any) -> None:
-        layout = h5py.VirtualLayout(shape=(12, 3), dtype="f8")
-        layout[:] = h5py.VirtualSource("elsewhere.h5", "x", shape=(12, 3))
-        del data["v_1/features"]
-        data["v_1"].create_virtual_dataset("features", layout)
-
-    def group_in_itself(data: Any) -> None:
-        data["v_2"] = data
-        del data["v_1"]
-        data["v_1"] = data
-
-    def inflating(data: Any) -> None:
-        del data["v_1"]
-        entry = data.create_group("v_1")
-        entry.create_dataset("intervals", data=np.zeros((2**15, 2)))
-        made = entry.create_dataset(
-            "features", (2**15, 3), "f8", chunks=(2**15, 3), compression="gzip"
-        )
-        packer = zlib.compressobj(9)
-        bomb = b"".join(packer.compress(b"\0" * 2**20) for _ in range(300)) + packer.flush()
-        made.id.write_direct_chunk((0, 0), bomb)
-
-    def one_dataset_often(data: Any) -> None:
-        del data["v_1"], data["w"]
-        data.create_dataset("v_1/features", data=np.ones((2**18, 1)))
-        data.create_dataset("v_1/intervals", data=np.tile([[0.0, 9.0]], (2**18, 1)))
-
     make("external link", link(h5py.ExternalLink("elsewhere.h5", "/x")))
     make("soft link", link(h5py.SoftLink("/CMU_MOSI_COVAREP/data/w/features")))
     make("soft link to itself", link(h5py.SoftLink("/CMU_MOSI_COVAREP/data/v_1/features")))
 
-    def without_dataset(data: Any) -> None:
-        del data["v_1/features"]
-        data["v_1"].create_group("features")
-
-    def without_videos(data: Any) -> None:
-        for video in list(data):
-            del data[video]
-
-    make("virtual dataset", virtual)
+    make("virtual dataset", _virtual)
     make("external file", features(shape=(12, 3), dtype="f8", external=[("passwd", 0, 288)]))
-    make("group in place of a dataset", without_dataset)
-    make("group in itself", group_in_itself)
+    make("group in place of a dataset", _without_dataset)
+    make("group in itself", _group_in_itself)
     make("huge shape", features(shape=(2**40, 3), dtype="f8", chunks=(64, 3)))
     packed = {"compression": "gzip"}
     make("huge packed shape", features(shape=(2**36, 3), dtype="f8", chunks=(2**10, 3), **packed))
     make("many tiny chunks", features(shape=(2**22, 1), dtype="i1", chunks=(1, 1), **packed))
     grows: dict[str, Any] = {"shape": (12, 3), "maxshape": (None, 3)}
     make("huge chunk", features(dtype="f8", chunks=(2**26, 3), **grows, **packed))
-    make("inflating chunk", inflating)
+    make("inflating chunk", _inflating)
     make("other filter", features(data=np.ones((12, 3)), chunks=(12, 3), compression="lzf"))
     make("strings of any length", features(data=[["a"]] * 12, dtype=h5py.string_dtype()))
     make("compound type", features(data=np.zeros((12, 3), [("a", "f4")])))
@@ -468,8 +472,8 @@ def _csd_payloads(original: Any, folder: Path) -> Sources:
     make("no dimension", features(data=3.0))
     make("no data", lambda data: data.file["CMU_MOSI_COVAREP"].__delitem__("data"))
     make("two roots", lambda data: data.file.create_group("other/data"))
-    make("no video", without_videos)
-    make("one dataset for many rows", one_dataset_often)
+    make("no video", _without_videos)
+    make("one dataset for many rows", _one_dataset_often)
     crowded = folder / "one_dataset_for_many_rows"
     for file, line in (("label.csv", "v_1,{},x,1,train"), ("segment_times.csv", "v_1,{},0,9")):
         header = (crowded / file).read_text().splitlines()[0]

@@ -47,7 +47,8 @@ def contrast(prediction: Tensor, vector: Tensor, *, over_predictions: bool) -> T
     """-log of the share of a row's own pair.
 
     Args:
-        prediction, vector: (B, D).
+        prediction: (B, D).
+        vector: (B, D), what was predicted.
         over_predictions: as published: among all predictions for a vector, not the reverse.
     """
     one, other = (x / x.norm(dim=1, keepdim=True) for x in (vector, prediction))

@@ -37,7 +37,8 @@ def reference(
         network: gives its weights.
         batch: complete.
         first: position of the first frame; published 1.
-        is_causal, one_norm: as published, see ``cross_modal``.
+        is_causal: as published, see ``cross_modal``.
+        one_norm: likewise.
     """
     w, frames = weights_of(network), frames_of(network, batch)
     x = {}

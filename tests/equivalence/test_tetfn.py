@@ -55,7 +55,8 @@ def reference(network: Any, batch: Any, *, is_causal: bool = False, one_norm: bo
     Args:
         network: gives its weights.
         batch: complete.
-        is_causal, one_norm: as published, see ``cross_modal``.
+        is_causal: as published, see ``cross_modal``.
+        one_norm: likewise.
     """
     w, frames = weights_of(network), frames_of(network, batch)
     x = {}

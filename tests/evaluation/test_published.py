@@ -1,4 +1,4 @@
-"""The printed numbers are those of the sources, and stand only beside the paper's own data."""
+"""The published numbers are those of the sources, and stand only beside the paper's own data."""
 
 from __future__ import annotations
 

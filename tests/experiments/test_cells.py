@@ -19,8 +19,8 @@ from tecafn.experiments.cells import (
     CellRunner,
     Outcome,
     last_line,
-    reason_of,
-    usage_of,
+    read_usage,
+    reason_for_exit,
 )
 
 MakeCell = Callable[..., Cell]
@@ -107,7 +107,7 @@ def test_however_a_process_ends_there_is_one_line_that_says_why(
     cell = make_cell("a", code)
     (outcome,) = run_all(cell)
     assert outcome.reason == reason
-    assert usage_of(cell.run)["reason"] == reason
+    assert read_usage(cell.run)["reason"] == reason
 
 
 def test_the_others_go_on_when_one_crashes(make_cell: MakeCell) -> None:
@@ -124,7 +124,7 @@ def test_only_what_was_said_this_time_is_the_reason(make_cell: MakeCell) -> None
     (outcome,) = run_all(make_cell("a", "import sys; sys.exit(5)"))
     assert outcome.reason == "exit code 5: it said nothing"
     (outcome,) = run_all(cell := make_cell("a", "pass"))
-    assert outcome.reason == usage_of(cell.run)["reason"] == ""
+    assert outcome.reason == read_usage(cell.run)["reason"] == ""
 
 
 def test_a_process_gets_its_threads_and_no_keyboard(make_cell: MakeCell) -> None:
@@ -139,18 +139,18 @@ def test_memory_is_the_most_that_the_process_itself_held(make_cell: MakeCell) ->
     ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     cell = make_cell("a", f"held = b'x' * {ours + 200_000_000}; del held")
     run_all(cell)
-    peak = usage_of(cell.run)["peak_memory_bytes"]
+    peak = read_usage(cell.run)["peak_memory_bytes"]
     assert ours + 200e6 < peak < ours + 300e6
     # A later attempt, after a resume, may need less; the most that was needed stays.
     run_all(make_cell("a", f"held = b'x' * {ours + 100_000_000}"))
-    assert usage_of(cell.run)["peak_memory_bytes"] == peak
+    assert read_usage(cell.run)["peak_memory_bytes"] == peak
 
 
 def test_memory_below_our_own_peak_is_not_claimed(make_cell: MakeCell) -> None:
     # The system starts counting a child's peak where its parent's stands.
     cell = make_cell("a", "pass")
     run_all(cell)
-    assert usage_of(cell.run)["peak_memory_bytes"] is None
+    assert read_usage(cell.run)["peak_memory_bytes"] is None
 
 
 def test_jobs_run_side_by_side_and_no_more_of_them(make_cell: MakeCell) -> None:
@@ -191,7 +191,7 @@ def test_an_interruption_leaves_no_process_behind_and_begins_no_other(
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
     # It did not fail: it is open.
-    assert "reason" not in usage_of(waiting.run)
+    assert "reason" not in read_usage(waiting.run)
 
 
 def test_a_process_that_will_not_end_is_ended(
@@ -242,4 +242,4 @@ def test_a_folder_that_cannot_be_written_is_a_reason(make_cell: MakeCell, tmp_pa
 def test_a_reason_is_read_past_broken_characters(tmp_path: Path) -> None:
     log = tmp_path / LOG_FILE
     log.write_bytes(b"error: caf\xe9 is closed\n")
-    assert reason_of(2, log) == "caf\N{REPLACEMENT CHARACTER} is closed"
+    assert reason_for_exit(2, log) == "caf\N{REPLACEMENT CHARACTER} is closed"

@@ -19,7 +19,7 @@ import tecafn.experiments.text_cache as text_cache
 from tecafn.core.batch import pad_rows
 from tecafn.core.errors import UserError
 from tecafn.core.info import TextEncoderSpec
-from tecafn.experiments.text_cache import TextStates, cached_states
+from tecafn.experiments.text_cache import HiddenStates, cached_states
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 
 CPU = torch.device("cpu")
@@ -260,5 +260,5 @@ def test_cached_and_uncached_training_give_the_same_predictions(
 
 def test_states_are_mapped_not_loaded(tiny_bert: Path, tokens: list[Any], tmp_path: Path) -> None:
     states = cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
-    assert isinstance(states, TextStates)
+    assert isinstance(states, HiddenStates)
     assert isinstance(states.hidden(0), np.memmap)

@@ -93,8 +93,12 @@ def make_clip(
         times: seconds of each picture; empty = no video.
         picture: number of a picture to (H, W, 3); by default ``corners``.
         sounds: one array of samples per audio track.
+        rate: samples per second.
         sound_start: seconds at which the sound begins.
         rotation: degrees clockwise that a player shall turn the stored pictures (mp4, mov).
+        video_codec: by its name in FFmpeg.
+        audio_codec: by its name in FFmpeg.
+        stereo: two channels that say the same.
         gap: (from, to) seconds of sound that the file leaves out.
         languages: of the audio tracks.
     """

@@ -56,12 +56,11 @@ def trimmed(batch: Batch) -> Batch:
 
 
 def step(case: MethodCase, share: slice) -> dict[str, torch.Tensor]:
-    """The gradient of a third step without dropout, averaged over processes, the loss terms and
-    what is remembered.
+    """The gradient of a third step, averaged over processes, the loss terms and the memories.
 
     The first two steps are taken without an optimizer, on the same rows and on others, so that
     banks, labels and copies have something to remember; between them the parameters are moved, so
-    that copies differ from what they copy.
+    that copies differ from what they copy. Dropout is off.
     """
     scheme = case.build(dropout=False).double()
     answer: dict[str, torch.Tensor] = {}

@@ -186,7 +186,7 @@ def pool(frames: Frames, mask: Mask) -> Vector:
 
 
 def mapped(frames: Frames, mask: Mask, mapper: Mapper) -> Vector:
-    """f and g of eq. 6 and 15."""
+    """The maps f and g of eq. 6 and 15."""
     return pool(convolve(frames, mask, mapper.convolution), mask)
 
 
@@ -443,7 +443,7 @@ class Slow:
     def mapped_pair(
         self, batch: Batch, modality: Modality, rows: Sequence[int]
     ) -> tuple[list[Vector], list[Vector]]:
-        """q and k of eq. 6."""
+        """The vectors q and k of eq. 6."""
         first: Any = self.scheme.core_mappers[modality]
         second: Any = self.scheme.other_mappers[modality]
         queries = [mapped(*self.encode(batch, r, self.config.core), first) for r in rows]

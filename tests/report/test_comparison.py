@@ -20,7 +20,7 @@ from tecafn.report.comparison import (
     notes,
     plain_table,
     read_summary,
-    reason_of_row,
+    reason_without_result,
     render_csv,
     render_latex,
     render_markdown,
@@ -312,7 +312,7 @@ def test_the_terminals_table_is_narrow_and_complete() -> None:
 def test_several_reasons_become_one_line() -> None:
     failures = {"0": "ended by SIGKILL", "1": "ended by SIGKILL", "2": "exit code 1: oh"}
     failed = without_result("a", failures=failures)
-    assert reason_of_row(failed) == "ended by SIGKILL (and 1 more)"
+    assert reason_without_result(failed) == "ended by SIGKILL (and 1 more)"
 
 
 def test_files_are_written_whole_and_a_missing_summary_is_one_line(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -11,9 +10,9 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import fake_run as fake
 import numpy as np
 import pytest
 
@@ -22,20 +21,6 @@ from tecafn.report import figures
 from tecafn.report.html import write_report
 from tecafn.report.records import read_run
 
-
-def _load_fake_run() -> ModuleType:
-    # The tests are no package, so a neighbour is loaded by its path.
-    spec = importlib.util.spec_from_file_location(
-        "fake_run", Path(__file__).with_name("fake_run.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-fake = _load_fake_run()
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> {{ 7*7 }} $\\frac{a}{b}$ &amp;'
 VOID = {"meta", "br", "img", "input", "link", "hr", "line", "rect", "path", "use", "image"}
 

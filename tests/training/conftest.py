@@ -1,14 +1,9 @@
 """Shared by the tests of training."""
 
 import os
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-# Makes ``training_toys`` importable here as it is in the subprocesses that run it.
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -36,13 +36,13 @@ class _Gather(torch.autograd.Function):
     """(W, ...) of every rank's tensor; a tensor's gradient is the sum of all ranks' for it."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
+    def forward(_ctx: Any, values: Tensor) -> Tensor:
         gathered = values.new_empty((world_size(), *values.shape))
         dist.all_gather(list(gathered), values.contiguous())
         return gathered
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
         total: Tensor = _Sum.apply(gradients[0])  # type: ignore[no-untyped-call]
         return total[rank()]
 
@@ -51,13 +51,13 @@ class _Sum(torch.autograd.Function):
     """Sum over ranks; of a gradient, whose own gradient is a sum again, as some losses need it."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
+    def forward(_ctx: Any, values: Tensor) -> Tensor:
         total = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
         answer: Tensor = _Sum.apply(gradients[0])  # type: ignore[no-untyped-call]
         return answer
 

@@ -43,8 +43,10 @@ class Network(nn.Module):
 
 
 class Scheme(nn.Module):
-    """The training of a method. Everything that training needs and inference does not lives here:
-    loss heads, teachers, per-sample banks (as buffers).
+    """The training of a method.
+
+    Everything that training needs and inference does not lives here: loss heads, teachers, and
+    per-sample banks (as buffers).
 
     A subclass sets ``network`` and implements ``loss``; ``phases`` and ``after_step`` have the
     usual defaults (one phase over all trainable parameters; nothing).

@@ -19,6 +19,7 @@ def save_module(module: nn.Module, path: Path) -> None:
     Tied weights are written once; the file's metadata says which names share them.
 
     Args:
+        module: its own tensors and those of its parts are written.
         path: the file, overwritten.
 
     Example:

@@ -104,7 +104,7 @@ class CsvTable:
 
 
 def open_csv(path: Path, *, required: tuple[str, ...], known: tuple[str, ...] = ()) -> CsvTable:
-    """Find a CSV file's encoding, its header and its separator.
+    r"""Find a CSV file's encoding, its header and its separator.
 
     Args:
         path: the file.
@@ -117,7 +117,7 @@ def open_csv(path: Path, *, required: tuple[str, ...], known: tuple[str, ...] = 
     Example:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "label.csv"
-        >>> _ = path.write_text("Video_ID; clip_id;label\\nv;1;0,5\\n")
+        >>> _ = path.write_text("Video_ID; clip_id;label\nv;1;0,5\n")
         >>> table = open_csv(path, required=("video_id", "clip_id"))
         >>> table.separator, list(table.rows())
         (';', [(2, {'video_id': 'v', 'clip_id': '1', 'label': '0,5'})])

@@ -41,7 +41,7 @@ _SEPARATORS: Final = re.compile(r"[,;\t|]")
 
 
 def kind_of_file(head: bytes) -> str | None:
-    """What a file that begins so is, in words; None where its beginning does not say.
+    r"""What a file that begins so is, in words; None where its beginning does not say.
 
     Args:
         head: the file's first bytes, 512 or so.
@@ -49,9 +49,9 @@ def kind_of_file(head: bytes) -> str | None:
     Example:
         >>> kind_of_file(b"<!DOCTYPE html><html>")
         'a web page (HTML): the download brought a page in place of the file'
-        >>> kind_of_file(b"video_id,clip_id,text\\na,1,fine\\n")
+        >>> kind_of_file(b"video_id,clip_id,text\na,1,fine\n")
         'a table of text (CSV)'
-        >>> kind_of_file(b"\\x80\\x04\\x95") is None
+        >>> kind_of_file(b"\x80\x04\x95") is None
         True
     """
     head = head[:_HEAD]

@@ -86,7 +86,7 @@ def join_ids(
     rule: str | None = None,
     nothing: str | None = None,
 ) -> Join:
-    """Find for each row of the table its entry among ``ids``.
+    r"""Find for each row of the table its entry among ``ids``.
 
     Ids are compared as they are (``$_$`` is ``_``, ``video[k]`` is ``video_k``); then without
     folders, file endings and zeros in front of the clip's number; then, only where nothing has
@@ -96,7 +96,8 @@ def join_ids(
         ids: of the file, all different.
         rows: video and clip of each row of the table.
         what: audio, vision, ...: what the rows look for.
-        file, table: their names, for messages.
+        file: the file's name, for messages.
+        table: the table's name, for messages.
         min_share: least share of rows that must find an entry; None = all but a few
             (``more_than_a_few``).
         rule: of ``RULES``, several with commas between; None = look.
@@ -112,7 +113,7 @@ def join_ids(
         ...                 table="label.csv")
         >>> join.positions
         {('v', '1'): 0, ('v', '2'): 1, ('w', '1'): 2}
-        >>> print(join.decision.replace("; ", "\\n"))
+        >>> print(join.decision.replace("; ", "\n"))
         audio: 3 of 3 rows of label.csv are in a.npz
         clips there count from 0, in label.csv from 1
     """
@@ -124,7 +125,7 @@ def join_ids(
     chosen = strict
     if "ignore-case" in told or not len(strict.positions):
         chosen = loose if len(loose.positions) > len(strict.positions) else strict
-    _refuse_ties(chosen, ways[chosen.level], ids, pairs, told=told, names=(what, file, table))
+    _refuse_ties(chosen, ways[chosen.level], ids, pairs, names=(what, file, table))
     found = len(chosen.positions)
     hint = ""
     if len(loose.positions) > found:
@@ -245,7 +246,6 @@ def _refuse_ties(
     ids: Sequence[str],
     pairs: Sequence[Pair],
     *,
-    told: frozenset[str],
     names: tuple[str, str, str],
 ) -> None:
     """Ask where two numberings explain equally many rows and nothing speaks for one of them.

@@ -68,7 +68,7 @@ class Parts:
 
 
 def layout_of(loaded: object) -> str | None:
-    """mmsa or mult, by the keys of all splits together; None for what is neither or both.
+    """The layout, mmsa or mult, by the keys of all splits; None for what is neither or both.
 
     Example:
         >>> layout_of({"train": {"id": ["a_1"], "raw_text": ["fine"]}})
@@ -158,35 +158,8 @@ def split_parts(
         notes += more
     elif split is not None:
         raise UserError(f"--split is for a file of one split; {source} has {_shown(loaded)}")
-    found: dict[str, dict[str, Any]] = {}
-    others, empty = [], []
-    for key, part in loaded.items():
-        name = _split_of(key)
-        if name is None:
-            if _holds_samples(part):
-                raise UserError(
-                    f"{source}: unknown split {_shown([key])}, which holds samples; splits are "
-                    "train, valid (dev, val) and test"
-                )
-            others.append(key)
-            continue
-        if name in found or name in empty:
-            raise UserError(f"{source} has a split twice: {_shown(loaded)}")
-        if isinstance(part, dict) and _is_empty(part):
-            empty.append(name)
-            continue
-        if not isinstance(part, dict):
-            raise UserError(
-                f"{source} split {name!r} must be a dictionary, got a {type(part).__name__}"
-            )
-        found[name] = dict(part)
-    if not found:
-        what = "all splits are empty" if empty else "no split"
-        raise UserError(f"{source} has no sample: {what}")
-    if others:
-        notes.append(f"left alone, being no split: {_shown(others)}")
-    if empty:
-        notes.append(f"skipped, being empty: {', '.join(empty)}")
+    found, more = _named_splits(loaded, source)
+    notes += more
     decisions, warnings = [], []
     for name, part in found.items():
         decisions += _rename_modalities(part)
@@ -213,6 +186,40 @@ def split_parts(
         tuple(dict.fromkeys(notes)),
         tuple(dict.fromkeys(_without_counts(warnings))),
     )
+
+
+def _named_splits(
+    loaded: Mapping[Any, Any], source: Path
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The splits with samples by their own names, and notes on what else the dictionary has."""
+    found: dict[str, dict[str, Any]] = {}
+    others, empty = [], []
+    for key, part in loaded.items():
+        name = _split_of(key)
+        if name is None:
+            if _holds_samples(part):
+                raise UserError(
+                    f"{source}: unknown split {_shown([key])}, which holds samples; splits are "
+                    "train, valid (dev, val) and test"
+                )
+            others.append(key)
+            continue
+        if name in found or name in empty:
+            raise UserError(f"{source} has a split twice: {_shown(loaded)}")
+        if isinstance(part, dict) and _is_empty(part):
+            empty.append(name)
+            continue
+        if not isinstance(part, dict):
+            raise UserError(
+                f"{source} split {name!r} must be a dictionary, got a {type(part).__name__}"
+            )
+        found[name] = dict(part)
+    if not found:
+        what = "all splits are empty" if empty else "no split"
+        raise UserError(f"{source} has no sample: {what}")
+    notes = [f"left alone, being no split: {_shown(others)}"] if others else []
+    notes += [f"skipped, being empty: {', '.join(empty)}"] if empty else []
+    return found, notes
 
 
 def _without_counts(warnings: Iterable[str]) -> list[str]:

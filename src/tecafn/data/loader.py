@@ -17,7 +17,7 @@ from tecafn.core.modality import Modality
 from tecafn.core.parallel import rank, world_size
 from tecafn.data.store import SplitView
 from tecafn.data.text import (
-    CachedHidden,
+    CachedStates,
     FrameSource,
     HiddenStates,
     StoredVectors,
@@ -47,7 +47,8 @@ def plan_batches(
     Args:
         lengths: (N,) frames of each row.
         batch_size: rows of a batch; the last one cut may have fewer, none is dropped.
-        seed, epoch: of the order, both >= 0.
+        seed: of the run, >= 0.
+        epoch: from 0; each has an order of its own.
         shuffle: False keeps the rows' order before sorting and the batches' order after it.
         chunk_batches: batches of a chunk.
 
@@ -185,7 +186,7 @@ def _frame_source(
 ) -> FrameSource:
     if modality is Modality.TEXT and text is not None:
         if isinstance(text, HiddenStates):
-            return CachedHidden(view, text)
+            return CachedStates(view, text)
         return TokenIds(view, text)
     if modality not in view.widths:
         stored = ", ".join(view.widths) or "none"

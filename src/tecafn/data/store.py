@@ -447,8 +447,10 @@ class SplitView:
         return np.asarray(self._table[column].to_numpy(zero_copy_only=False), np.int64)
 
     def column(self, name: str) -> list[Any]:
-        """N values of any column of samples.parquet: clip, source_id, pair_id, oracle, start, end,
-        context, words, word_intervals, ...; None where a sample has none.
+        """N values of any column of samples.parquet; None where a sample has none.
+
+        Columns are clip, source_id, pair_id, oracle, start, end, context, words, word_intervals
+        and others.
 
         Raises:
             KeyError: there is no such column.

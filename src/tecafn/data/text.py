@@ -60,7 +60,7 @@ class TokenIds:
         return self._ids[row]
 
 
-class CachedHidden:
+class CachedStates:
     """(L, D) float32 per row from a cache; a blank text has none and so is absent."""
 
     def __init__(self, view: SplitView, states: HiddenStates) -> None:
@@ -93,7 +93,7 @@ class StoredVectors:
         return self._view.sequence(row, self._modality)
 
 
-FrameSource = TokenIds | CachedHidden | StoredVectors
+FrameSource = TokenIds | CachedStates | StoredVectors
 
 
 def frames_of_texts(view: SplitView, spans: TokenSpans | None) -> list[NDArray[np.int64]] | None:

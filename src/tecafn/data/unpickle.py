@@ -607,14 +607,23 @@ class _Interpreter:
         self._push_new(self._construct(name, arguments))
 
     def _construct(self, name: _Name, arguments: tuple[Any, ...]) -> object:
+        """What an admitted name makes of its arguments."""
+        for construct in (self._construct_array, self._construct_bytes, self._construct_container):
+            made = construct(name, arguments)
+            if made is not None:
+                return made
+        raise _RefusedError(f"it calls {name.shown} with arguments that no array or container has")
+
+    def _construct_array(self, name: _Name, arguments: tuple[Any, ...]) -> object | None:
+        """An array, its element type, or a number of it; None = it is none of these."""
         match (name.kind, arguments):
             case ("_reconstruct", (_Name(kind="ndarray"), (0,), "b" | b"b")):
                 return _PendingArray()
             case ("dtype", (str() as code, *flags)) if _flags(flags):
                 return self._dtype(code)
             case ("scalar", (_Dtype() as dtype, raw)) if not dtype.is_object:
-                value = self._array(raw, dtype, (1,), "C")[0]
-                return value.item()
+                number: object = self._array(raw, dtype, (1,), "C")[0].item()
+                return number
             case ("_frombuffer", (raw, _Dtype() as dtype, shape, "C" | "F" as order)):
                 return self._array(raw, dtype, _shape_of(shape), order)
             case ("_frombuffer", (raw, _Dtype() as dtype, shape, "K", tuple() as axes)):
@@ -622,6 +631,11 @@ class _Interpreter:
                 if sorted(a for a in axes if type(a) is int) != list(range(len(sizes))):
                     raise _RefusedError("an array's axes are no permutation")
                 return self._array(raw, dtype, sizes, "C").transpose(axes)
+        return None
+
+    def _construct_bytes(self, name: _Name, arguments: tuple[Any, ...]) -> object | None:
+        """Bytes; None = they are something else."""
+        match (name.kind, arguments):
             case ("encode", (str() as text, "latin1" | "latin-1")):
                 self._spend(len(text))
                 encoded = _as_bytes(text)
@@ -630,9 +644,6 @@ class _Interpreter:
                         "bytes are written with characters beyond Latin-1 (damaged)"
                     )
                 return encoded
-            case ("set" | "frozenset", () | (list(),)):
-                items = self._hashable(arguments[0]) if arguments else []
-                return set(items) if name.kind == "set" else frozenset(items)
             case ("bytes" | "bytearray", ()):
                 return b""
             case ("bytes" | "bytearray", (bytes() | bytearray() | memoryview() as raw,)):
@@ -640,6 +651,14 @@ class _Interpreter:
             case ("bytearray", (str() as text, "latin1" | "latin-1")):
                 self._spend(len(text))
                 return _as_bytes(text) or b""
+        return None
+
+    def _construct_container(self, name: _Name, arguments: tuple[Any, ...]) -> object | None:
+        """A set or a dictionary; None = it is neither."""
+        match (name.kind, arguments):
+            case ("set" | "frozenset", () | (list(),)):
+                items = self._hashable(arguments[0]) if arguments else []
+                return set(items) if name.kind == "set" else frozenset(items)
             case ("dict", ()) | ("defaultdict", (_Name(),)):
                 return {}
             case ("dict", (list() as pairs,)):  # Python 2's OrderedDict
@@ -649,7 +668,7 @@ class _Interpreter:
                         raise _RefusedError("a dictionary is not made of pairs")
                     self._set_items(result, list(pair))
                 return result
-        raise _RefusedError(f"it calls {name.shown} with arguments that no array or container has")
+        return None
 
     def _dtype(self, code: str) -> _Dtype:
         if not _DTYPE_CODE.fullmatch(code):
@@ -813,14 +832,14 @@ _OPERATIONS: Final[dict[int, Callable[[_Interpreter], None]]] = {
 
 
 def loads(data: bytes, *, name: str = "pickle") -> object:
-    """The object that ``data`` describes; see ``load_pickle``.
+    r"""The object that ``data`` describes; see ``load_pickle``.
 
     Example:
         >>> import pickle
         >>> loads(pickle.dumps({"text": ["good"], "label": (1.5, None)}))
         {'text': ['good'], 'label': (1.5, None)}
         >>> try:
-        ...     loads(b"cos\\nsystem\\n(S'date'\\ntR.", name="bad.pkl")
+        ...     loads(b"cos\nsystem\n(S'date'\ntR.", name="bad.pkl")
         ... except UserError as error:
         ...     print(str(error)[:41])
         bad.pkl is refused: it asks for os.system

@@ -147,7 +147,8 @@ def decide(
     Args:
         evidence: what the source holds.
         source: its path as the user wrote it; a link's own name counts, not its target's.
-        dataset, label_range: what the user tells; they win.
+        dataset: its name as the user tells it; it wins.
+        label_range: lowest and highest label as the user tells them; they win.
         otherwise: the name where nothing tells.
 
     Raises:
@@ -261,10 +262,10 @@ def _clues(evidence: Evidence) -> tuple[list[tuple[str, str]], list[tuple[str, s
 
 def _by_sizes(sizes: Mapping[str, int]) -> Iterable[tuple[str, str]]:
     """Split sizes as published, where every split that is there has its own."""
-    there = {split: size for split, size in sizes.items() if size}
+    counted = {split: size for split, size in sizes.items() if size}
     for name, (_, published) in PUBLISHED_SIZES.items():
-        if there and all(published.get(split) == size for split, size in there.items()):
-            shown = ", ".join(f"{split} {size}" for split, size in there.items())
+        if counted and all(published.get(split) == size for split, size in counted.items()):
+            shown = ", ".join(f"{split} {size}" for split, size in counted.items())
             yield name, f"its splits have the published sizes ({shown})"
 
 

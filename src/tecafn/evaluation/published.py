@@ -24,7 +24,7 @@ SOURCES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """One printed number.
+    """One published number.
 
     Args:
         printed: as printed; accuracies and F1 in percent.

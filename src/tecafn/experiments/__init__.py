@@ -1,0 +1,1 @@
+"""Commands as functions: training, evaluation, prediction and comparisons, each in a folder."""

@@ -234,19 +234,19 @@ class CellRunner:
                     "peak_memory_bytes": usage.ru_maxrss * _BYTES_PER_UNIT if known else None,
                 },
             )
-        return reason_of(process.returncode, path, begin)
+        return reason_for_exit(process.returncode, path, begin)
 
 
 def _note(run: Path, facts: dict[str, Any]) -> None:
     """Add to what is known of a cell's processes; memory is the most that any attempt held."""
-    known = usage_of(run)
+    known = read_usage(run)
     peaks = [f.get("peak_memory_bytes") for f in (known, facts)]
     merged = known | facts
     merged["peak_memory_bytes"] = max((peak for peak in peaks if peak), default=None)
     write_text_atomically(run / USAGE_FILE, json.dumps(merged, indent=2) + "\n")
 
 
-def usage_of(run: Path) -> dict[str, Any]:
+def read_usage(run: Path) -> dict[str, Any]:
     """What a cell's processes used: ``peak_memory_bytes, threads, jobs``; ``reason`` of a failure.
 
     Raises:
@@ -264,11 +264,11 @@ def usage_of(run: Path) -> dict[str, Any]:
     return facts
 
 
-def reason_of(returncode: int, log: Path, begin: int = 0) -> str:
+def reason_for_exit(returncode: int, log: Path, begin: int = 0) -> str:
     """Why a process failed, in one line, from its exit code and its log after ``begin``.
 
     Example:
-        >>> reason_of(0, Path("no-log-is-read"))
+        >>> reason_for_exit(0, Path("no-log-is-read"))
         ''
     """
     if returncode == 0:

@@ -74,7 +74,7 @@ class CellsDisplay:
         how = outcome.reason and f"failed: {outcome.reason}"
         line = (
             f"[{self._num_done}/{self._num_cells}] {outcome.cell.method}, seed "
-            f"{outcome.cell.seed}: {how or 'done'}, {time_of(outcome.seconds)}"
+            f"{outcome.cell.seed}: {how or 'done'}, {format_duration(outcome.seconds)}"
         )
         if self._bar is None:
             print(line, file=sys.stderr, flush=True)
@@ -91,11 +91,11 @@ class CellsDisplay:
                 self._bar.update(task, what=last_line(cell).replace("[", "\\["))
 
 
-def time_of(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as people say them.
 
     Example:
-        >>> time_of(42.4), time_of(150)
+        >>> format_duration(42.4), format_duration(150)
         ('42 s', '2 min 30 s')
     """
     minutes, rest = divmod(round(seconds), 60)

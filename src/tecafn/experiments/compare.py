@@ -35,7 +35,7 @@ from tecafn.evaluation.hard_pairs import (
 )
 from tecafn.evaluation.metrics import names_in_order
 from tecafn.evaluation.significance import holm_adjusted, paired_difference
-from tecafn.experiments.cells import Cell, CellRunner, Outcome, usage_of
+from tecafn.experiments.cells import Cell, CellRunner, Outcome, read_usage
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.launched import launched
 from tecafn.experiments.presence import check_text
@@ -491,7 +491,7 @@ def _row(
     """One method's line of the tables."""
     method = METHODS[entry.name]
     seeds = () if runs is None else runs.seeds
-    usage = {cell.seed: usage_of(cell.run) for cell in entry.cells}
+    usage = {cell.seed: read_usage(cell.run) for cell in entry.cells}
     missing = [cell.seed for cell in entry.cells if cell.seed not in seeds]
     failures = {str(seed): usage[seed]["reason"] for seed in missing if usage[seed].get("reason")}
     row: dict[str, Any] = {

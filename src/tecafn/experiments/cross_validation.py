@@ -22,12 +22,12 @@ from tecafn.evaluation.evaluator import Predictions
 from tecafn.experiments.config import RunConfig
 from tecafn.experiments.evaluate import assess_view, prediction_rows
 from tecafn.experiments.fit import fit
-from tecafn.experiments.presence import presence_of, say_what_is_absent
+from tecafn.experiments.presence import presence_of, warn_about_absent_modalities
 from tecafn.experiments.run_folder import (
     FOLD_RESULT,
     allowance,
+    claim_run_folder,
     finished_record,
-    hold,
     new_record,
     write_beginning,
 )
@@ -40,7 +40,7 @@ from tecafn.experiments.setup import (
 )
 from tecafn.records.predictions import write_predictions
 from tecafn.records.record import now, write_record
-from tecafn.training.together import on_rank_0
+from tecafn.training.ranks import on_rank_0
 
 OUT_OF_FOLD = "out-of-fold"
 
@@ -124,8 +124,10 @@ def cross_validate_run(
         by: ``video``.
         num_folds: K.
         resume: continue a killed run.
-        device, progress, allow_data_errors: as for a single run; a video in two splits is no error
-            here, as its clips are in one fold.
+        device: as for a single run.
+        progress: show progress bars.
+        allow_data_errors: as for a single run; a video in two splits is no error here, as its
+            clips are in one fold.
 
     Returns:
         The run's record, with the evaluation ``out-of-fold``.
@@ -145,7 +147,7 @@ def cross_validate_run(
         "num_folds": num_folds,
     }
     fabric = open_fabric(device, config.training.precision)
-    with hold(out, begun_with, resume=resume) as finished:
+    with claim_run_folder(out, begun_with, resume=resume) as finished:
         if finished:
             return on_rank_0(lambda: finished_record(out))
         pool = store.labelled_pool()
@@ -195,7 +197,7 @@ def _run_fold(
     train, valid, held_out = (pool.subset(rows) for rows in (fold.train, fold.valid, fold.held_out))
     prepared = prepare(config, store, train, fabric)
     if folder.name == "fold-00":
-        say_what_is_absent(pool, presence_of(pool, prepared.info, config.modalities))
+        warn_about_absent_modalities(pool, presence_of(pool, prepared.info, config.modalities))
         say_what_is_cut(
             pool,
             prepared.info,

@@ -25,7 +25,7 @@ from tecafn.experiments.presence import (
     absent_counts,
     presence_of,
     refuse_empty,
-    say_what_is_absent,
+    warn_about_absent_modalities,
 )
 from tecafn.experiments.run_folder import allowance, write_report
 from tecafn.experiments.setup import (
@@ -39,8 +39,8 @@ from tecafn.records.measured import convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import write_predictions
 from tecafn.records.record import file_hash, now, read_record, write_record
 from tecafn.serving.predictor import EXPORT_FOLDER, WEIGHTS_FILE, Predictor, load
+from tecafn.training.ranks import on_rank_0
 from tecafn.training.run_lock import run_lock
-from tecafn.training.together import on_rank_0
 
 # Another evaluation of the same run writes for a moment only.
 _PATIENCE_SECONDS = 60.0
@@ -104,20 +104,20 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
     info = predictor.definition.info
     presence = presence_of(view, info, info.usable)
     refuse_empty(view, presence)
-    say_what_is_absent(view, presence)
-    there = [m for m, rows in presence.items() if rows.any()]
+    warn_about_absent_modalities(view, presence)
+    present = [m for m, rows in presence.items() if rows.any()]
     encoder = info.text_encoder.source
     method = predictor.definition.method
-    check_needs(method, store, view, text_encoder=encoder, modalities=there)
+    check_needs(method, store, view, text_encoder=encoder, modalities=present)
     predictor.to(fabric.device)
     source = BatchLoader(
         view,
-        modalities=there,
+        modalities=present,
         batch_size=_BATCH_SIZE,
         seed=0,
         shuffle=False,
         text=predictor.tokenizer,
-        frame_of_token=token_frames(store, view, there, predictor.tokenizer),
+        frame_of_token=token_frames(store, view, present, predictor.tokenizer),
     )
     say_what_is_cut(
         view,

@@ -50,7 +50,8 @@ def fit(
 
     Args:
         prepared: an untrained scheme with its batches.
-        train, valid: two of those.
+        train: batches that it learns from.
+        valid: batches that choose the epoch.
         folder: for checkpoints and events.
         resume: continue from what ``folder`` holds.
         progress: show a progress bar.

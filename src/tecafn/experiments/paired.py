@@ -16,8 +16,8 @@ from tecafn.experiments.run_folder import write_report
 from tecafn.records.measured import convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import SplitPredictions, read_predictions
 from tecafn.records.record import read_record, write_record
+from tecafn.training.ranks import on_rank_0
 from tecafn.training.run_lock import run_lock
-from tecafn.training.together import on_rank_0
 
 # Another evaluation of the same run writes for a moment only.
 _PATIENCE_SECONDS = 60.0

@@ -54,7 +54,7 @@ def absent_counts(presence: Presence) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def say_what_is_absent(view: SplitView, presence: Presence) -> None:
+def warn_about_absent_modalities(view: SplitView, presence: Presence) -> None:
     """One line for each modality that samples of a split lack, on rank 0."""
     if rank() != 0:
         return

@@ -12,8 +12,13 @@ from tecafn.evaluation.evaluator import predict_source
 from tecafn.experiments.config import RunConfig
 from tecafn.experiments.evaluate import add_evaluation
 from tecafn.experiments.fit import Fitted, fit
-from tecafn.experiments.presence import absent_counts, presence_of, say_what_is_absent
-from tecafn.experiments.run_folder import finished_record, hold, new_record, write_beginning
+from tecafn.experiments.presence import absent_counts, presence_of, warn_about_absent_modalities
+from tecafn.experiments.run_folder import (
+    claim_run_folder,
+    finished_record,
+    new_record,
+    write_beginning,
+)
 from tecafn.experiments.setup import (
     check_monitor,
     memory_explained,
@@ -22,7 +27,7 @@ from tecafn.experiments.setup import (
     say_what_is_cut,
 )
 from tecafn.serving.predictor import EXPORT_FOLDER, ModelDefinition, Predictor
-from tecafn.training.together import on_rank_0
+from tecafn.training.ranks import on_rank_0
 
 
 def train_run(
@@ -58,7 +63,7 @@ def train_run(
     check_monitor(config, store.description)
     begun_with = {"config": config.as_dict(), "data_hash": store.content_hash}
     fabric = open_fabric(device, config.training.precision)
-    with hold(out, begun_with, resume=resume) as finished:
+    with claim_run_folder(out, begun_with, resume=resume) as finished:
         if finished:
             return on_rank_0(lambda: finished_record(out))
         train, valid = store.split("train"), store.split("valid")
@@ -66,7 +71,7 @@ def train_run(
         lacking = {}
         for view in (train, valid):
             presence = presence_of(view, prepared.info, config.modalities)
-            say_what_is_absent(view, presence)
+            warn_about_absent_modalities(view, presence)
             lacking[view.name] = absent_counts(presence)
             say_what_is_cut(
                 view,

@@ -24,14 +24,14 @@ from tecafn.records.record import (
     write_text_atomically,
 )
 from tecafn.training.checkpoint import Checkpoints
+from tecafn.training.ranks import on_rank_0
 from tecafn.training.run_lock import run_lock
-from tecafn.training.together import on_rank_0
 
 FOLD_RESULT = "out-of-fold.npz"
 
 
 @contextmanager
-def hold(out: Path, begun_with: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
+def claim_run_folder(out: Path, begun_with: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
     """Let nobody else write the run's directory, and see whether this run may.
 
     A collective call; rank 0 looks, under the lock, because what it and others write shows.

@@ -30,7 +30,7 @@ from tecafn.experiments.launched import launched
 from tecafn.experiments.presence import check_text
 from tecafn.experiments.text_cache import cached_states
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
-from tecafn.training.together import remember_peers
+from tecafn.training.ranks import remember_peers
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -140,17 +140,17 @@ def check_needs(
     needs = METHODS[name].needs
     assert set(needs) <= {"aligned"}, f"nobody checks what {name} needs: {needs}"
     reads_sentences = text_encoder != STORED_FEATURES
-    there = [
+    present = [
         m
         for m in modalities
         if m in store.description.widths or (m == Modality.TEXT and reads_sentences)
     ]
-    if not needs or len(there) < 2:
+    if not needs or len(present) < 2:
         return
     lacks = None
     if not store.description.aligned:
         lacks = "is not aligned"
-    elif Modality.TEXT in there and reads_sentences and not any(view.column("words")):
+    elif Modality.TEXT in present and reads_sentences and not any(view.column("words")):
         lacks = "does not say which words its frames are"
     if lacks:
         raise UserError(

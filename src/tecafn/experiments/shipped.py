@@ -152,7 +152,7 @@ def _told(method: Method) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
 
-def _never(config: Any, info: Any) -> Any:
+def _never(_config: Any, _info: Any) -> Any:
     raise AssertionError("a method that was only read about is not built")
 
 

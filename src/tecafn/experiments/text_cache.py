@@ -24,7 +24,7 @@ from tecafn.layers.text_encoder import TextEncoder
 _BATCH_TOKENS = 4096
 
 
-class TextStates:
+class HiddenStates:
     """Cached states, memory-mapped.
 
     Args:
@@ -54,7 +54,7 @@ def cached_states(
     *,
     cache_dir: Path,
     device: torch.device,
-) -> TextStates:
+) -> HiddenStates:
     """What the encoder's frozen layers say of each text, computed now or read from the cache.
 
     Of several processes, of one run or of several, one computes and the others wait for it.
@@ -89,23 +89,23 @@ def cached_states(
         own = Path(tempfile.mkdtemp(prefix="tecafn-text-"))
         atexit.register(shutil.rmtree, own, ignore_errors=True)
         _fill(own, encoder, tokens, device)
-        return TextStates(own)
+        return HiddenStates(own)
     try:
         states = _read(folder)  # another process may have computed them while this one waited
         if states is None:
             _build(folder, encoder, tokens, device)
-            states = TextStates(folder)
+            states = HiddenStates(folder)
         return states
     finally:
         lock.release()
 
 
-def _read(folder: Path) -> TextStates | None:
+def _read(folder: Path) -> HiddenStates | None:
     """The states in a folder of the cache; None if there are none or they are damaged."""
     if not (folder / "done.json").is_file():
         return None
     try:
-        return TextStates(folder)
+        return HiddenStates(folder)
     except (OSError, ValueError, EOFError):
         print(f"note: {folder} is damaged; text states are computed anew", file=sys.stderr)
         return None

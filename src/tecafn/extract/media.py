@@ -104,10 +104,12 @@ class Media:
 
     @property
     def has_video(self) -> bool:
+        """Is there a track of pictures?"""
         return self.video is not None
 
     @property
     def has_audio(self) -> bool:
+        """Is there a track of sound?"""
         return self.audio is not None
 
     @property

@@ -23,7 +23,8 @@ def canonical_correlation(
     have gradients also where eigenvalues coincide. Computed in float64.
 
     Args:
-        first, second: (B, D) and (B, E).
+        first: (B, D), one view.
+        second: (B, E), the other.
         present: (B,) bool, rows that have both.
         regularisation: r > 0.
 

@@ -32,9 +32,11 @@ def central_moment_discrepancy(
     """CMD: distance of means plus distances of the 2nd to K-th central moments.
 
     Args:
-        first, second: (B, D), columns in [0, 1], so that the interval's length, which the paper
-            divides by, is 1.
-        first_present, second_present: (B,) bool, rows that have each.
+        first: (B, D), columns in [0, 1], so that the interval's length, which the paper divides by,
+            is 1.
+        second: (B, D), likewise.
+        first_present: (B,) bool, rows that have ``first``.
+        second_present: (B,) bool, rows that have ``second``.
         num_moments: K >= 1.
 
     Returns:
@@ -72,7 +74,8 @@ def difference(first: Tensor, second: Tensor, *, present: Tensor) -> Tensor:
     """How correlated two representations are, column by column: zero where they are orthogonal.
 
     Args:
-        first, second: (B, D) and (B, E).
+        first: (B, D), one representation.
+        second: (B, E), the other.
         present: (B,) bool, rows that have both.
 
     Returns:
@@ -104,7 +107,8 @@ def softmax_divergence(first: Tensor, second: Tensor, *, present: Tensor) -> Ten
     """KL divergence between what two vectors say as distributions, both ways.
 
     Args:
-        first, second: (B, D), each row the logits of a distribution over D.
+        first: (B, D), each row the logits of a distribution over D.
+        second: (B, D), likewise.
         present: (B,) bool, rows that have both.
 
     Returns:
@@ -128,7 +132,8 @@ def cosine_distance(first: Tensor, second: Tensor, *, present: Tensor) -> Tensor
     """One minus the cosine between two vectors.
 
     Args:
-        first, second: (B, D).
+        first: (B, D).
+        second: (B, D).
         present: (B,) bool, rows that have both.
 
     Returns:

@@ -18,7 +18,8 @@ def score_distillation(student: Tensor, teacher: Tensor, *, defined: Tensor) -> 
     """Mean absolute difference of the scores; the teacher gets no gradient.
 
     Args:
-        student, teacher: (B,).
+        student: (B,) scores.
+        teacher: (B,) scores to come near to.
         defined: (B,) bool, rows that count.
 
     Example:
@@ -36,7 +37,8 @@ def class_distillation(
     """Mean divergence KL(teacher || student) of softened classes, times the temperature squared.
 
     Args:
-        student, teacher: (B, C) logits; the teacher's get no gradient.
+        student: (B, C) logits.
+        teacher: (B, C) logits, which get no gradient.
         defined: (B,) bool, rows that count.
         temperature: T > 0, divides the logits.
 
@@ -107,7 +109,8 @@ def adaptive_rate(
     alike or no row counts.
 
     Args:
-        student, teacher: (B,) scores.
+        student: (B,) scores.
+        teacher: (B,) scores.
         labels: (B,) targets.
         defined: (B,) bool, rows that count.
         momentum: in [0.5, 1).

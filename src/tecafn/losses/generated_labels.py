@@ -121,28 +121,28 @@ class GeneratedLabels(nn.Module):
             epoch: from 0. In epoch n - 1 a new label counts 2 / (n + 1), the earlier one the rest.
         """
         rows, own = gather_rows(index), gather_rows(labels)
-        everyone = {
+        gathered_features = {
             task: gather_rows(features[task].to(self.get_buffer(f"features_{task}").dtype))
             for task in (_FUSED, *self.modalities)
         }
-        there = {m: gather_rows(present[m]) for m in self.modalities}
+        gathered_present = {m: gather_rows(present[m]) for m in self.modalities}
         middle, number = (self.lowest + self.highest) / 2, epoch + 1
-        fused = self._delta(_FUSED, everyone[_FUSED])
+        fused = self._delta(_FUSED, gathered_features[_FUSED])
         for modality in self.modalities:
             before, made = self.labels_of(modality, own, rows)
-            delta = self._delta(modality, everyone[modality])
+            delta = self._delta(modality, gathered_features[modality])
             if number > 1 and fused is not None and delta is not None:
                 whole = torch.where(fused.abs() < _EPS, _EPS, fused)
                 scaled = middle + delta / whole * (own - middle)
                 new = (0.5 * scaled + 0.5 * (own + delta - fused)).clamp(self.lowest, self.highest)
                 before = (number - 1) / (number + 1) * before + 2 / (number + 1) * new
                 made = torch.ones_like(made)
-            self._store(f"labels_{modality}", rows, before, there[modality])
-            self._store(f"generated_{modality}", rows, made, there[modality])
+            self._store(f"labels_{modality}", rows, before, gathered_present[modality])
+            self._store(f"generated_{modality}", rows, made, gathered_present[modality])
         everywhere = torch.ones_like(rows, dtype=torch.bool)
         self._store(f"labels_{_FUSED}", rows, own, everywhere)
-        for task, vectors in everyone.items():
-            known = there[Modality(task)] if task in there else everywhere
+        for task, vectors in gathered_features.items():
+            known = gathered_present[Modality(task)] if task in gathered_present else everywhere
             self._store(f"features_{task}", rows, vectors, known)
             self._store(f"seen_{task}", rows, known, known)
 

@@ -24,7 +24,8 @@ def negative_log_density(
     Gaussian's own normalisation, ``log_variance / 2``. The entropy of y is in neither.
 
     Args:
-        mean, log_variance: (B, D) of q(y | x).
+        mean: (B, D) of q(y | x).
+        log_variance: (B, D) of q(y | x).
         target: (B, D), y.
         present: (B,) bool, rows that have x and y.
         normalised: the whole of -E log q(y | x), constants included. Without the normalisation a
@@ -142,7 +143,9 @@ class HalvesMemory(nn.Module):
         """Mean entropy of the two halves: this global batch and what is remembered.
 
         Args:
-            vectors, half, present: as ``push`` takes them.
+            vectors: as ``push`` takes them.
+            half: as ``push`` takes it.
+            present: as ``push`` takes it.
             jitter: see ``gaussian_entropy``.
 
         Returns:

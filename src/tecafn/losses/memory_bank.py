@@ -66,7 +66,7 @@ class NegativeBank(nn.Module):
             present: (B,) bool; the other rows are left out.
         """
         kept = gather_rows(present)
-        everyone = Padded(gather_rows(frames.values), gather_rows(frames.mask))
+        gathered_frames = Padded(gather_rows(frames.values), gather_rows(frames.mask))
         keys, index = (
             gather_rows(functional.normalize(keys, dim=-1))[kept],
             gather_rows(index)[kept],
@@ -75,7 +75,7 @@ class NegativeBank(nn.Module):
         # The last ones of a batch larger than the bank.
         last = slice(max(0, len(index) - size), None)
         slots = (self.num_pushed + torch.arange(len(index), device=index.device))[last] % size
-        values, mask = everyone.values[kept][last], everyone.mask[kept][last]
+        values, mask = gathered_frames.values[kept][last], gathered_frames.mask[kept][last]
         missing = max(0, num_frames - mask.shape[1])
         values = functional.pad(values[:, :num_frames], (0, 0, 0, missing))
         mask = functional.pad(mask[:, :num_frames], (0, missing))

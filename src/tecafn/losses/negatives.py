@@ -46,7 +46,9 @@ def sample_hard_negatives(
         candidates: (N,) or (B, N) bool, partners that have this modality.
         swap_probability: p, the chance that a sample is fused with another's frames.
         num_hard_negatives: how many of the most similar to draw from; None = all.
-        seed, epoch, stream: which draw; a stream is a modality.
+        seed: of the run.
+        epoch: from 0.
+        stream: one per modality; draws of two streams are independent.
         own_among_hardest: as the authors' public code has it: a sample counts among its own most
             similar ones before it is excluded, so that where it is one of them ``num - 1`` remain.
 

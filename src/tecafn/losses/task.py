@@ -44,7 +44,9 @@ def task_rows(prediction: Tensor, labels: Tensor, *, scores: ScoreLoss = "l1") -
     """(B,) error of each row, for a term that not every row takes part in.
 
     Args:
-        prediction, labels, scores: as ``task_loss`` takes them.
+        prediction: as ``task_loss`` takes it.
+        labels: as ``task_loss`` takes them.
+        scores: as ``task_loss`` takes them.
 
     Example:
         >>> task_rows(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 4.0])).tolist()

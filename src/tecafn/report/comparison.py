@@ -125,11 +125,12 @@ def shown_pairs(summary: Json) -> list[str]:
     return [kind for kind in PAIRS if any(row[kind] for row in summary["methods"])]
 
 
-def reason_of_row(row: Json) -> str:
+def reason_without_result(row: Json) -> str:
     """Why a method has no result at all, in one line; empty if it has one, or is only open.
 
     Example:
-        >>> reason_of_row({"refused": "", "seeds": [], "failures": {"0": "ended by SIGSEGV"}})
+        >>> row = {"refused": "", "seeds": [], "failures": {"0": "ended by SIGSEGV"}}
+        >>> reason_without_result(row)
         'ended by SIGSEGV'
     """
     if row["refused"]:
@@ -141,8 +142,11 @@ def reason_of_row(row: Json) -> str:
 
 
 def notes(summary: Json) -> list[str]:
-    """Sentences on what is wrong or missing: errors in the data that were allowed, configs of the
-    dataset, open cells, and failed ones."""
+    """Sentences on what is wrong or missing.
+
+    That is errors in the data that were allowed, configs of another dataset, open cells and
+    failed ones.
+    """
     chosen = summary.get("configs_chosen", "")
     lines = allowed_errors(summary)
     lines += [f"{chosen[0].upper()}{chosen[1:]}."] if chosen else []
@@ -298,7 +302,8 @@ def _cells(
     """The cells after a method's name.
 
     Args:
-        summary, row: what is shown.
+        summary: of the comparison.
+        row: the method of which the cells are.
         emphasise: makes a column's best value stand out; its argument is marked up already.
         mark: makes plain text the format's.
     """
@@ -386,7 +391,7 @@ def plain_table(summary: Json) -> tuple[list[str], list[list[str]]]:
             cells.append(_mean(metric, cell) + (f" {_PLUS_MINUS} {deviation}" if deviation else ""))
         state = _seeds_hint(summary, row)
         if not row["seeds"]:
-            state = "not trained" if reason_of_row(row) else "open"
+            state = "not trained" if reason_without_result(row) else "open"
         rows.append([name, *cells, _minutes(row), state])
     label = convention_of_summary(summary).label_of
     return ["method", *(label(name) for name in metrics), "min", "note"], rows
@@ -410,7 +415,7 @@ def markdown_blocks(summary: Json) -> list[str]:
         name = row["name"] + (f" {ABSTRACT_MARK}" if row["after_abstract"] else "")
         hint = _seeds_hint(summary, row)
         name = _markdown(f"{name} ({hint})" if hint else name)
-        reason = reason_of_row(row)
+        reason = reason_without_result(row)
         if row["seeds"]:
             cells = _cells(summary, row, emphasise=lambda text: f"**{text}**", mark=_markdown)
         else:
@@ -451,11 +456,11 @@ def _setting(value: object) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Plain text that a Markdown table shows as it is.
+    r"""Plain text that a Markdown table shows as it is.
 
     Example:
         >>> _markdown("a|b <c>")
-        'a\\\\|b &lt;c>'
+        'a\\|b &lt;c>'
     """
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
@@ -482,7 +487,7 @@ def render_latex(summary: Json) -> str:
         if row["seeds"]:
             cells = _cells(summary, row, emphasise=lambda text: f"\\textbf{{{text}}}", mark=_latex)
         else:
-            reason = reason_of_row(row)
+            reason = reason_without_result(row)
             text = _latex(f"not trained: {reason}" if reason else "open")
             cells = [f"\\multicolumn{{{len(columns) - 1}}}{{l}}{{{text}}}"]
         lines.append(f"{' & '.join([name, *cells])} \\\\")
@@ -497,11 +502,11 @@ def render_latex(summary: Json) -> str:
 
 
 def _latex(text: str) -> str:
-    """Plain text as LaTeX shows it.
+    r"""Plain text as LaTeX shows it.
 
     Example:
         >>> _latex("self_mm 50 %")
-        'self\\\\_mm 50 \\\\%'
+        'self\\_mm 50 \\%'
     """
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
@@ -579,7 +584,7 @@ def _page(summary: Json) -> dict[str, Any]:
                 "after_abstract": row["after_abstract"],
                 "hint": _seeds_hint(summary, row),
                 "has_result": bool(row["seeds"]),
-                "reason": reason_of_row(row),
+                "reason": reason_without_result(row),
                 "seeds": _seeds_chart(row, primary, scale),
                 "metrics": [
                     {

@@ -217,9 +217,9 @@ def value_histogram(
         axis: what the values are.
         name: unique among the page's figures.
     """
-    everything = np.concatenate(list(groups.values()))
-    low = min(value_range[0], float(everything.min()))
-    high = max(value_range[1], float(everything.max()))
+    all_values = np.concatenate(list(groups.values()))
+    low = min(value_range[0], float(all_values.min()))
+    high = max(value_range[1], float(all_values.max()))
     with rc_context(_STYLE):
         figure, axes = _axes(4.0, 2.3)
         for (label, values), color in zip(groups.items(), (ACCENT, SECOND), strict=False):
@@ -235,7 +235,7 @@ def value_histogram(
         axes.set_xlabel(axis)
         axes.set_ylabel("samples")
         axes.grid(axis="x", visible=False)
-        return _svg(figure, name=name, description=f"Histogram of {len(everything)} predictions.")
+        return _svg(figure, name=name, description=f"Histogram of {len(all_values)} predictions.")
 
 
 def windowed_means(

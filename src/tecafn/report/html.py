@@ -128,7 +128,7 @@ def _page(run: RunFiles) -> dict[str, Any]:
         "config": _flatten(record.get("config") or {}),
         "versions": sorted((str(k), str(v)) for k, v in (record.get("versions") or {}).items()),
         "data": _data_facts(data),
-        "provenance": _provenance(record, evaluation),
+        "provenance": _provenance(evaluation),
     }
 
 
@@ -802,7 +802,7 @@ def _data_facts(data: Json) -> list[tuple[str, str]]:
     return facts
 
 
-def _provenance(record: Json, evaluation: Json) -> list[tuple[str, str]]:
+def _provenance(evaluation: Json) -> list[tuple[str, str]]:
     names = (
         ("Evaluated", "created"),
         ("Split that chose the weights", "chosen_on"),

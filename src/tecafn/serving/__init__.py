@@ -1,0 +1,1 @@
+"""Networks that are trained: loading one, and predicting with it."""

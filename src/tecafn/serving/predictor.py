@@ -169,10 +169,11 @@ class Predictor(
         Args:
             text: one text or B of them; (L, D) vectors where the network was trained on those. An
                 empty text, or one of white space alone, is absent.
-            audio, vision: one (L, D) array of frames or B of them, as in the training data: NumPy,
+            audio: one (L, D) array of frames or B of them, as in the training data: NumPy,
                 torch or nested lists, of any real type. None, for all or for one sample, says that
                 the modality is absent, and so does a sequence without frames. Frames with NaN or
                 infinity are masked.
+            vision: likewise.
             context: what was said before each text (UR-FUNNY).
             ignore_unused: do not refuse a modality that is none of ``takes``; it is not looked at.
 
@@ -376,8 +377,11 @@ class Predictor(
 
         Args:
             pretrained_model_name_or_path: a folder, or ``user/name``.
-            revision, cache_dir, force_download, local_files_only, token: as ``huggingface_hub``
-                takes them.
+            revision: a branch, tag or commit on the hub.
+            cache_dir: where files from the hub are kept; None = where ``huggingface_hub`` has it.
+            force_download: fetch files that are kept already.
+            local_files_only: fetch nothing.
+            token: as ``huggingface_hub`` takes it.
 
         Raises:
             UserError: a file is missing or damaged.

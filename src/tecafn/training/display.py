@@ -78,7 +78,8 @@ class Display:
         Args:
             epoch: from 0.
             phase: its name.
-            batch: batches done in this phase of this epoch, of ``num_batches``.
+            batch: batches done in this phase of this epoch.
+            num_batches: of this phase in an epoch.
             done: batches done in the whole run.
             total: the step's total loss.
         """

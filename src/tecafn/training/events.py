@@ -28,7 +28,7 @@ def _finite_or_null(value: Any) -> Any:
 
 
 class EventLog:
-    """Appends to ``RUN/events.jsonl`` and, if wanted, to ``RUN/tensorboard/``.
+    r"""Appends to ``RUN/events.jsonl`` and, if wanted, to ``RUN/tensorboard/``.
 
     Only rank 0 writes; on other ranks every call does nothing. A line is written as soon as its
     event happens, so that a killed run keeps all but possibly the last.
@@ -46,7 +46,7 @@ class EventLog:
         ...     with EventLog(Path(folder), tensorboard=False) as events:
         ...         events.write({"event": "start", "seed": 0})
         ...     (Path(folder) / "events.jsonl").read_text()
-        '{"event": "start", "seed": 0}\\n'
+        '{"event": "start", "seed": 0}\n'
     """
 
     def __init__(self, run_dir: Path, *, tensorboard: bool = True) -> None:

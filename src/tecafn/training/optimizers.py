@@ -26,6 +26,7 @@ def build_optimizer(phase: Phase, config: TrainingConfig) -> torch.optim.Adam | 
 
     Args:
         phase: its group names select the learning rates.
+        config: learning rates, weight decay and which of the two.
 
     Returns:
         An optimizer whose parameter groups carry the key ``name``.

@@ -56,6 +56,7 @@ def restore_generators(states: list[str], device: torch.device) -> None:
 
     Args:
         states: one JSON text per rank, of as many ranks as train now.
+        device: whose generator is restored, where it is a GPU.
     """
     state = json.loads(states[rank()])
     version, words, gauss = state["python"]

@@ -33,9 +33,9 @@ from tecafn.training.optimizers import (
     refuse_unknown_groups,
 )
 from tecafn.training.randomness import generator_states, restore_generators, seed_generators
+from tecafn.training.ranks import on_rank_0
 from tecafn.training.schedules import Schedule
 from tecafn.training.threads import num_threads_for, repeatable_arithmetic
-from tecafn.training.together import on_rank_0
 
 Validate = Callable[[Scheme, BatchSource], Mapping[str, float]]
 

@@ -156,11 +156,11 @@ def _survey(clips: _ClipFolder, table: Path, options: ReadOptions) -> _Survey | 
     if width is None:
         return None
     described = SourceFile(f"{clips.folder.name}/", digest.hexdigest(), num_bytes)
-    there = [pair for pair in rows if pair in paths]
-    found = _find_frames(clips, lengths, [paths[pair] for pair in there], options)
+    stored = [pair for pair in rows if pair in paths]
+    found = _find_frames(clips, lengths, [paths[pair] for pair in stored], options)
     places = {
         pair: found.slice(_EVERY_CLIP, clips.modality, number)
-        for number, pair in enumerate(there)
+        for number, pair in enumerate(stored)
         if found.places
     }
     if places:

@@ -173,23 +173,9 @@ def _parts(files: list[Path], source: Path, options: ReadOptions) -> tuple[list[
         if options.split is not None and (isinstance(loaded, dict) or len(files) > 1):
             raise UserError(f"--split is for a file of one split; {source} has several")
         if isinstance(loaded, dict):
-            others = []
-            for key, rows in loaded.items():
-                split = canonical_split(key) if isinstance(key, str) else None
-                holds_rows = isinstance(rows, list) and bool(rows)
-                if split is None and not holds_rows:
-                    others.append(key)
-                    continue
-                if split is None or not isinstance(rows, list):
-                    raise UserError(
-                        f"{path} must map train, dev, test to lists, got {one_line_list([key])}"
-                    )
-                if not rows:
-                    notes.append(f"skipped, being empty: {split}")
-                    continue
-                parts.append(_Part(split, rows, f"{path} split {split!r}"))
-            if others:
-                notes.append(f"left alone, being no split: {one_line_list(others)}")
+            some, more = _parts_of_dictionary(loaded, path)
+            parts += some
+            notes += more
         elif isinstance(loaded, list):
             spoken = options.split if len(files) == 1 else None
             split = split_in_name(path) if spoken is None else canonical_split(spoken)
@@ -210,6 +196,28 @@ def _parts(files: list[Path], source: Path, options: ReadOptions) -> tuple[list[
     if len(set(splits)) != len(splits):
         raise UserError(f"{source} has a split twice: {one_line_list(splits)}")
     return sorted(parts, key=lambda part: SPLITS.index(part.split)), notes
+
+
+def _parts_of_dictionary(loaded: dict[Any, Any], path: Path) -> tuple[list[_Part], list[str]]:
+    """The lists of a file that maps splits to them, and what is left alone in it."""
+    parts, notes, others = [], [], []
+    for key, rows in loaded.items():
+        split = canonical_split(key) if isinstance(key, str) else None
+        holds_rows = isinstance(rows, list) and bool(rows)
+        if split is None and not holds_rows:
+            others.append(key)
+            continue
+        if split is None or not isinstance(rows, list):
+            raise UserError(
+                f"{path} must map train, dev, test to lists, got {one_line_list([key])}"
+            )
+        if not rows:
+            notes.append(f"skipped, being empty: {split}")
+            continue
+        parts.append(_Part(split, rows, f"{path} split {split!r}"))
+    if others:
+        notes.append(f"left alone, being no split: {one_line_list(others)}")
+    return parts, notes
 
 
 def _label(value: object, what: str) -> float | None:

@@ -68,7 +68,8 @@ def period_marks(
     Args:
         samples: (N,) float32 at 16 kHz.
         f0_hz: (n,) of each frame.
-        first, last: the stretch's first frame, and the one after its last.
+        first: the stretch's first frame.
+        last: the frame after its last.
 
     Returns:
         Places in samples (with fractions) and amplitudes of the marks.

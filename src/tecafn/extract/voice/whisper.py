@@ -236,7 +236,7 @@ def _convolve(inputs: Array, weight: Array, bias: Array, *, stride: int) -> Arra
 
 
 def _gelu(values: Array) -> Array:
-    """x Phi(x), in place; SciPy's error function takes three times as long.
+    """The product x Phi(x), in place; SciPy's error function takes three times as long.
 
     Source: M. Abramowitz and I. Stegun, "Handbook of mathematical functions", 7.1.26: the error
     function to 1.5e-7.

@@ -21,7 +21,7 @@ from tecafn.core.parallel import gather_rows, mean_over_rows, rank, world_size
 from tecafn.core.scheme import Network, Phase, Scheme
 from tecafn.training.config import TrainingConfig
 from tecafn.training.events import EventLog
-from tecafn.training.together import remember_peers
+from tecafn.training.ranks import remember_peers
 from tecafn.training.trainer import FitResult, Trainer
 
 WIDTH = 5

@@ -62,17 +62,17 @@ def remember_peers() -> None:
         everybody: list[tuple[str, int]] = [mine] * world_size()
         dist.all_gather_object(everybody, mine)
         _peers.extend(everybody)
-        atexit.register(part)
+        atexit.register(leave_process_group)
 
 
-def part() -> None:
+def leave_process_group() -> None:
     """Leave the other processes, so that this one can end; done at its end once peers have met.
 
     Gloo's threads release tensors, which needs the GIL. One that is still at it while the
     interpreter shuts down aborts the process, after all its work is done.
 
     Example:
-        >>> part()  # alone there is nobody to leave
+        >>> leave_process_group()  # alone there is nobody to leave
     """
     _peers.clear()
     if dist.is_available() and dist.is_initialized():

@@ -91,7 +91,7 @@ def renamed(weights: Weights, prefix: str) -> dict[str, Tensor]:
 
 
 def linear(x: Tensor, w: Weights, name: str) -> Tensor:
-    """x W^T + b, without b where there is none."""
+    """The sum x W^T + b, without b where there is none."""
     product = x @ w[f"{name}.weight"].T
     return product + w[f"{name}.bias"] if f"{name}.bias" in w else product
 

@@ -13,8 +13,8 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from tecafn.core.errors import UserError
-from tecafn.training import together
-from tecafn.training.together import dead_peers, on_rank_0, remember_peers
+from tecafn.training import ranks
+from tecafn.training.ranks import dead_peers, on_rank_0, remember_peers
 
 
 def test_alone_it_is_a_plain_call_whose_errors_keep_their_kind() -> None:
@@ -45,7 +45,7 @@ def one_of_two(rank: int, folder: str) -> None:
     # The process's last act, later than what is registered after it.
     atexit.register(lambda: at_the_end.write_text(f"in a group: {dist.is_initialized()}"))
     remember_peers()
-    said.append(f"{len(together._peers)} peers, dead {dead_peers()}")
+    said.append(f"{len(ranks._peers)} peers, dead {dead_peers()}")
     (Path(folder) / str(rank)).write_text("\n".join(said))
 
 
@@ -64,7 +64,7 @@ def test_a_killed_peer_is_dead_before_and_after_it_is_buried(
     here = socket.gethostname()
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         peers = [(here, os.getpid()), (here, other.pid), ("another machine", other.pid)]
-        monkeypatch.setattr(together, "_peers", peers)
+        monkeypatch.setattr(ranks, "_peers", peers)
         assert dead_peers() == []
         other.kill()
         # Nobody has waited for it yet: it is a zombie, which the system still knows.

@@ -29,9 +29,11 @@ def make_labelled_store(
     Args:
         path: of the new store.
         labels: of each split's samples.
-        dataset, label_range, described: of the description.
+        dataset: of the description.
+        label_range: of the description.
         clips: per video.
         videos: a split to what its videos' names begin with, else the split's own name.
+        **described: further fields of the description.
     """
     random = np.random.default_rng(0)
     description = DatasetDescription(
