@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "losses": {"core"},
     "methods": {"core", "layers", "losses"},
     "data": {"core"},
-    "training": {"core"},
+    "training": {"core", "records"},
     "evaluation": {"core"},
     "records": {"core"},
     "report": {"core", "evaluation", "records"},

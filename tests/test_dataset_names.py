@@ -14,8 +14,8 @@ from tecafn.data.store import Store
 from tecafn.data.synthetic import CorpusSpec, describe
 from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.shipped import choose_configs
+from tecafn.records.comparison import COMPARISON_FILE, COMPARISON_FORMAT, read_comparison
 from tecafn.records.record import read_record
-from tecafn.report.comparison import SUMMARY_FILE, SUMMARY_FORMAT, read_summary
 from tecafn.report.html import write_report
 
 FIRST_VERSION = Path(__file__).parent / "fixtures" / "first-version"
@@ -65,9 +65,9 @@ def test_an_old_run_is_evaluated_reported_and_loaded_under_the_new_name(
 
 
 def test_an_old_comparison_is_read_under_the_new_name(tmp_path: Path) -> None:
-    summary = {"comparison_format": SUMMARY_FORMAT, "data": {"dataset": OLD, "hash": "12"}}
-    (tmp_path / SUMMARY_FILE).write_text(json.dumps(summary))
-    assert read_summary(tmp_path)["data"] == {"dataset": NEW, "hash": "12"}
+    summary = {"comparison_format": COMPARISON_FORMAT, "data": {"dataset": OLD, "hash": "12"}}
+    (tmp_path / COMPARISON_FILE).write_text(json.dumps(summary))
+    assert read_comparison(tmp_path)["data"] == {"dataset": NEW, "hash": "12"}
 
 
 @pytest.mark.parametrize("document", [{}, {"data": None}, {"data": {"dataset": 3}}])

@@ -94,7 +94,7 @@ def test_cells_inherit_how_threads_wait_and_learn_whether_their_number_is_a_wish
 ) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     cell = Cell(
-        method="x", seed=0, run=tmp_path, config=tmp_path, overrides=(), data=tmp_path,
+        row="x", seed=0, run=tmp_path, config=tmp_path, overrides=(), data=tmp_path,
         split="valid", device="cpu", threads=3, convention="mosi",
         may_use_fewer=may_use_fewer,
     )  # fmt: skip

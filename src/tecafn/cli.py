@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +25,9 @@ from tecafn.exits import (
     raise_at_sigterm,
     report_loss,
 )
+
+if TYPE_CHECKING:
+    from tecafn.records.comparison import ComparisonSummary
 
 # Commands import what they need when they run: `tecafn --help` should not wait for torch.
 
@@ -408,17 +412,21 @@ def evaluate(
     if not _speaks():
         return
     if as_json:
-        print_json(evaluation | ({"comparison": comparison} if comparison else {}))
+        print_json({**evaluation, **({"comparison": comparison} if comparison else {})})
         return
     _print_evaluation(evaluation)
     if comparison:
         rows = [
-            [name, f"{d['value']:+.4f}", f"{d['interval'][0]:+.4f} to {d['interval'][1]:+.4f}",
-             f"{d['p_value']:.4f}"]
+            [name, f"{d['value']:+.4f}", _interval_in_words(d["interval"]), f"{d['p_value']:.4f}"]
             for name, d in comparison["difference"].items()
-        ]  # fmt: skip
+        ]
         title = f"{run} minus {against}, paired"
         print_table(title, ["metric", "difference", "95 % interval", "p"], rows)
+
+
+def _interval_in_words(interval: Sequence[float] | None) -> str:
+    """Empty where a single video leaves none."""
+    return "" if interval is None else f"{interval[0]:+.4f} to {interval[1]:+.4f}"
 
 
 def _evaluate_with_protocol(
@@ -450,8 +458,16 @@ def _evaluate_with_protocol(
 def compare(
     data: DataOption,
     out: Annotated[Path, typer.Option(help="Folder of the comparison; repeat to continue.")],
-    methods: Annotated[str, typer.Option(help="all, or names: tecafn,concat")] = "all",
-    seeds: Annotated[int, typer.Option(help="How many seeds per method (0, 1, ...).")] = 5,
+    methods: Annotated[
+        str | None, typer.Option(help="all (the default), or names: tecafn,concat")
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(help="A table's rows as a TOML file; see `tecafn list tables`."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds per row (0, 1, ...); 5 by default.")
+    ] = None,
     configs: Annotated[
         str | None,
         typer.Option(
@@ -462,11 +478,17 @@ def compare(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", help="key=value for every method: one budget. method:key=value for one."
-        ),
+        typer.Option("--set", help="key=value for every row: one budget. row:key=value for one."),
     ] = None,
-    split: Annotated[str, typer.Option(help="valid to choose, test to judge.")] = "valid",
+    split: Annotated[
+        str | None, typer.Option(help="valid (the default) to choose, test to judge.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="The row that differences are taken from; else the best.")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="The metric that rows are sorted by; `rows`: as written.")
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Runs at once.")] = 1,
     threads: Annotated[int | None, typer.Option(help="Threads of each run.")] = None,
     device: DeviceOption = "auto",
@@ -476,27 +498,40 @@ def compare(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train many methods under one protocol: paired tests, time, memory, one table."""
+    """Train many methods, or the rows of a table: paired tests, time, memory, one table."""
+    from tecafn.experiments.rows import read_table
+
+    if seeds is not None and seeds < 1:
+        raise UserError(f"seeds must be >= 1, got {seeds}")
+    if methods is not None and rows is not None:
+        raise UserError("--methods is a short way to say rows: give it or --rows, not both")
+    table = None if rows is None else read_table(rows)  # in a moment, before torch is loaded
+
     from tecafn.data.store import Store
     from tecafn.experiments.cells_display import CellsDisplay
     from tecafn.experiments.compare import Protocol, compare_methods, configs_of
 
-    if seeds < 1:
-        raise UserError(f"seeds must be >= 1, got {seeds}")
-    names = tuple(name.strip() for name in methods.split(",") if name.strip())
+    names = tuple(name.strip() for name in (methods or "all").split(",") if name.strip())
     protocol = Protocol(
         data=data,
         out=out,
         methods=None if names == ("all",) else names,
-        seeds=tuple(range(seeds)),
-        configs=configs,
-        overrides=tuple(overrides or ()),
-        split=split,
         device=device,
         jobs=jobs,
         threads=threads,
         allow_data_errors=allow_data_errors,
     )
+    if table is not None:
+        protocol = protocol.of_table(table)
+    asked: dict[str, Any] = {
+        "seeds": None if seeds is None else tuple(range(seeds)),
+        "configs": configs,
+        "overrides": (*protocol.overrides, *(overrides or ())),
+        "split": split,
+        "against": against,
+        "sort": sort,
+    }
+    protocol = replace(protocol, **{key: value for key, value in asked.items() if value})
     if reason := configs_of(protocol, Store.open(data)).reason:
         print(reason)
     with CellsDisplay(progress=not quiet) as display:
@@ -513,7 +548,7 @@ def compare(
         raise typer.Exit(1)
 
 
-def _print_comparison(summary: Mapping[str, Any]) -> None:
+def _print_comparison(summary: ComparisonSummary) -> None:
     from tecafn.report.comparison import notes, plain_table, reason_without_result
 
     columns, rows = plain_table(summary)
@@ -596,6 +631,18 @@ def list_datasets(as_json: JsonOption = False) -> None:
         print_json(formats)
         return
     print_list({each["format"]: [each["summary"]] for each in formats})
+
+
+@list_app.command("tables")
+def list_tables(as_json: JsonOption = False) -> None:
+    """The papers' tables that are shipped; `tecafn reproduce` takes them by these names."""
+    from tecafn.experiments import shipped
+
+    names = shipped.list_tables()
+    if as_json:
+        print_json(names)
+    else:
+        print("\n".join(names))
 
 
 @list_app.command("configs")

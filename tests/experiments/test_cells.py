@@ -19,9 +19,9 @@ from tecafn.experiments.cells import (
     CellRunner,
     Outcome,
     last_line,
-    read_usage,
     reason_for_exit,
 )
+from tecafn.records.cell import read_cell_usage
 
 MakeCell = Callable[..., Cell]
 
@@ -31,13 +31,13 @@ def make_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeCell:
     """``make_cell("a", "print(1)")``: a cell whose process runs this code in place of training."""
     codes: dict[str, str] = {}
     monkeypatch.setattr(
-        Cell, "commands", lambda cell: ((sys.executable, "-c", codes[cell.method], "train"),)
+        Cell, "commands", lambda cell: ((sys.executable, "-c", codes[cell.row], "train"),)
     )
 
     def make(name: str, code: str, seed: int = 0) -> Cell:
         codes[name] = code
         return Cell(
-            method=name,
+            row=name,
             seed=seed,
             run=tmp_path / name / f"seed-{seed}",
             config=tmp_path / "config.toml",
@@ -58,7 +58,7 @@ def run_all(*cells: Cell, jobs: int = 1) -> list[Outcome]:
 
 def test_a_cell_trains_resumes_and_evaluates_with_its_own_settings(tmp_path: Path) -> None:
     cell = Cell(
-        method="m",
+        row="m",
         seed=4,
         run=tmp_path / "run",
         config=tmp_path / "m.toml",
@@ -107,7 +107,7 @@ def test_however_a_process_ends_there_is_one_line_that_says_why(
     cell = make_cell("a", code)
     (outcome,) = run_all(cell)
     assert outcome.reason == reason
-    assert read_usage(cell.run)["reason"] == reason
+    assert read_cell_usage(cell.run)["reason"] == reason
 
 
 def test_the_others_go_on_when_one_crashes(make_cell: MakeCell) -> None:
@@ -124,7 +124,7 @@ def test_only_what_was_said_this_time_is_the_reason(make_cell: MakeCell) -> None
     (outcome,) = run_all(make_cell("a", "import sys; sys.exit(5)"))
     assert outcome.reason == "exit code 5: it said nothing"
     (outcome,) = run_all(cell := make_cell("a", "pass"))
-    assert outcome.reason == read_usage(cell.run)["reason"] == ""
+    assert outcome.reason == read_cell_usage(cell.run)["reason"] == ""
 
 
 def test_a_process_gets_its_threads_and_no_keyboard(make_cell: MakeCell) -> None:
@@ -139,18 +139,18 @@ def test_memory_is_the_most_that_the_process_itself_held(make_cell: MakeCell) ->
     ours = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     cell = make_cell("a", f"held = b'x' * {ours + 200_000_000}; del held")
     run_all(cell)
-    peak = read_usage(cell.run)["peak_memory_bytes"]
+    peak = read_cell_usage(cell.run)["peak_memory_bytes"]
     assert ours + 200e6 < peak < ours + 300e6
     # A later attempt, after a resume, may need less; the most that was needed stays.
     run_all(make_cell("a", f"held = b'x' * {ours + 100_000_000}"))
-    assert read_usage(cell.run)["peak_memory_bytes"] == peak
+    assert read_cell_usage(cell.run)["peak_memory_bytes"] == peak
 
 
 def test_memory_below_our_own_peak_is_not_claimed(make_cell: MakeCell) -> None:
     # The system starts counting a child's peak where its parent's stands.
     cell = make_cell("a", "pass")
     run_all(cell)
-    assert read_usage(cell.run)["peak_memory_bytes"] is None
+    assert read_cell_usage(cell.run)["peak_memory_bytes"] is None
 
 
 def test_jobs_run_side_by_side_and_no_more_of_them(make_cell: MakeCell) -> None:
@@ -191,7 +191,7 @@ def test_an_interruption_leaves_no_process_behind_and_begins_no_other(
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
     # It did not fail: it is open.
-    assert "reason" not in read_usage(waiting.run)
+    assert "reason" not in read_cell_usage(waiting.run)
 
 
 def test_a_process_that_will_not_end_is_ended(

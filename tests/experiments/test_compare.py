@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import tecafn.experiments.compare as compare_module
 from tecafn.core.errors import UserError
@@ -20,10 +21,12 @@ from tecafn.data.store import Store
 from tecafn.evaluation.assessment import assess
 from tecafn.evaluation.hard_pairs import find_hard_pairs
 from tecafn.evaluation.significance import paired_difference
-from tecafn.experiments.cells import USAGE_FILE, Cell
+from tecafn.experiments.cells import Cell
 from tecafn.experiments.compare import Protocol, compare_methods, plan
 from tecafn.experiments.config import load_config
+from tecafn.experiments.rows import Row
 from tecafn.experiments.shipped import config_folder
+from tecafn.records.cell import add_cell_usage
 from tecafn.records.predictions import write_predictions
 from tecafn.records.record import write_record
 
@@ -71,19 +74,26 @@ MakeProtocol = Callable[..., Protocol]
 
 
 def fake_run(
-    protocol: Protocol, method: str, seed: int, *, noise: float, zeros: int = 0
+    protocol: Protocol,
+    folder: str,
+    seed: int,
+    *,
+    noise: float,
+    zeros: int = 0,
+    method: str | None = None,
 ) -> np.ndarray:
     """A finished cell whose predictions are the labels and some noise; the first labels are 0."""
     store = Store.open(protocol.data)
     view = store.split(protocol.split)
     labels = view.labels.astype(np.float64)
     labels[:zeros] = 0
-    random = np.random.default_rng([seed, len(method)])
+    method = method or folder
+    random = np.random.default_rng([seed, len(folder)])
     predictions = labels + noise * random.normal(size=len(labels))
     if view.task == "classification":
         predictions = np.clip(labels + noise * random.normal(size=len(labels)), 0, 1)
     answers = predictions if view.task == "regression" else (predictions > 0.5).astype(int)
-    run = protocol.out / method / f"seed-{seed}"
+    run = protocol.out / folder / f"seed-{seed}"
     run.mkdir(parents=True)
     evaluation = {"data_hash": store.content_hash} | assess(
         answers, labels, view.videos, convention=view.convention, label_range=view.label_range
@@ -110,9 +120,7 @@ def fake_run(
             "evaluations": {protocol.split: evaluation},
         },
     )
-    (run / USAGE_FILE).write_text(
-        json.dumps({"peak_memory_bytes": 100 + seed, "reason": ""}), encoding="utf-8"
-    )
+    add_cell_usage(run, {"peak_memory_bytes": 100 + seed, "reason": ""})
     return predictions
 
 
@@ -218,16 +226,22 @@ def test_classes_are_compared_by_accuracy(
     assert row["hard_pairs"] is None
 
 
-def test_only_seeds_that_both_have_are_paired(make_protocol: MakeProtocol) -> None:
+def test_samples_are_paired_and_seeds_are_not(make_protocol: MakeProtocol) -> None:
     protocol = make_protocol(seeds=(0, 1, 2))
     best = [fake_run(protocol, "tecafn", seed, noise=0.1) for seed in (0, 1)]
     other = [fake_run(protocol, "concat", seed, noise=1.0) for seed in (1, 2)]
     summary = tables(protocol)
     labels = Store.open(protocol.data).split("valid").labels
     row = rows_of(summary)["concat"]
-    expected = np.abs(other[0] - labels).mean() - np.abs(best[1] - labels).mean()
+    # Every seed of each counts, whether or not the other has one of the same number.
+    expected = np.abs(np.array(other) - labels).mean() - np.abs(np.array(best) - labels).mean()
     assert row["difference"]["mae"]["value"] == pytest.approx(expected)
-    assert row["difference"]["mae"]["num_seeds"] == 1
+    assert row["difference"]["mae"]["num_seeds"] == 2
+    test = stats.ttest_ind(
+        *([np.abs(p - labels).mean() for p in runs] for runs in (other, best)), equal_var=False
+    )
+    assert row["difference"]["mae"]["over_seeds"]["p_value"] == pytest.approx(test.pvalue)
+    assert row["difference"]["mae"]["over_seeds"]["value"] == pytest.approx(expected)
     assert (row["seeds"], row["open"]) == ([1, 2], [0])
     assert rows_of(summary)["tecafn"]["open"] == [2]
 
@@ -338,7 +352,7 @@ def test_a_method_that_does_not_do_the_task_is_a_row(
     ("changes", "words"),
     [
         ({"methods": ("tecafm",)}, "did you mean 'tecafn'?"),
-        ({"methods": ("concat", "concat")}, "methods must differ"),
+        ({"methods": ("concat", "concat")}, "rows must differ"),
         ({"methods": ()}, "at least one"),
         ({"configs": "nowhere"}, "no configs 'nowhere'"),
         ({"overrides": ("training.max_epoch=1",)}, "did you mean 'max_epochs'?"),
@@ -422,7 +436,7 @@ def test_finished_cells_are_not_run_again_and_seeds_come_first(
     planned: list[int] = []
 
     def run(runner: object, cells: list[Cell]) -> list[object]:
-        seen.extend((cell.method, cell.seed) for cell in cells)
+        seen.extend((cell.row, cell.seed) for cell in cells)
         return []
 
     monkeypatch.setattr(compare_module.CellRunner, "run", run)
@@ -482,3 +496,93 @@ def test_methods_are_trained_compared_and_gone_on_with(
     assert rows["tecafn"]["failures"] == {}
     for ending in ("md", "csv", "tex", "html", "json"):
         assert (protocol.out / f"comparison.{ending}").stat().st_size > 200
+
+
+# Rows
+
+
+def test_rows_are_configs_with_overrides_and_keep_their_order(
+    make_protocol: MakeProtocol, configs: Path
+) -> None:
+    config = str(configs / "concat.toml")
+    rows = (
+        Row(name="as it is", config=config),
+        Row(name="wide, V", config=config, overrides=("model.dim=12",), note="A note.", x=12),
+    )
+    protocol = make_protocol(
+        methods=None, rows=rows, against="as it is", sort="rows", title="A title", seeds=(0, 1)
+    )
+    made = {}
+    for row, noise in zip(rows, (1.0, 0.3), strict=True):
+        for seed in protocol.seeds:
+            fake_run(protocol, row.folder, seed, noise=noise, method="concat")
+        made[row.name] = row
+    summary = tables(protocol)
+    assert [row["name"] for row in summary["methods"]] == ["as it is", "wide, V"]
+    assert (summary["best"], summary["against"]) == ("wide, V", "as it is")
+    wide = rows_of(summary)["wide, V"]
+    assert (wide["method"], wide["overrides"], wide["x"]) == ("concat", ["model.dim=12"], 12)
+    assert wide["difference"]["mae"]["value"] < 0
+    assert rows_of(summary)["as it is"]["difference"] == {}
+    assert (protocol.out / "wide,-V" / "seed-1").is_dir()
+    page = (protocol.out / "comparison.md").read_text(encoding="utf-8")
+    assert page.startswith("# A title\n")
+    assert "MAE minus as it is's" in page
+    assert "`model.dim=12` A note." in page
+    assert "Smallest detectable effect of MAE" in page
+    cells = {c.row: c.overrides for e in plan(protocol, Store.open(protocol.data)) for c in e.cells}
+    assert cells == {"as it is": (), "wide, V": ("model.dim=12",)}
+
+
+def test_a_mistake_in_a_rows_config_is_an_error_and_not_a_row(
+    make_protocol: MakeProtocol, configs: Path
+) -> None:
+    config = str(configs / "concat.toml")
+    rows = (
+        Row(name="a", config=config),
+        Row(name="b", config=config, overrides=("model.dmi=12",)),
+    )
+    with pytest.raises(UserError, match=r"row 'b': .*did you mean"):
+        tables(make_protocol(methods=None, rows=rows))
+    with pytest.raises(UserError, match=r"row 'c': config nowhere\.toml: no such file"):
+        tables(make_protocol(methods=None, rows=(Row(name="c", config="nowhere.toml"),)))
+    with pytest.raises(UserError, match="methods or rows, got both"):
+        make_protocol(rows=rows)
+    with pytest.raises(UserError, match="against 'z' is not compared"):
+        make_protocol(methods=None, rows=rows, against="z")
+    with pytest.raises(UserError, match="cannot sort by 'mea': did you mean 'mae'"):
+        make_protocol(methods=None, rows=rows, sort="mea")
+
+
+def test_each_cell_has_an_interval_over_videos_and_the_table_its_smallest_effect(
+    make_protocol: MakeProtocol, make_store: MakeStore, tmp_path: Path
+) -> None:
+    store = make_store(tmp_path / "store", sizes={"train": 4, "valid": 24}, seed=0)
+    protocol = make_protocol(data=store, seeds=(0, 1, 2))
+    for seed in protocol.seeds:
+        fake_run(protocol, "concat", seed, noise=1.0)
+        fake_run(protocol, "tecafn", seed, noise=0.4)
+    summary = tables(protocol)
+    cell = rows_of(summary)["concat"]["metrics"]["mae"]
+    low, high = cell["interval"]
+    assert low < cell["mean"] < high
+    effect = summary["detectable"]["mae"]
+    assert effect["num_comparisons"] == 1
+    assert 0 < effect["planned"] == effect["corrected"]
+    values = [np.var(row["metrics"]["mae"]["values"], ddof=1) for row in summary["methods"]]
+    assert effect["seed_deviation"] == pytest.approx(math.sqrt(np.mean(values)))
+    for name in ("md", "tex", "html"):
+        text = (protocol.out / f"comparison.{name}").read_text(encoding="utf-8")
+        assert f"{effect['planned']:.3f}" in text
+        assert f"{low:.3f}" in text
+
+
+def test_one_seed_finds_no_effect_and_the_table_says_so(make_protocol: MakeProtocol) -> None:
+    protocol = make_protocol(seeds=(0,))
+    fake_run(protocol, "concat", 0, noise=1.0)
+    fake_run(protocol, "tecafn", 0, noise=0.4)
+    summary = tables(protocol)
+    assert summary["detectable"]["mae"] is None
+    assert rows_of(summary)["concat"]["difference"]["mae"]["over_seeds"] is None
+    page = (protocol.out / "comparison.md").read_text(encoding="utf-8")
+    assert "The smallest detectable effect of MAE is unknown" in page

@@ -230,7 +230,7 @@ def test_a7_a_comparison_of_allowed_data_says_so_in_every_table(
 
 def test_a7_the_cells_of_a_comparison_are_allowed_what_it_was(tmp_path: Path) -> None:
     settings: dict[str, Any] = {
-        "method": "m", "seed": 0, "run": tmp_path, "config": tmp_path, "overrides": (),
+        "row": "m", "seed": 0, "run": tmp_path, "config": tmp_path, "overrides": (),
         "data": tmp_path, "split": "test", "device": "cpu", "threads": 1, "convention": "mosi",
     }  # fmt: skip
     for allowed in (False, True):

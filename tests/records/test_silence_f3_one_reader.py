@@ -18,8 +18,8 @@ from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.paired import compare_runs
 from tecafn.records.predictions import read_predictions, write_predictions
 from tecafn.records.record import read_record
+from tecafn.records.run_files import read_run
 from tecafn.report.html import write_report
-from tecafn.report.records import read_run
 
 SOURCES = Path(__file__).resolve().parents[2] / "src" / "tecafn"
 LONG = "word " * 40_000  # 200,000 characters; the csv module reads 131,072

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tecafn.core.errors import UserError
+from tecafn.records.comparison import read_comparison
 from tecafn.report.comparison import (
     ABSTRACT_MARK,
     ABSTRACT_NOTE,
@@ -19,7 +21,6 @@ from tecafn.report.comparison import (
     basis_lines,
     notes,
     plain_table,
-    read_summary,
     reason_without_result,
     render_csv,
     render_latex,
@@ -27,7 +28,6 @@ from tecafn.report.comparison import (
     render_page,
     write_tables,
 )
-from tecafn.report.records import ReportError
 
 HOSTILE = '<script>alert("x")</script> | 50 % of $x_1 & {{ 7*7 }}'
 
@@ -213,7 +213,7 @@ def test_every_table_says_what_a_method_rests_on(render: Any) -> None:
     coded = row("winner", basis="code", certified="their code, but one & another")
     text = render(make_summary(methods=[coded, row("second")]))
     if render is render_csv:
-        rows = {r["method"]: r for r in csv.DictReader(io.StringIO(text))}
+        rows = {r["name"]: r for r in csv.DictReader(io.StringIO(text))}
         assert rows["winner"]["basis"] == "code"
         assert rows["winner"]["certified"] == "their code, but one & another"
         return
@@ -231,12 +231,12 @@ def test_a_comparison_written_before_methods_had_a_basis_is_still_shown() -> Non
 
 
 def test_csv_holds_every_metric_as_a_plain_number() -> None:
-    rows = {r["method"]: r for r in csv.DictReader(io.StringIO(render_csv(make_summary())))}
+    rows = {r["name"]: r for r in csv.DictReader(io.StringIO(render_csv(make_summary())))}
     assert list(rows) == ["winner", "other_one", "partial", "refused", "waiting"]
     assert float(rows["winner"]["acc5_mean"]) == 0.5
     assert rows["winner"]["corr_mean"] == ""
-    assert float(rows["other_one"]["mae_minus_best_low"]) == -0.02
-    assert float(rows["other_one"]["mae_minus_best_p_holm"]) == 0.0004
+    assert float(rows["other_one"]["mae_difference_low"]) == -0.02
+    assert float(rows["other_one"]["mae_difference_p_holm"]) == 0.0004
     assert rows["partial"]["reason"] == "seed 1: ended by SIGKILL"
     assert rows["refused"]["reason"] == "it does regression, not this"
     assert int(rows["winner"]["peak_bytes"]) == 512 * 2**20
@@ -316,15 +316,15 @@ def test_several_reasons_become_one_line() -> None:
 
 
 def test_files_are_written_whole_and_a_missing_summary_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ReportError, match=r"comparison\.json: tables need"):
+    with pytest.raises(UserError, match=r"comparison\.json: tables need"):
         write_tables(tmp_path)
     path = tmp_path / "comparison.json"
     path.write_text(json.dumps(make_summary(comparison_format=9)))
-    with pytest.raises(ReportError, match="comparison_format must be 1, got 9"):
-        read_summary(tmp_path)
+    with pytest.raises(UserError, match="comparison_format must be 1, got 9"):
+        read_comparison(tmp_path)
     path.write_text("{")
-    with pytest.raises(ReportError, match="expected JSON"):
-        read_summary(tmp_path)
+    with pytest.raises(UserError, match="expected JSON"):
+        read_comparison(tmp_path)
     path.write_text(json.dumps(make_summary()))
     written = write_tables(tmp_path)
     assert {p.name for p in written} == {f"comparison.{e}" for e in ("md", "csv", "tex", "html")}

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from tecafn.core.errors import UserError
+from tecafn.records.run_files import read_run
 from tecafn.report import figures
 from tecafn.report.html import write_report
-from tecafn.report.records import read_run
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> {{ 7*7 }} $\\frac{a}{b}$ &amp;'
 VOID = {"meta", "br", "img", "input", "link", "hr", "line", "rect", "path", "use", "image"}

@@ -16,6 +16,8 @@ from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.run import train_run
 from tecafn.experiments.settings_file import merge_tables, read_settings
 from tecafn.experiments.shipped import find_config
+from tecafn.records.comparison import ComparisonSummary
+from tecafn.records.record import RunRecord
 
 
 def train(
@@ -30,7 +32,7 @@ def train(
     folds: int = 10,
     allow_data_errors: bool = False,
     **overrides: Any,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Train a method, choose the epoch on the validation split and write the run's folder.
 
     Does what ``tecafn train`` does. The test split is never touched.
@@ -143,8 +145,8 @@ def evaluate(
         allow_data_errors=allow_data_errors,
     )
     if against is None:
-        return evaluation
-    return evaluation | {"comparison": compare_runs(Path(run), Path(against), split=split)}
+        return {**evaluation}
+    return {**evaluation, "comparison": compare_runs(Path(run), Path(against), split=split)}
 
 
 def compare(
@@ -161,7 +163,7 @@ def compare(
     device: str = "auto",
     progress: bool = True,
     allow_data_errors: bool = False,
-) -> dict[str, Any]:
+) -> ComparisonSummary:
     """Train and evaluate many methods under one budget, with paired tests against the best.
 
     Does what ``tecafn compare`` does; finished runs are not trained again.

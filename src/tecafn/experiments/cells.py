@@ -1,4 +1,4 @@
-"""Cells of a comparison: one method with one seed, trained in a process of its own.
+"""Cells of a comparison: one row with one seed, trained in a process of its own.
 
 A cell that crashes, is killed or runs out of memory takes nothing else with it, and its process
 says what it needed: time, and the most memory it held. Imports no torch, so that the process that
@@ -7,7 +7,6 @@ waits for the cells stays small.
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -19,15 +18,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any
 
 from tecafn.core.errors import UserError
 from tecafn.core.threads import AT_MOST, NUMBER
+from tecafn.records.cell import add_cell_usage
 from tecafn.records.measured import convention_of_evaluation
-from tecafn.records.record import read_record, write_text_atomically
+from tecafn.records.record import read_record
 
 LOG_FILE = "cell.log"
-USAGE_FILE = "cell.json"
 # How long a cell that is told to end may take to do so.
 _GRACE_SECONDS = 30.0
 # What getrusage counts in.
@@ -36,10 +34,10 @@ _BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One method with one seed.
+    """One row with one seed.
 
     Args:
-        method: a registered name.
+        row: its name, as the table shows it.
         seed: of everything random.
         run: the run's directory.
         config: a TOML file.
@@ -54,7 +52,7 @@ class Cell:
             run may take one thread where it is as fast.
     """
 
-    method: str
+    row: str
     seed: int
     run: Path
     config: Path
@@ -190,7 +188,7 @@ class CellRunner:
             if reason or cell.is_finished():
                 break
         if not self._stop.is_set():
-            _note(cell.run, {"reason": reason})
+            add_cell_usage(cell.run, {"reason": reason})
         return reason
 
     def _run_command(self, cell: Cell, command: Sequence[str]) -> str:
@@ -225,7 +223,7 @@ class CellRunner:
                 self._running.discard(process)
         if command[3] == "train":
             known = usage.ru_maxrss > least
-            _note(
+            add_cell_usage(
                 cell.run,
                 {
                     "threads": cell.threads,
@@ -235,33 +233,6 @@ class CellRunner:
                 },
             )
         return reason_for_exit(process.returncode, path, begin)
-
-
-def _note(run: Path, facts: dict[str, Any]) -> None:
-    """Add to what is known of a cell's processes; memory is the most that any attempt held."""
-    known = read_usage(run)
-    peaks = [f.get("peak_memory_bytes") for f in (known, facts)]
-    merged = known | facts
-    merged["peak_memory_bytes"] = max((peak for peak in peaks if peak), default=None)
-    write_text_atomically(run / USAGE_FILE, json.dumps(merged, indent=2) + "\n")
-
-
-def read_usage(run: Path) -> dict[str, Any]:
-    """What a cell's processes used: ``peak_memory_bytes, threads, jobs``; ``reason`` of a failure.
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    path = run / USAGE_FILE
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(facts, dict):
-        raise UserError(f"{path}: expected an object, got a {type(facts).__name__}")
-    return facts
 
 
 def reason_for_exit(returncode: int, log: Path, begin: int = 0) -> str:

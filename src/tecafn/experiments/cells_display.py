@@ -65,7 +65,7 @@ class CellsDisplay:
     def started(self, cell: Cell) -> None:
         """A cell's process is about to start."""
         if self._bar is not None:
-            name = f"{cell.method}, seed {cell.seed}"
+            name = f"{cell.row}, seed {cell.seed}"
             self._tasks[cell] = self._bar.add_task(name, total=None, what="")
 
     def ended(self, outcome: Outcome) -> None:
@@ -73,7 +73,7 @@ class CellsDisplay:
         self._num_done += 1
         how = outcome.reason and f"failed: {outcome.reason}"
         line = (
-            f"[{self._num_done}/{self._num_cells}] {outcome.cell.method}, seed "
+            f"[{self._num_done}/{self._num_cells}] {outcome.cell.row}, seed "
             f"{outcome.cell.seed}: {how or 'done'}, {format_duration(outcome.seconds)}"
         )
         if self._bar is None:

@@ -1,24 +1,21 @@
-"""Every method under one protocol: the same data, budget, seeds and split, paired tests, one table.
+"""Every row under one protocol: the same data, budget, seeds and split, paired tests, one table.
 
-A cell is a method with a seed; see ``cells.py``. Cells that are finished are not run again, killed
-ones continue, failed ones are tried again; a method that cannot be trained is a row that says why.
+A row is a method, or a config with overrides; a cell is a row with a seed, see ``cells.py``. Cells
+that are finished are not run again, killed ones continue, failed ones are tried again; a row that
+cannot be trained says why. ``summary.py`` says what the finished cells say.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import tecafn
-from tecafn.core.conventions import METRIC_INFO, Convention, convention_named
+from tecafn.core.conventions import METRIC_INFO, convention_named
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.modality import Modality
 from tecafn.core.places import refuse_taken
@@ -26,53 +23,44 @@ from tecafn.core.registry import METHODS
 from tecafn.core.threads import user_chose_number
 from tecafn.data.integrity import IntegrityRow, refuse_errors
 from tecafn.data.store import SplitView, Store
-from tecafn.evaluation.errors import row_errors
-from tecafn.evaluation.hard_pairs import (
-    find_designed_pairs,
-    find_hard_pairs,
-    max_gap_of,
-    score_pairs,
-)
+from tecafn.evaluation.hard_pairs import max_gap_of
 from tecafn.evaluation.metrics import names_in_order
-from tecafn.evaluation.significance import holm_adjusted, paired_difference
-from tecafn.experiments.cells import Cell, CellRunner, Outcome, read_usage
+from tecafn.experiments.cells import Cell, CellRunner, Outcome
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.launched import launched
 from tecafn.experiments.presence import check_text
-from tecafn.experiments.run_folder import allowance, check_begun, describe_store
+from tecafn.experiments.rows import AS_WRITTEN, Row, Table, check_rows, rows_of_methods
+from tecafn.experiments.run_folder import check_begun, describe_store
 from tecafn.experiments.setup import check_device, check_monitor, check_needs
-from tecafn.experiments.shipped import ChosenConfigs, choose_configs
+from tecafn.experiments.shipped import ChosenConfigs, choose_configs, find_config
+from tecafn.experiments.summary import Entry, measure, shared_settings
 from tecafn.layers.encoder_source import MINILM, check_source
-from tecafn.records.predictions import read_predictions
-from tecafn.records.record import (
-    library_versions,
-    now,
-    read_record,
-    source_commit,
-    write_text_atomically,
-)
+from tecafn.records.begun import Begun
+from tecafn.records.comparison import COMPARISON_FORMAT, ComparisonSummary, write_comparison
+from tecafn.records.record import library_versions, now, source_commit
 from tecafn.training.run_lock import run_lock
 
-Floats = NDArray[np.float64]
-
-COMPARISON_FILE = "comparison.json"
-COMPARISON_FORMAT = 1
 _NO_CONFIG = "there is no config"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What is the same for every method of a comparison.
+    """What is the same for every row of a comparison.
 
     Args:
         data: a store.
-        out: the folder of the comparison; a cell's run is ``out/<method>/seed-<n>``.
-        methods: registered names; None = all.
+        out: the folder of the comparison; a cell's run is ``out/<row>/seed-<n>``.
+        methods: registered names, a short way to say ``rows``; None = all.
+        rows: configs with overrides, in place of ``methods``.
         seeds: at least one.
         configs: folder with a ``<method>.toml`` for each method, or the name of a shipped one;
             None = the one of the store's dataset, or the nearest.
-        overrides: ``key=value`` for every method: the common budget; ``method:key=value`` for one.
+        overrides: ``key=value`` for every row: the common budget; ``row:key=value`` for one.
         split: what is evaluated; the validation split also chooses the epochs.
+        against: the row that differences are taken from; None = the best.
+        sort: the metric that rows are sorted by, the best first; ``rows`` keeps their order; None =
+            the measure that makes a row the best.
+        title, notes: of the pages.
         device: auto, cpu or cuda.
         jobs: cells at once, >= 1.
         threads: of each cell's arithmetic; None = the cores shared among the jobs.
@@ -82,10 +70,15 @@ class Protocol:
     data: Path
     out: Path
     methods: tuple[str, ...] | None = None
+    rows: tuple[Row, ...] | None = None
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     configs: str | None = None
     overrides: tuple[str, ...] = ()
     split: str = "valid"
+    against: str | None = None
+    sort: str | None = None
+    title: str = ""
+    notes: tuple[str, ...] = ()
     device: str = "auto"
     jobs: int = 1
     threads: int | None = None
@@ -98,21 +91,50 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be >= 1, got {value}")
-        compared = tuple(METHODS) if self.methods is None else self.methods
+        if self.methods is not None and self.rows is not None:
+            raise UserError("a comparison takes methods or rows, got both")
+        compared = [row.name for row in self.compared()]
         for override in self.overrides:
-            name, setting = _addressed(override)
+            name, _ = _addressed(override)
             if name and name not in compared:
                 raise UserError(
                     f"--set {override!r}: {name!r} is not compared: {nearest_known(name, compared)}"
                 )
-            if setting.partition("=")[0].strip() in ("seed", "method"):
-                raise UserError(
-                    f"--set {override!r}: a comparison sets method and seed itself; "
-                    "use --methods and --seeds"
-                )
+        for row in self.compared():
+            for override in (*self.overrides, *row.overrides):
+                _refuse_own(override)
+        if self.against is not None and self.against not in compared:
+            raise UserError(
+                f"against {self.against!r} is not compared: {nearest_known(self.against, compared)}"
+            )
+        sortable = (*METRIC_INFO, AS_WRITTEN)
+        if self.sort is not None and self.sort not in sortable:
+            raise UserError(f"cannot sort by {self.sort!r}: {nearest_known(self.sort, sortable)}")
 
-    def overrides_for(self, method: str) -> tuple[str, ...]:
-        """Overrides for this method: the common ones, then its own.
+    def of_table(self, table: Table) -> Protocol:
+        """This protocol with what a table says in its place."""
+        said: dict[str, Any] = {
+            "rows": table.rows,
+            "methods": None,
+            "seeds": table.seeds or self.seeds,
+            "configs": table.configs or self.configs,
+            "overrides": (*table.overrides, *self.overrides),
+            "split": table.split or self.split,
+            "against": table.against or self.against,
+            "sort": table.sort or self.sort,
+            "title": table.title or self.title,
+            "notes": (*table.notes, *self.notes),
+        }
+        return dataclasses.replace(self, **said)
+
+    def compared(self) -> tuple[Row, ...]:
+        """The rows; those of ``methods`` are in the configs of the dataset."""
+        if self.rows is not None:
+            return self.rows
+        return rows_of_methods(METHODS if self.methods is None else self.methods)
+
+    def overrides_for(self, name: str) -> tuple[str, ...]:
+        """Overrides for this row: the common ones, then its own, then those addressed to it.
 
         Example:
             >>> protocol = Protocol(data=Path("store"), out=Path("out"), overrides=(
@@ -121,8 +143,11 @@ class Protocol:
             (('training.max_epochs=10', 'training.max_epochs=5'), ('training.max_epochs=10',))
         """
         addressed = [_addressed(override) for override in self.overrides]
-        return tuple(
-            setting for whom in ("", method) for name, setting in addressed if name == whom
+        own = (o for row in self.compared() if row.name == name for o in row.overrides)
+        return (
+            *(setting for whom, setting in addressed if not whom),
+            *own,
+            *(setting for whom, setting in addressed if whom == name),
         )
 
     def num_threads(self) -> int:
@@ -131,51 +156,19 @@ class Protocol:
 
 
 def _addressed(override: str) -> tuple[str, str]:
-    """The method that an override is for, empty for all, and its ``key=value``."""
+    """The row that an override is for, empty for all, and its ``key=value``."""
     key, _, _ = override.partition("=")
     name, colon, _ = key.partition(":")
     return (name.strip(), override[len(name) + 1 :]) if colon else ("", override)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A method in a comparison, before anything is trained.
-
-    Args:
-        name: as registered.
-        config: its file, as shown.
-        settings: what the file and the overrides make; None if it is refused.
-        refused: why it cannot be trained, in one line; empty if it can.
-        cells: one per seed; none if it is refused.
-    """
-
-    name: str
-    config: str
-    settings: RunConfig | None
-    refused: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeedPredictions:
-    """The finished cells of one method on one split.
-
-    Args:
-        seeds: S of them.
-        records: one per seed.
-        predictions: (S, N) scores, or probabilities of class 1.
-        labels: (N,).
-        videos, pair_ids: (N,) names.
-        ids: N public ids.
-    """
-
-    seeds: tuple[int, ...]
-    records: tuple[Mapping[str, Any], ...]
-    predictions: Floats
-    labels: Floats
-    videos: NDArray[np.str_]
-    pair_ids: tuple[str, ...]
-    ids: tuple[str, ...]
+def _refuse_own(override: str) -> None:
+    """What a comparison sets itself cannot be set."""
+    if _addressed(override)[1].partition("=")[0].strip() in ("seed", "method"):
+        raise UserError(
+            f"--set {override!r}: a comparison sets method and seed itself; use --methods and "
+            "--seeds"
+        )
 
 
 def compare_methods(
@@ -185,7 +178,7 @@ def compare_methods(
     ended: Callable[[Outcome], None] = lambda outcome: None,
     planned: Callable[[Sequence[Cell]], None] = lambda cells: None,
     train: bool = True,
-) -> dict[str, Any]:
+) -> ComparisonSummary:
     """Train and evaluate what is not finished, and write the tables.
 
     They are written also when the comparison is interrupted, and then say which cells are open.
@@ -234,9 +227,9 @@ def compare_methods(
         raise UserError(f"no method can be trained; {whose}: {first.refused}")
     for entry in entries:
         for cell in entry.cells:
-            if entry.settings is not None and (cell.run / "begun.json").exists():
+            if entry.settings is not None:
                 settings = {**entry.settings.as_dict(), "seed": cell.seed}
-                begun_with = {"config": settings, "data_hash": store.content_hash}
+                begun_with: Begun = {"config": settings, "data_hash": store.content_hash}
                 check_begun(cell.run, begun_with)
     with run_lock(protocol.out):
         try:
@@ -247,8 +240,7 @@ def compare_methods(
                 CellRunner(protocol.jobs, started, ended).run(cells)
         finally:
             summary = summarise(protocol, store, view, entries, allowed=allowed)
-            text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=True)
-            write_text_atomically(protocol.out / COMPARISON_FILE, text + "\n")
+            write_comparison(protocol.out, summary)
             write_tables(protocol.out)
     return summary
 
@@ -256,9 +248,13 @@ def compare_methods(
 def configs_of(protocol: Protocol, store: Store) -> ChosenConfigs:
     """The configs that the methods are compared with; see ``choose_configs``.
 
+    No folder is chosen where every row names its config.
+
     Raises:
         UserError: there is no such folder.
     """
+    if not any(row.method for row in protocol.compared()):
+        return ChosenConfigs(Path())
     return choose_configs(
         protocol.configs,
         store.description.dataset,
@@ -268,18 +264,18 @@ def configs_of(protocol: Protocol, store: Store) -> ChosenConfigs:
 
 
 def plan(protocol: Protocol, store: Store) -> list[Entry]:
-    """Every method with its settings and cells, or the reason why it has none.
+    """Every row with its settings and cells, or the reason why it has none.
 
     Raises:
-        UserError: an unknown method, or no folder of configs.
+        UserError: an unknown method, no folder of configs, or a row's config that cannot be read.
     """
-    names = tuple(METHODS) if protocol.methods is None else protocol.methods
-    if len(set(names)) < len(names) or not names:
-        raise UserError(f"methods must differ and be at least one, got {', '.join(names) or ''!r}")
-    for name in names:
-        METHODS[name]  # fails with the known names
+    rows = protocol.compared()
+    check_rows(rows)
+    for row in rows:
+        if row.method is not None:
+            METHODS[row.method]  # fails with the known names
     folder = configs_of(protocol, store).folder
-    return [_entry(protocol, store, name, folder) for name in names]
+    return [_entry(protocol, store, row, folder) for row in rows]
 
 
 def _trainable(entry: Entry) -> Entry:
@@ -295,35 +291,29 @@ def _trainable(entry: Entry) -> Entry:
     return entry
 
 
-def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
-    path = folder / f"{name}.toml"
-    shown = f"{folder.name}/{path.name}"
-    settings, refused = None, ""
+def _entry(protocol: Protocol, store: Store, row: Row, folder: Path) -> Entry:
+    overrides = protocol.overrides_for(row.name)
+    if row.config is not None:
+        path = find_config(Path(row.config))
+        try:
+            settings: RunConfig | None = load_config(path, overrides)
+        except UserError as error:
+            raise UserError(f"row {row.name!r}: {error}") from None
+    else:
+        path, settings = folder / f"{row.method}.toml", None
+    shown, refused = f"{path.parent.name}/{path.name}", ""
     try:
-        if not path.is_file():
-            # There may be none because the dataset is not for this method: the better reason.
-            check_needs(name, store, store.split("train"), text_encoder=MINILM)
-            raise UserError(f"{_NO_CONFIG} {shown}")
-        settings = load_config(path, protocol.overrides_for(name))
-        tasks, task = METHODS[name].tasks, store.description.task
-        if settings.method != name:
-            raise UserError(f"config {shown} is of method {settings.method!r}")
-        if task not in tasks:
-            raise UserError(f"it does {' and '.join(tasks)}, the dataset is a {task}")
-        check_monitor(settings, store.description)
-        train = store.split("train")
-        encoder, modalities = settings.text_encoder, settings.modalities
-        check_text(store, train, modalities, encoder)
-        check_needs(name, store, train, text_encoder=encoder, modalities=modalities)
+        settings = settings or _settings_of_method(str(row.method), path, overrides, store, shown)
+        _check_fits(settings, store)
     except UserError as error:
         settings, refused = None, " ".join(str(error).split())
     cells = tuple(
         Cell(
-            method=name,
+            row=row.name,
             seed=seed,
-            run=protocol.out / name / f"seed-{seed}",
+            run=protocol.out / row.folder / f"seed-{seed}",
             config=path,
-            overrides=protocol.overrides_for(name),
+            overrides=overrides,
             data=protocol.data,
             split=protocol.split,
             device=protocol.device,
@@ -335,12 +325,38 @@ def _entry(protocol: Protocol, store: Store, name: str, folder: Path) -> Entry:
         for seed in protocol.seeds
     )
     return Entry(
-        name=name,
+        row=row,
+        method=row.method or (settings.method if settings else ""),
         config=shown,
         settings=settings,
         refused=refused,
         cells=() if refused else cells,
     )
+
+
+def _settings_of_method(
+    name: str, path: Path, overrides: Sequence[str], store: Store, shown: str
+) -> RunConfig:
+    if not path.is_file():
+        # There may be none because the dataset is not for this method: the better reason.
+        check_needs(name, store, store.split("train"), text_encoder=MINILM)
+        raise UserError(f"{_NO_CONFIG} {shown}")
+    settings = load_config(path, overrides)
+    if settings.method != name:
+        raise UserError(f"config {shown} is of method {settings.method!r}")
+    return settings
+
+
+def _check_fits(settings: RunConfig, store: Store) -> None:
+    """Refuse a method that these data are not for."""
+    tasks, task = METHODS[settings.method].tasks, store.description.task
+    if task not in tasks:
+        raise UserError(f"it does {' and '.join(tasks)}, the dataset is a {task}")
+    check_monitor(settings, store.description)
+    train = store.split("train")
+    encoder, modalities = settings.text_encoder, settings.modalities
+    check_text(store, train, modalities, encoder)
+    check_needs(settings.method, store, train, text_encoder=encoder, modalities=modalities)
 
 
 def _by_seed(entries: Sequence[Entry]) -> Iterable[tuple[Cell, ...]]:
@@ -354,40 +370,30 @@ def summarise(
     entries: Sequence[Entry],
     *,
     allowed: Iterable[IntegrityRow],
-) -> dict[str, Any]:
+) -> ComparisonSummary:
     """What the finished cells say; JSON-able, and all that the tables are made from.
 
-    Metrics are means over a method's seeds, with the deviation (S - 1) where there are two or more.
-    A paired difference is of each sample's error averaged over the seeds that both methods have,
-    the method's minus the best one's; intervals resample videos, permutations flip whole videos,
-    and p-values are also given corrected for the number of methods (Holm). Which metrics there are,
-    which one ranks and by which methods are paired says the data's convention.
+    Metrics are means over a row's seeds, with the deviation (S - 1) where there are two or more and
+    an interval from resampling videos. A difference is of each sample's error averaged over seeds,
+    the row's minus the reference's: seeds are not paired, samples are. Intervals resample videos,
+    permutations flip whole videos; Welch's test over the seeds stands beside them; p-values are
+    also given corrected for the number of rows (Holm). Which metrics there are, which one ranks and
+    by which rows are paired says the data's convention.
     """
-    rules = convention_named(store.description.convention)
-    primary = rules.primary
-    finished: dict[str, SeedPredictions] = {}
-    for entry in entries:
-        runs = _read_cells(entry.cells)
-        if runs is not None:
-            finished[entry.name] = runs
-    ids = {runs.ids for runs in finished.values()}
-    if len(ids) > 1:
-        raise UserError(f"the cells of {protocol.out} were evaluated on different samples")
-    best = _best(finished, protocol.split, primary)
-    differences = _differences(finished, best, rules)
-    max_gap = max_gap_of(store.description.label_range)
-    rows = [
-        _row(entry, finished.get(entry.name), protocol.split, differences, max_gap)
-        for entry in entries
-    ]
-    names = {name for row in rows for name in row["metrics"]}
-    common, differing = _settings(entries)
-    ceiling = next(
-        (
-            runs.records[0]["evaluations"][protocol.split].get("ceiling")
-            for runs in finished.values()
-        ),
-        None,
+    description = store.description
+    rules = convention_named(description.convention)
+    measured = measure(
+        entries,
+        split=protocol.split,
+        rules=rules,
+        max_gap=max_gap_of(description.label_range),
+        against=protocol.against,
+        sort=protocol.sort,
+    )
+    common, differing = shared_settings(entries)
+    ceilings = (
+        runs.records[0]["evaluations"][protocol.split].get("ceiling")
+        for runs in measured.finished.values()
     )
     return {
         "comparison_format": COMPARISON_FORMAT,
@@ -395,7 +401,7 @@ def summarise(
         "created": now(),
         "commit": source_commit(),
         "versions": library_versions(),
-        "data": describe_store(store) | allowance(allowed),
+        "data": describe_store(store, allowed),
         "split": protocol.split,
         "num_samples": len(view),
         "num_videos": len(set(view.videos)),
@@ -406,195 +412,14 @@ def summarise(
         "configs_chosen": configs_of(protocol, store).reason,
         "common_settings": common,
         "differing_settings": differing,
-        "metrics": names_in_order(list(names)),
-        "primary": primary,
-        "best": best,
-        "methods": sorted(rows, key=lambda row: _rank(row, primary)),
-        "ceiling": ceiling,
+        "metrics": names_in_order(measured.metrics),
+        "primary": rules.primary,
+        "best": measured.best,
+        "against": measured.against,
+        "sort": protocol.sort or rules.primary,
+        "detectable": measured.detectable,
+        "title": protocol.title,
+        "notes": list(protocol.notes),
+        "methods": measured.rows,
+        "ceiling": next(ceilings, None),
     }
-
-
-def _read_cells(cells: Sequence[Cell]) -> SeedPredictions | None:
-    """The finished cells of a method; None if there are none."""
-    done = [cell for cell in cells if cell.is_finished()]
-    if not done:
-        return None
-    tables = [read_predictions(cell.run / "predictions" / f"{cell.split}.csv") for cell in done]
-    first = tables[0]
-    for cell, table in zip(done, tables, strict=True):
-        if table.ids != first.ids:
-            raise UserError(f"{cell.run} and {done[0].run} were evaluated on different samples")
-    return SeedPredictions(
-        seeds=tuple(cell.seed for cell in done),
-        records=tuple(read_record(cell.run) for cell in done),
-        predictions=np.array([table.predictions for table in tables]),
-        labels=first.labels,
-        videos=np.array(first.videos),
-        pair_ids=first.pair_ids,
-        ids=first.ids,
-    )
-
-
-def _best(finished: Mapping[str, SeedPredictions], split: str, primary: str) -> str | None:
-    """The method with the best mean of the primary metric."""
-
-    def mean(name: str) -> float:
-        records = finished[name].records
-        value = np.mean([r["evaluations"][split]["metrics"][primary] for r in records])
-        return float(value) if METRIC_INFO[primary].lower_is_better else -float(value)
-
-    return min(finished, key=mean, default=None)
-
-
-def _differences(
-    finished: Mapping[str, SeedPredictions], best: str | None, rules: Convention
-) -> dict[str, dict[str, Any]]:
-    """Method to metric to its paired difference from the best one, p corrected by Holm."""
-    if best is None:
-        return {}
-    found: dict[str, dict[str, Any]] = {name: {} for name in finished if name != best}
-    for metric in rules.paired:
-        for name, differences in found.items():
-            mine, theirs = finished[name], finished[best]
-            shared = sorted(set(mine.seeds) & set(theirs.seeds))
-            if not shared:
-                continue
-            one, other = (
-                row_errors(
-                    metric,
-                    runs.predictions[[runs.seeds.index(s) for s in shared]],
-                    runs.labels,
-                    convention=rules.name,
-                )
-                for runs in (mine, theirs)
-            )
-            if not one[1].any():
-                continue
-            difference = paired_difference(
-                one[0].mean(axis=0), other[0].mean(axis=0), clusters=mine.videos[one[1]]
-            )
-            differences[metric] = difference.as_dict() | {"num_seeds": len(shared)}
-        known = {name: d[metric] for name, d in found.items() if metric in d}
-        adjusted = holm_adjusted([float(d["p_value"]) for d in known.values()])
-        for difference_row, p_value in zip(known.values(), adjusted, strict=True):
-            difference_row["p_holm"] = p_value
-    return found
-
-
-def _row(
-    entry: Entry,
-    runs: SeedPredictions | None,
-    split: str,
-    differences: Mapping[str, Mapping[str, Any]],
-    max_gap: float,
-) -> dict[str, Any]:
-    """One method's line of the tables."""
-    method = METHODS[entry.name]
-    seeds = () if runs is None else runs.seeds
-    usage = {cell.seed: read_usage(cell.run) for cell in entry.cells}
-    missing = [cell.seed for cell in entry.cells if cell.seed not in seeds]
-    failures = {str(seed): usage[seed]["reason"] for seed in missing if usage[seed].get("reason")}
-    row: dict[str, Any] = {
-        "name": entry.name,
-        "summary": method.summary,
-        "paper": method.paper,
-        "basis": method.basis,
-        "certified": method.certified,
-        "after_abstract": method.basis == "abstract",
-        "config": entry.config,
-        "refused": entry.refused,
-        "seeds": list(seeds),
-        "open": [seed for seed in missing if str(seed) not in failures],
-        "failures": failures,
-        "metrics": {},
-        "difference": dict(differences.get(entry.name, {})),
-        "hard_pairs": None,
-        "designed_pairs": None,
-        "seconds": None,
-        "epochs": None,
-        "num_parameters": None,
-        "num_trained_parameters": None,
-        "peak_memory_bytes": None,
-    }
-    if runs is None:
-        return row
-    trainings = [record["training"] for record in runs.records]
-    evaluations = [record["evaluations"][split] for record in runs.records]
-    peaks = [usage[seed].get("peak_memory_bytes") for seed in seeds]
-    return row | {
-        "metrics": {
-            name: _mean_and_deviation([e["metrics"].get(name) for e in evaluations])
-            for name in evaluations[0]["metrics"]
-        },
-        "hard_pairs": _hard_pairs(runs, max_gap) if evaluations[0]["hard_pairs"] else None,
-        "designed_pairs": _designed_pairs(runs) if evaluations[0]["designed_pairs"] else None,
-        "seconds": _mean_and_deviation([float(t["seconds"]) for t in trainings]),
-        "epochs": _mean_and_deviation([float(t["epochs"]) for t in trainings]),
-        "num_parameters": trainings[0]["num_parameters"],
-        "num_trained_parameters": trainings[0]["num_trained_parameters"],
-        "peak_memory_bytes": max((peak for peak in peaks if peak), default=None),
-    }
-
-
-def _mean_and_deviation(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean, deviation (S - 1) and the values; an undefined value leaves both undefined."""
-    known = [float(value) for value in values if value is not None]
-    is_defined = len(known) == len(values)
-    return {
-        "mean": float(np.mean(known)) if is_defined else None,
-        "std": float(np.std(known, ddof=1)) if is_defined and len(known) > 1 else None,
-        "values": list(values),
-    }
-
-
-def _hard_pairs(runs: SeedPredictions, max_gap: float) -> dict[str, Any]:
-    """Share of pairs ranked correctly, averaged over seeds; the interval resamples videos."""
-    videos = runs.videos.tolist()
-    pairs = find_hard_pairs(runs.labels, videos, max_gap=max_gap)
-    report = score_pairs(pairs, runs.predictions, runs.labels, videos)
-    return dataclasses.replace(report, max_gap=max_gap).as_dict()
-
-
-def _designed_pairs(runs: SeedPredictions) -> dict[str, Any]:
-    """The same of the pairs that were designed."""
-    pairs = find_designed_pairs(runs.labels, runs.pair_ids)
-    return score_pairs(pairs, runs.predictions, runs.labels, runs.videos.tolist()).as_dict()
-
-
-def _rank(row: Mapping[str, Any], primary: str) -> tuple[bool, float, str]:
-    """Best first; what has no result last."""
-    value = row["metrics"].get(primary, {}).get("mean")
-    sign = 1.0 if METRIC_INFO[primary].lower_is_better else -1.0
-    return (value is None, 0.0 if value is None else sign * value, row["name"])
-
-
-def _settings(
-    entries: Sequence[Entry],
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """Settings of the run and its training that all methods share, and the others by method."""
-    flat = {}
-    for entry in entries:
-        if entry.settings is not None:
-            settings = entry.settings.as_dict()
-            shared = {k: v for k, v in settings.items() if k not in ("method", "seed", "model")}
-            flat[entry.name] = _flat(shared)
-    common: dict[str, Any] = {}
-    differing: dict[str, dict[str, Any]] = {}
-    for key in dict.fromkeys(key for settings in flat.values() for key in settings):
-        values = {name: one.get(key) for name, one in flat.items()}
-        first = next(iter(values.values()))
-        if all(value == first for value in values.values()):
-            common[key] = first
-        else:
-            differing[key] = values
-    return common, differing
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -37,6 +37,8 @@ class RunConfig:
         max_text_tokens: longer texts are cut.
         max_frames: of audio and vision a sample keeps this many first frames, >= 1; None = all.
             The longest clip decides how much memory a batch takes.
+        max_train_samples: train on this many samples of the training split, always the same ones,
+            >= 1; None = all. For a quick look and for learning curves.
         modalities: the ones in use; the others are absent from the network's point of view.
         training: optimizer, schedule, stopping.
     """
@@ -48,6 +50,7 @@ class RunConfig:
     num_trained_text_layers: int | Literal["all"] = "all"
     max_text_tokens: int = 128
     max_frames: int | None = None
+    max_train_samples: int | None = None
     modalities: tuple[Modality, ...] = tuple(Modality)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
@@ -66,6 +69,8 @@ class RunConfig:
             raise ValueError(f"max_text_tokens must be >= 8, got {self.max_text_tokens}")
         if self.max_frames is not None and self.max_frames < 1:
             raise ValueError(f"max_frames must be >= 1, got {self.max_frames}")
+        if self.max_train_samples is not None and self.max_train_samples < 1:
+            raise ValueError(f"max_train_samples must be >= 1, got {self.max_train_samples}")
 
     def text_encoder_spec(self) -> TextEncoderSpec:
         """The text encoder as a network takes it."""

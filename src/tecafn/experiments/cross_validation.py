@@ -20,12 +20,11 @@ from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.evaluator import Predictions
 from tecafn.experiments.config import RunConfig
-from tecafn.experiments.evaluate import assess_view, prediction_rows
+from tecafn.experiments.evaluate import new_evaluation, prediction_rows
 from tecafn.experiments.fit import fit
 from tecafn.experiments.presence import presence_of, warn_about_absent_modalities
 from tecafn.experiments.run_folder import (
     FOLD_RESULT,
-    allowance,
     claim_run_folder,
     finished_record,
     new_record,
@@ -38,8 +37,9 @@ from tecafn.experiments.setup import (
     prepare,
     say_what_is_cut,
 )
+from tecafn.records.begun import Begun
 from tecafn.records.predictions import write_predictions
-from tecafn.records.record import now, write_record
+from tecafn.records.record import FoldRecord, RunRecord, write_record
 from tecafn.training.ranks import on_rank_0
 
 OUT_OF_FOLD = "out-of-fold"
@@ -111,7 +111,7 @@ def cross_validate_run(
     device: str = "auto",
     progress: bool = True,
     allow_data_errors: bool = False,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Train a network per fold and assess the out-of-fold predictions together.
 
     Takes the labelled samples of every split but test. Standardisation is of each fold's own
@@ -141,7 +141,7 @@ def cross_validate_run(
     store = Store.open(data, max_frames=config.max_frames)
     allowed = refuse_errors(store, allowed=allow_data_errors, harmless=("videos",))
     check_monitor(config, store.description)
-    begun_with = {
+    begun_with: Begun = {
         "config": config.as_dict(),
         "data_hash": store.content_hash,
         "num_folds": num_folds,
@@ -162,18 +162,18 @@ def cross_validate_run(
             results.append(on_rank_0(partial(_close_fold, folder)))
         predictions = _together(pool, folds, results)
 
-        def finish() -> dict[str, Any]:
+        def finish() -> RunRecord:
             folded = _describe_folds(folds, results)
             record = new_record(config, store, allowed=allowed, folds=folded)
-            record["evaluations"][OUT_OF_FOLD] = {
-                "split": OUT_OF_FOLD,
-                "chosen_on": "validation videos of each fold",
-                "data_hash": store.content_hash,
-                "weights_hash": None,
-                "created": now(),
-                **assess_view(pool, predictions),
-                **allowance(allowed),
-            }
+            evaluation = new_evaluation(
+                store,
+                pool,
+                predictions,
+                chosen_on="validation videos of each fold",
+                weights_hash=None,
+                allowed=allowed,
+            )
+            record["evaluations"][OUT_OF_FOLD] = {**evaluation, "split": OUT_OF_FOLD}
             write_predictions(
                 out / "predictions" / f"{OUT_OF_FOLD}.csv", prediction_rows(pool, predictions)
             )
@@ -247,7 +247,7 @@ def _together(
 
 def _describe_folds(
     folds: Sequence[Fold], results: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+) -> list[FoldRecord]:
     """What the record says of each fold."""
     return [
         {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tecafn.core.errors import UserError
 from tecafn.core.places import refuse_taken
@@ -14,7 +13,7 @@ from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.run import train_run
 from tecafn.experiments.shipped import configs_folder
-from tecafn.records.record import read_record
+from tecafn.records.record import Evaluation, read_record
 
 TEXT_ALONE = 'modalities=["text"]'
 
@@ -26,7 +25,7 @@ def synthetic_corpus(path: Path, spec: CorpusSpec) -> Store:
     return Store.open(path)
 
 
-def run_demo(out: Path, *, seed: int, progress: bool) -> tuple[dict[str, Any], Path]:
+def run_demo(out: Path, *, seed: int, progress: bool) -> tuple[Evaluation, Path]:
     """Train TeCaFN on the synthetic corpus and, to compare, the same network on text alone.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -27,7 +27,7 @@ from tecafn.experiments.presence import (
     refuse_empty,
     warn_about_absent_modalities,
 )
-from tecafn.experiments.run_folder import allowance, write_report
+from tecafn.experiments.run_folder import add_allowed, write_report
 from tecafn.experiments.setup import (
     check_needs,
     memory_explained,
@@ -37,7 +37,14 @@ from tecafn.experiments.setup import (
 )
 from tecafn.records.measured import convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import write_predictions
-from tecafn.records.record import file_hash, now, read_record, write_record
+from tecafn.records.record import (
+    Evaluation,
+    RunRecord,
+    file_hash,
+    now,
+    read_record,
+    write_record,
+)
 from tecafn.serving.predictor import EXPORT_FOLDER, WEIGHTS_FILE, Predictor, load
 from tecafn.training.ranks import on_rank_0
 from tecafn.training.run_lock import run_lock
@@ -145,7 +152,7 @@ def check_widths(predictor: Predictor, store: Store) -> None:
             )
 
 
-def check_scale(record: Mapping[str, Any], store: Store) -> None:
+def check_scale(record: RunRecord, store: Store) -> None:
     """Refuse to measure a run on labels of another scale than it was trained on.
 
     The scale may be the same and the convention another: the data's measures then count, and a line
@@ -181,7 +188,7 @@ def evaluate_run(
     split: str = "test",
     device: str = "auto",
     allow_data_errors: bool = False,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Metrics of a run's chosen checkpoint on a labelled split.
 
     The first evaluation on test is written into the record; a later call with the same weights
@@ -221,7 +228,7 @@ def evaluate_run(
     opened = open_run(run, data, split, fabric)
     predictions = opened.predict()
 
-    def add() -> dict[str, Any]:
+    def add() -> Evaluation:
         with run_lock(run, wait_seconds=_PATIENCE_SECONDS):
             # Another process may have been first while this one predicted.
             known = _known_evaluation(run, store, split)
@@ -242,10 +249,10 @@ def evaluate_run(
     return on_rank_0(add)
 
 
-def _known_evaluation(run: Path, store: Store, split: str) -> dict[str, Any] | None:
+def _known_evaluation(run: Path, store: Store, split: str) -> Evaluation | None:
     """What was found when the same weights were evaluated on the same data by the same measures."""
     record = read_record(run)
-    known: dict[str, Any] | None = record["evaluations"].get(_evaluation_name(record, store, split))
+    known = record["evaluations"].get(_evaluation_name(record, store, split))
     hashes = (weights_hash(run), store.content_hash)
     if not known or (known["weights_hash"], known["data_hash"]) != hashes:
         return None
@@ -267,7 +274,7 @@ def weights_hash(run: Path) -> str:
         raise UserError(f"cannot read weights {path}: {error.strerror or error}") from None
 
 
-def _evaluation_name(record: Mapping[str, Any], store: Store, split: str) -> str:
+def _evaluation_name(record: RunRecord, store: Store, split: str) -> str:
     """``test`` for the test split that belongs to the training data, or if that has none."""
     trained_on = record["data"]
     is_foreign = store.content_hash != trained_on["hash"] and trained_on["splits"].get(split)
@@ -276,33 +283,66 @@ def _evaluation_name(record: Mapping[str, Any], store: Store, split: str) -> str
 
 def add_evaluation(
     run: Path,
-    record: dict[str, Any],
+    record: RunRecord,
     store: Store,
     view: SplitView,
     predictions: Predictions,
     *,
     absent: Mapping[str, int],
     allowed: Iterable[IntegrityRow],
-) -> dict[str, Any]:
+) -> Evaluation:
     """Assess predictions, write them and the record.
 
     The record also has how many samples lacked a modality, and the errors in the data that the user
     ``allowed``.
     """
     name = _evaluation_name(record, store, view.name)
-    evaluation = {
-        "split": view.name,
-        "chosen_on": record["training"]["chosen_on"],
-        "weights_hash": weights_hash(run),
-        "data_hash": store.content_hash,
-        "created": now(),
-        **({"absent": dict(absent)} if absent else {}),
-        **assess_view(view, predictions),
-        **allowance(allowed),
-    }
+    evaluation = new_evaluation(
+        store,
+        view,
+        predictions,
+        chosen_on=record["training"]["chosen_on"],
+        weights_hash=weights_hash(run),
+        absent=absent,
+        allowed=allowed,
+    )
     record["evaluations"][name] = evaluation
     write_predictions(run / "predictions" / f"{name}.csv", prediction_rows(view, predictions))
     write_record(run, record)
+    return evaluation
+
+
+def new_evaluation(
+    store: Store,
+    view: SplitView,
+    predictions: Predictions,
+    *,
+    chosen_on: str,
+    weights_hash: str | None,
+    absent: Mapping[str, int] | None = None,
+    allowed: Iterable[IntegrityRow] = (),
+) -> Evaluation:
+    """An entry of a record: predictions assessed, and where they come from.
+
+    Args:
+        store: the data.
+        view: what of them was predicted.
+        predictions: of every sample of ``view``.
+        chosen_on: what chose the checkpoint.
+        weights_hash: of the network; None where there are several.
+        absent: how many samples lacked a modality.
+        allowed: errors in the data that the user has allowed.
+    """
+    head = {
+        "split": view.name,
+        "chosen_on": chosen_on,
+        "weights_hash": weights_hash,
+        "data_hash": store.content_hash,
+        "created": now(),
+        **({"absent": dict(absent)} if absent else {}),
+    }
+    evaluation = cast(Evaluation, head | assess_view(view, predictions))
+    add_allowed(evaluation, allowed)
     return evaluation
 
 

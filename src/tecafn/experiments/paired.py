@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -15,7 +14,13 @@ from tecafn.evaluation.significance import paired_difference
 from tecafn.experiments.run_folder import write_report
 from tecafn.records.measured import convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import SplitPredictions, read_predictions
-from tecafn.records.record import read_record, write_record
+from tecafn.records.record import (
+    PairedDifference,
+    RunComparison,
+    RunRecord,
+    read_record,
+    write_record,
+)
 from tecafn.training.ranks import on_rank_0
 from tecafn.training.run_lock import run_lock
 
@@ -23,7 +28,7 @@ from tecafn.training.run_lock import run_lock
 _PATIENCE_SECONDS = 60.0
 
 
-def compare_runs(run: Path, other: Path, *, split: str, name: str | None = None) -> dict[str, Any]:
+def compare_runs(run: Path, other: Path, *, split: str, name: str | None = None) -> RunComparison:
     """Paired differences of two runs' errors on the same samples; added to ``run``'s record.
 
     A collective call where several processes have met.
@@ -39,7 +44,7 @@ def compare_runs(run: Path, other: Path, *, split: str, name: str | None = None)
             measured by different conventions.
     """
 
-    def compare() -> dict[str, Any]:
+    def compare() -> RunComparison:
         with run_lock(run, wait_seconds=_PATIENCE_SECONDS):
             return _compare(run, other, split, name)
 
@@ -47,7 +52,7 @@ def compare_runs(run: Path, other: Path, *, split: str, name: str | None = None)
     return on_rank_0(compare)
 
 
-def _compare(run: Path, other: Path, split: str, name: str | None) -> dict[str, Any]:
+def _compare(run: Path, other: Path, split: str, name: str | None) -> RunComparison:
     record, theirs = read_record(run), read_record(other)
     evaluation = theirs["evaluations"].get(split)
     if evaluation is None:
@@ -63,7 +68,7 @@ def _compare(run: Path, other: Path, split: str, name: str | None) -> dict[str, 
     same_labels = np.array_equal(mine.labels, yours.labels, equal_nan=True)
     if mine.ids != yours.ids or not same_labels:
         raise UserError(f"{run} and {other} were evaluated on different samples of {split!r}")
-    comparison = {
+    comparison: RunComparison = {
         "name": name or str(theirs["method"]),
         "split": split,
         "metrics": evaluation["metrics"],
@@ -80,15 +85,16 @@ def _compare(run: Path, other: Path, split: str, name: str | None) -> dict[str, 
     return comparison
 
 
-def _convention(record: Mapping[str, Any], split: str) -> Convention:
+def _convention(record: RunRecord, split: str) -> Convention:
     """By which a run was measured on a split; that of its data where it was not."""
-    evaluation = record["evaluations"].get(split, {})
-    return convention_of_evaluation(evaluation) or convention_of_data(record["data"])
+    evaluation = record["evaluations"].get(split)
+    measured_by = None if evaluation is None else convention_of_evaluation(evaluation)
+    return measured_by or convention_of_data(record["data"])
 
 
 def paired_differences(
     mine: SplitPredictions, yours: SplitPredictions, rules: Convention
-) -> dict[str, Any]:
+) -> dict[str, PairedDifference]:
     """First minus second, by each measure that the convention pairs runs by.
 
     Intervals resample videos and permutations flip whole videos: clips of one video are alike.
@@ -96,9 +102,10 @@ def paired_differences(
     """
     labels, videos = mine.labels, np.array(mine.videos)
     both = np.stack([mine.predictions, yours.predictions])
-    found = {}
+    found: dict[str, PairedDifference] = {}
     for metric in rules.paired:
         errors, counted = row_errors(metric, both, labels, convention=rules.name)
         if counted.any():
-            found[metric] = paired_difference(*errors, clusters=videos[counted]).as_dict()
+            difference = paired_difference(*errors, clusters=videos[counted])
+            found[metric] = cast(PairedDifference, difference.as_dict())
     return found

@@ -9,9 +9,8 @@ test split, and this is done afterwards, on request, with weights that training 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tecafn.core.errors import UserError
 from tecafn.core.parallel import world_size
@@ -20,9 +19,10 @@ from tecafn.core.weights import load_module
 from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import Store
 from tecafn.experiments.evaluate import assess_view, open_run
-from tecafn.experiments.run_folder import allowance
+from tecafn.experiments.run_folder import add_allowed
 from tecafn.experiments.setup import open_fabric
-from tecafn.records.record import now, read_record, write_record
+from tecafn.records.events import read_events
+from tecafn.records.record import Evaluation, now, read_record, write_record
 from tecafn.serving.predictor import EXPORT_FOLDER, TEXT_ENCODER_FOLDER, Predictor
 from tecafn.training.checkpoint import Checkpoints
 from tecafn.training.run_lock import run_lock
@@ -86,8 +86,8 @@ def peek_at_test(
         "created": now(),
         "looks": [{"epoch": a["epoch"], "test_mae": a["metrics"]["mae"]} for a in assessed],
         **chosen,
-        **allowance(allowed),
     }
+    add_allowed(cast(Evaluation, outcome), allowed)
     with run_lock(run):
         record = read_record(run)
         key = PROTOCOL.replace("-", "_")
@@ -113,6 +113,5 @@ def _with_weights_of(path: Path, exported: Predictor, run: Path, *, precision: s
 
 def _epochs_by_step(run: Path) -> dict[int, int]:
     """Which epoch ended with which optimizer step."""
-    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    events = [json.loads(line) for line in lines]
-    return {e["step"]: e["epoch"] for e in events if e["event"] == "epoch"}
+    events = read_events(run)
+    return {} if events is None else {event["step"]: event["epoch"] for event in events.epochs}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from tecafn.core.parallel import rank
 from tecafn.core.places import refuse_taken
 from tecafn.data.integrity import refuse_errors
-from tecafn.data.store import Store
+from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.evaluator import predict_source
 from tecafn.experiments.config import RunConfig
 from tecafn.experiments.evaluate import add_evaluation
@@ -26,6 +29,8 @@ from tecafn.experiments.setup import (
     prepare,
     say_what_is_cut,
 )
+from tecafn.records.begun import Begun
+from tecafn.records.record import RunRecord, TrainingRecord
 from tecafn.serving.predictor import EXPORT_FOLDER, ModelDefinition, Predictor
 from tecafn.training.ranks import on_rank_0
 
@@ -39,7 +44,7 @@ def train_run(
     device: str = "auto",
     progress: bool = True,
     allow_data_errors: bool = False,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Train, and evaluate the chosen checkpoint on the validation split.
 
     Args:
@@ -61,12 +66,13 @@ def train_run(
     store = Store.open(data, max_frames=config.max_frames)
     allowed = refuse_errors(store, allowed=allow_data_errors)
     check_monitor(config, store.description)
-    begun_with = {"config": config.as_dict(), "data_hash": store.content_hash}
+    begun_with: Begun = {"config": config.as_dict(), "data_hash": store.content_hash}
     fabric = open_fabric(device, config.training.precision)
     with claim_run_folder(out, begun_with, resume=resume) as finished:
         if finished:
             return on_rank_0(lambda: finished_record(out))
-        train, valid = store.split("train"), store.split("valid")
+        whole, valid = store.split("train"), store.split("valid")
+        train = part_of(whole, config.max_train_samples)
         prepared = prepare(config, store, train, fabric)
         lacking = {}
         for view in (train, valid):
@@ -79,7 +85,7 @@ def train_run(
                 prepared.batches.tokenizer,
                 max_text_tokens=config.max_text_tokens,
             )
-        train_source = prepared.batches.loader(train, shuffle=True, labelled=True)
+        train_source = prepared.batches.loader(train, shuffle=True, whole=whole, labelled=True)
         valid_source = prepared.batches.loader(valid, shuffle=False, labelled=True)
         on_rank_0(lambda: write_beginning(out, config, begun_with))
         with memory_explained(train, valid):
@@ -91,7 +97,7 @@ def train_run(
             predictor.network_prediction, valid_source, device=fabric.device, task=valid.task
         )
 
-        def finish() -> dict[str, Any]:
+        def finish() -> RunRecord:
             predictor.save_pretrained(out / EXPORT_FOLDER)
             record = new_record(config, store, allowed=allowed, training=_training(fitted))
             # Writes the record, which says that the run is finished, once and complete.
@@ -100,6 +106,19 @@ def train_run(
             return finished_record(out)
 
         return on_rank_0(finish)
+
+
+def part_of(view: SplitView, num_samples: int | None) -> SplitView:
+    """So many samples of a split, the same ones in every run; the whole where it has no more."""
+    if num_samples is None or num_samples >= len(view):
+        return view
+    if rank() == 0:
+        print(
+            f"note: training takes {num_samples} of {len(view)} samples (max_train_samples)",
+            file=sys.stderr,
+        )
+    rows = np.random.default_rng(0).permutation(len(view))[:num_samples]
+    return view.subset(np.sort(rows))
 
 
 def _shipped(fitted: Fitted, store: Store) -> Predictor:
@@ -117,7 +136,7 @@ def _shipped(fitted: Fitted, store: Store) -> Predictor:
     return Predictor(definition, network, fitted.prepared.batches.tokenizer)
 
 
-def _training(fitted: Fitted) -> dict[str, Any]:
+def _training(fitted: Fitted) -> TrainingRecord:
     """What the record says of the training."""
     result, parameters = fitted.result, list(fitted.scheme.parameters())
     return {

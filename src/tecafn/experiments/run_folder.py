@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import tecafn
 from tecafn.core.errors import UserError
 from tecafn.core.registry import METHODS
+from tecafn.core.tables import flatten
 from tecafn.data.integrity import IntegrityRow, errors_as_dicts
 from tecafn.data.store import Store
 from tecafn.experiments.config import RunConfig, parse_config, write_config
+from tecafn.records.begun import Begun, read_begun, write_begun
 from tecafn.records.record import (
     FORMAT_VERSION,
+    AllowedError,
+    DataRecord,
+    Evaluation,
+    FoldRecord,
+    RunRecord,
+    TrainingRecord,
     library_versions,
     now,
     read_record,
     source_commit,
-    write_text_atomically,
 )
 from tecafn.training.checkpoint import Checkpoints
 from tecafn.training.ranks import on_rank_0
@@ -31,7 +38,7 @@ FOLD_RESULT = "out-of-fold.npz"
 
 
 @contextmanager
-def claim_run_folder(out: Path, begun_with: Mapping[str, Any], *, resume: bool) -> Iterator[bool]:
+def claim_run_folder(out: Path, begun_with: Begun, *, resume: bool) -> Iterator[bool]:
     """Let nobody else write the run's directory, and see whether this run may.
 
     A collective call; rank 0 looks, under the lock, because what it and others write shows.
@@ -78,13 +85,13 @@ def check_out(out: Path, *, resume: bool) -> bool:
     return used
 
 
-def write_beginning(out: Path, config: RunConfig, begun_with: Mapping[str, Any]) -> None:
+def write_beginning(out: Path, config: RunConfig, begun_with: Begun) -> None:
     """Write the config, and ``RUN/begun.json``: what a resume must find unchanged."""
     write_config(config, out / "config.toml")
-    write_text_atomically(out / "begun.json", json.dumps(begun_with, indent=2) + "\n")
+    write_begun(out, begun_with)
 
 
-def check_begun(out: Path, now: Mapping[str, Any]) -> None:
+def check_begun(out: Path, now: Begun) -> None:
     """Refuse to continue a run under other settings or on other data than it was begun with.
 
     A setting that came later than the run has its default there.
@@ -92,16 +99,12 @@ def check_begun(out: Path, now: Mapping[str, Any]) -> None:
     Raises:
         UserError: they differ; the line names the first difference.
     """
-    path = out / "begun.json"
-    if not path.exists():  # a run of the first version, which did not write it
+    begun = read_begun(out)
+    if begun is None:
         return
-    try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        then = _flat(begun | _with_defaults(begun))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+    then = flatten({**begun, **_with_defaults(begun)})
     # Through JSON, as the file went: what was a tuple there is a list.
-    given = _flat(json.loads(json.dumps(now)))
+    given = flatten(json.loads(json.dumps(now)))
     for name in sorted(then.keys() | given.keys()):
         if then.get(name) != given.get(name):
             raise UserError(
@@ -110,7 +113,7 @@ def check_begun(out: Path, now: Mapping[str, Any]) -> None:
             )
 
 
-def _with_defaults(begun: Mapping[str, Any]) -> dict[str, Any]:
+def _with_defaults(begun: Begun) -> dict[str, Any]:
     """The config that a run was begun with, with what has been added to configs since."""
     try:
         return {"config": parse_config(begun["config"]).as_dict()}
@@ -118,26 +121,24 @@ def _with_defaults(begun: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
-
-
 def new_record(
-    config: RunConfig, store: Store, *, allowed: Iterable[IntegrityRow] = (), **outcome: Any
-) -> dict[str, Any]:
+    config: RunConfig,
+    store: Store,
+    *,
+    allowed: Iterable[IntegrityRow] = (),
+    training: TrainingRecord | None = None,
+    folds: Sequence[FoldRecord] = (),
+) -> RunRecord:
     """A record without evaluations: what was run, by which program, on which data.
 
     Args:
         config: of the run.
         store: its data.
         allowed: errors in the data that the user has allowed.
-        outcome: what came of it, ``training`` or ``folds``.
+        training: how it went; None of a cross-validation.
+        folds: of a cross-validation, in place of ``training``.
     """
-    return {
+    record: RunRecord = {
         "format_version": FORMAT_VERSION,
         "tecafn_version": tecafn.__version__,
         "created": now(),
@@ -147,17 +148,21 @@ def new_record(
         "seed": config.seed,
         "commit": source_commit(),
         "versions": library_versions(),
-        "data": describe_store(store) | allowance(allowed),
-        **outcome,
+        "data": describe_store(store, allowed),
         "evaluations": {},
         "comparisons": [],
     }
+    if training is None:
+        record["folds"] = list(folds)
+    else:
+        record["training"] = training
+    return record
 
 
-def describe_store(store: Store) -> dict[str, Any]:
-    """What a record says of its data."""
+def describe_store(store: Store, allowed: Iterable[IntegrityRow] = ()) -> DataRecord:
+    """What a record says of its data, and of the errors in it that the user has allowed."""
     description = store.description
-    return {
+    data: DataRecord = {
         "dataset": description.dataset,
         "hash": store.content_hash,
         "splits": {
@@ -167,15 +172,18 @@ def describe_store(store: Store) -> dict[str, Any]:
         "task": description.task,
         "convention": description.convention,
     }
+    add_allowed(data, allowed)
+    return data
 
 
-def allowance(errors: Iterable[IntegrityRow]) -> dict[str, Any]:
-    """The entry ``allowed_errors`` of a record; nothing where nothing was wrong."""
+def add_allowed(part: DataRecord | Evaluation, errors: Iterable[IntegrityRow]) -> None:
+    """Add the entry ``allowed_errors`` to a part of a record; nothing where nothing was wrong."""
     found = errors_as_dicts(errors)
-    return {"allowed_errors": found} if found else {}
+    if found:
+        part["allowed_errors"] = cast(list[AllowedError], found)
 
 
-def finished_record(out: Path) -> dict[str, Any]:
+def finished_record(out: Path) -> RunRecord:
     """The record of a run, once what a kill may have left to do is done."""
     if not (out / "report.html").exists():
         write_report(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 import sys
@@ -28,6 +29,7 @@ ALIASES: Mapping[str, str] = {
 _aliases_said: set[str] = set()
 # What has keys of its own; every other key of a config is a value.
 _TABLES = ("model", "training")
+_MODALITIES = ("text", "audio", "vision")
 
 
 def read_settings(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -132,6 +134,8 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         value = text.strip()
     key = _without_alias(key.strip())
     *path, last = key.split(".")
+    if last in _MODALITIES and len(path) == 2:
+        _spread_over_modalities(raw, path[1])
     table = raw
     for place, part in enumerate(path):
         inner = table.setdefault(part, {})
@@ -140,6 +144,27 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
             raise UserError(f"--set {override!r}: {_no_table(part, key, raw)}")
         table = inner
     table[last] = value
+
+
+def _spread_over_modalities(raw: dict[str, Any], name: str) -> None:
+    """Make one value of the model a value per modality, so that one of them can be set.
+
+    ``model.swap_probability.audio=0.0`` changes audio's and leaves vision's as it was.
+    """
+    model = raw.setdefault("model", {})
+    value = model.get(name) if isinstance(model, dict) else None
+    if isinstance(value, Mapping) or not isinstance(model, dict):
+        return
+    import tecafn.methods  # noqa: F401 - registers them
+    from tecafn.core.registry import METHODS
+
+    method = raw.get("method", "tecafn")
+    fields = dataclasses.fields(METHODS[method].config) if method in METHODS else ()
+    for field in fields:
+        if field.name == name and "dict[Modality" in str(field.type):
+            value = field.default if value is None else value
+            core = model.get("core", "text")
+            model[name] = {m: value for m in _MODALITIES if m != core}
 
 
 def _no_table(part: str, key: str, raw: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ _TRAINED_ON = {
     "classification": {"ur_funny": 7_614},
 }
 _PACKAGE = Path(__file__).resolve().parents[1]
+# Files beside the tables that are none: what they share.
+_NO_TABLES = ("budgets", "search")
 
 
 def configs_folder() -> Path:
@@ -46,6 +48,38 @@ def find_config(name: Path) -> Path:
     relative = Path(*name.parts[1:]) if name.parts[:1] == ("configs",) else name
     shipped = configs_folder() / relative
     return shipped if shipped.is_file() else name
+
+
+def papers_folder() -> Path:
+    """Where the shipped tables lie: beside the package when installed, else in the checkout."""
+    installed = _PACKAGE / "papers"
+    return installed if installed.is_dir() else _PACKAGE.parents[1] / "papers"
+
+
+def list_tables() -> list[str]:
+    """Every shipped table, ``tecafn/table5``: a paper's experiments as data."""
+    folder = papers_folder()
+    paths = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.toml"))
+    return sorted(path.as_posix() for path in paths if path.name not in _NO_TABLES)
+
+
+def find_table(name: Path) -> Path:
+    """A table by path, or by its place among the shipped ones; folder and ending may be left out.
+
+    Example:
+        >>> find_table(Path("nothing/of-that-name")).as_posix()
+        'nothing/of-that-name'
+    """
+    if name.is_file():
+        return name
+    parts = name.parts[1:] if name.parts[:1] == ("papers",) else name.parts
+    folder = papers_folder()
+    for place in (folder, *sorted(path for path in folder.glob("*") if path.is_dir())):
+        path = place.joinpath(*parts)
+        for found in (path, path.with_name(f"{path.name}.toml")):
+            if found.is_file():
+                return found
+    return name
 
 
 def config_folder(configs: str | None, dataset: str) -> Path:

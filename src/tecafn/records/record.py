@@ -11,7 +11,7 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import tecafn
 from tecafn.core.dataset_names import with_current_name
@@ -19,6 +19,243 @@ from tecafn.core.errors import UserError
 
 FORMAT_VERSION = 1
 _LIBRARIES = ("torch", "transformers", "lightning-fabric", "numpy", "safetensors", "pyarrow")
+
+
+class AllowedError(TypedDict):
+    """What ``tecafn data check`` calls an error, and the user allowed.
+
+    Args:
+        name: of the check.
+        message: what it found.
+    """
+
+    name: str
+    message: str
+
+
+class DataRecord(TypedDict):
+    """What a record says of its data.
+
+    Args:
+        dataset: its name.
+        hash: of the store's content.
+        splits: samples of each.
+        label_range: lowest and highest label.
+        task: regression or classification.
+        convention: by which it is measured; records of version 0.1 do not say.
+        allowed_errors: what was wrong with it and was allowed by name.
+    """
+
+    dataset: str
+    hash: str
+    splits: dict[str, int]
+    label_range: list[float]
+    task: str
+    convention: NotRequired[str]
+    allowed_errors: NotRequired[list[AllowedError]]
+
+
+class TrainingRecord(TypedDict):
+    """How training went.
+
+    Args:
+        epochs: how many were trained.
+        best_epoch: the one whose weights were kept, from 0.
+        stopped: why it ended.
+        seconds: of training, over every process that continued it.
+        threads: of a process.
+        monitor, monitor_value: the metric that chose the epoch, and its value.
+        chosen_on: the split that it was measured on.
+        num_parameters, num_trained_parameters: of the scheme.
+    """
+
+    epochs: int
+    best_epoch: int
+    stopped: str
+    seconds: float
+    threads: int
+    monitor: str
+    monitor_value: float | None
+    chosen_on: str
+    num_parameters: int
+    num_trained_parameters: int
+
+
+class FoldRecord(TypedDict):
+    """One fold of a cross-validation.
+
+    Args:
+        fold: its number, from 0.
+        num_train, num_valid, num_held_out: samples.
+        epochs, best_epoch, monitor_value, seconds: as for a run's training.
+    """
+
+    fold: int
+    num_train: int
+    num_valid: int
+    num_held_out: int
+    epochs: int
+    best_epoch: int
+    monitor_value: float
+    seconds: float
+
+
+class PairShare(TypedDict):
+    """How well predictions rank pairs of samples.
+
+    Args:
+        num_pairs, num_videos: what was counted.
+        ordered: share ranked as the labels are, a tie counting one half; None without pairs.
+        interval: 95 %, from resampling videos.
+        mae: mean absolute error of the pairs' samples.
+        max_gap: how far apart the labels of a hard pair may be, exclusive.
+    """
+
+    num_pairs: int
+    num_videos: int
+    ordered: float | None
+    interval: list[float] | None
+    mae: float | None
+    max_gap: NotRequired[float]
+
+
+class Ceiling(TypedDict):
+    """What the noise-free score of a generated corpus reaches.
+
+    Args:
+        metrics: by name.
+        hard_pairs, designed_pairs: as an evaluation's.
+    """
+
+    metrics: dict[str, float | None]
+    hard_pairs: PairShare | None
+    designed_pairs: PairShare | None
+
+
+class ResamplingRecord(TypedDict):
+    """How intervals were made.
+
+    Args:
+        level: coverage.
+        num_resamples: how many.
+        seed: of the draws.
+        unit: what was drawn: videos.
+    """
+
+    level: float
+    num_resamples: int
+    seed: int
+    unit: str
+
+
+class Evaluation(TypedDict):
+    """Everything that is known of a run on one labelled split.
+
+    Args:
+        split: which.
+        chosen_on: what chose the checkpoint.
+        weights_hash: of the exported weights; None of a cross-validation.
+        data_hash: of the store's content.
+        created: when, in UTC.
+        absent: how many samples lacked a modality that the network reads.
+        convention: by which it was measured.
+        num_samples: of the split.
+        resampling: how intervals were made.
+        metrics: by name; None where the data leave one undefined.
+        undefined: the reason for each None.
+        intervals: 95 %, from resampling videos.
+        hard_pairs, designed_pairs: None where there are none.
+        ceiling: on a generated corpus.
+        allowed_errors: what was wrong with the data and was allowed by name.
+    """
+
+    split: str
+    chosen_on: str
+    weights_hash: str | None
+    data_hash: str
+    created: str
+    absent: NotRequired[dict[str, int]]
+    convention: NotRequired[str]
+    num_samples: int
+    resampling: ResamplingRecord
+    metrics: dict[str, float | None]
+    undefined: dict[str, str]
+    intervals: dict[str, list[float] | None]
+    hard_pairs: PairShare | None
+    designed_pairs: PairShare | None
+    ceiling: NotRequired[Ceiling]
+    allowed_errors: NotRequired[list[AllowedError]]
+
+
+class PairedDifference(TypedDict):
+    """A paired difference of two runs' errors.
+
+    Args:
+        value: the mean.
+        interval: 95 %, from resampling videos.
+        p_value: of permutations that flip whole videos, two-sided.
+    """
+
+    value: float
+    interval: list[float] | None
+    p_value: float
+
+
+class RunComparison(TypedDict):
+    """This run against another one on the same samples.
+
+    Args:
+        name: what the other one is called.
+        split: which.
+        metrics, hard_pairs, designed_pairs: the other one's.
+        difference: by metric, this run's minus the other's.
+    """
+
+    name: str
+    split: str
+    metrics: dict[str, float | None]
+    hard_pairs: PairShare | None
+    designed_pairs: PairShare | None
+    difference: dict[str, PairedDifference]
+
+
+class RunRecord(TypedDict):
+    """What was run, on what, with which outcome.
+
+    Args:
+        format_version: of this file.
+        tecafn_version: of the program.
+        created: when training ended, in UTC.
+        method, paper: which, and whose.
+        config: in full.
+        seed: of everything random.
+        commit: of the program's checkout, ``+changes`` where it differed; None outside one.
+        code_hash: of the package's sources; records of version 0.1 have none.
+        versions: of Python and the libraries.
+        data: what it was trained on.
+        training: how that went; a cross-validation has ``folds`` in its place.
+        folds: one per fold.
+        evaluations: by split; one on another dataset's split is ``<split>@<hash>``.
+        comparisons: with other runs.
+        protocols: evaluations by another protocol, such as ``authors_test_peeking``.
+    """
+
+    format_version: int
+    tecafn_version: str
+    created: str
+    method: str
+    paper: str
+    config: dict[str, Any]
+    seed: int
+    commit: str | None
+    code_hash: NotRequired[str]
+    versions: dict[str, str]
+    data: DataRecord
+    training: NotRequired[TrainingRecord]
+    folds: NotRequired[list[FoldRecord]]
+    evaluations: dict[str, Evaluation]
+    comparisons: list[RunComparison]
+    protocols: NotRequired[dict[str, Any]]
 
 
 def now() -> str:
@@ -51,6 +288,17 @@ def source_commit() -> str | None:
     return f"{commit}+changes" if commit and git("status", "--porcelain", "-uno") else commit
 
 
+def short_commit(commit: str | None) -> str:
+    """A commit's first 10 digits, with ``+changes`` where there were some.
+
+    Example:
+        >>> short_commit("0123456789abcdef+changes")
+        '0123456789+changes'
+    """
+    digits, plus, changes = (commit or "").partition("+")
+    return digits[:10] + plus + changes
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
@@ -69,13 +317,13 @@ def write_text_atomically(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_record(run_dir: Path, record: Mapping[str, Any]) -> None:
+def write_record(run_dir: Path, record: Mapping[str, Any] | RunRecord) -> None:
     """Write ``RUN/record.json``."""
     text = json.dumps(record, indent=2, allow_nan=False, ensure_ascii=True)
     write_text_atomically(run_dir / "record.json", text + "\n")
 
 
-def read_record(run_dir: Path) -> dict[str, Any]:
+def read_record(run_dir: Path) -> RunRecord:
     """Read ``RUN/record.json``.
 
     Raises:
@@ -83,7 +331,7 @@ def read_record(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / "record.json"
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         unfinished = (run_dir / "checkpoints").is_dir()
         hint = "training did not finish: `tecafn train ... --resume`" if unfinished else "no record"
@@ -93,4 +341,4 @@ def read_record(run_dir: Path) -> dict[str, Any]:
     version = record.get("format_version") if isinstance(record, dict) else None
     if version != FORMAT_VERSION:
         raise UserError(f"{path}: format_version must be {FORMAT_VERSION}, got {version!r}")
-    return with_current_name(record)
+    return cast(RunRecord, with_current_name(record))

@@ -6,22 +6,26 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tecafn.core.conventions import METRIC_INFO, Convention
-from tecafn.core.dataset_names import with_current_name
 from tecafn.evaluation.metrics import format_metric
+from tecafn.records.comparison import (
+    ComparisonRow,
+    ComparisonSummary,
+    OverSeeds,
+    RowDifference,
+    SeedMean,
+    read_comparison,
+    reference_of,
+)
 from tecafn.records.measured import allowed_errors, convention_of_data
+from tecafn.records.record import PairShare, short_commit
 from tecafn.report.html import page_environment
-from tecafn.report.records import ReportError, short_commit
 
-Json = Mapping[str, Any]
-
-SUMMARY_FILE = "comparison.json"
-SUMMARY_FORMAT = 1
-PAIRS = ("designed_pairs", "hard_pairs")
+PAIRS: tuple[Literal["designed_pairs"], Literal["hard_pairs"]] = ("designed_pairs", "hard_pairs")
 ABSTRACT_MARK = "\N{DAGGER}"
 ABSTRACT_NOTE = (
     "implemented from the abstract; the paper was not available to us: a method in its spirit, "
@@ -50,25 +54,6 @@ _LATEX = {
 }
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
-    """The summary of a comparison.
-
-    Raises:
-        ReportError: there is none, or this version does not know its format.
-    """
-    path = folder / SUMMARY_FILE
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path}: tables need a comparison's summary, none is there") from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path}: expected JSON, got {error}") from None
-    version = summary.get("comparison_format") if isinstance(summary, dict) else None
-    if version != SUMMARY_FORMAT:
-        raise ReportError(f"{path}: comparison_format must be {SUMMARY_FORMAT}, got {version!r}")
-    return with_current_name(summary)
-
-
 def write_tables(folder: Path) -> list[Path]:
     """Write ``comparison.md, .csv, .tex, .html`` beside a comparison's summary.
 
@@ -76,10 +61,10 @@ def write_tables(folder: Path) -> list[Path]:
         Their paths. Each file is replaced in one step.
 
     Raises:
-        ReportError: no readable summary.
+        UserError: no readable summary.
     """
-    summary = read_summary(folder)
-    renderers: dict[str, Callable[[Json], str]] = {
+    summary = read_comparison(folder)
+    renderers: dict[str, Callable[[ComparisonSummary], str]] = {
         "md": render_markdown,
         "csv": render_csv,
         "tex": render_latex,
@@ -99,7 +84,7 @@ def write_tables(folder: Path) -> list[Path]:
 # What every format shows
 
 
-def convention_of_summary(summary: Json) -> Convention:
+def convention_of_summary(summary: ComparisonSummary) -> Convention:
     """By which convention a comparison was measured.
 
     Summaries of version 0.1 do not name it: they have MOSI's measures for every regression.
@@ -114,19 +99,21 @@ def convention_of_summary(summary: Json) -> Convention:
     return convention_of_data({"convention": name})
 
 
-def shown_metrics(summary: Json) -> list[str]:
+def shown_metrics(summary: ComparisonSummary) -> list[str]:
     """Names of the metrics that tables show; the CSV file has every metric."""
     headlines = convention_of_summary(summary).headlines
     return [name for name in headlines if name in summary["metrics"]]
 
 
-def shown_pairs(summary: Json) -> list[str]:
-    """Kinds of pairs that some method was asked about."""
+def shown_pairs(
+    summary: ComparisonSummary,
+) -> list[Literal["designed_pairs", "hard_pairs"]]:
+    """Kinds of pairs that some row was asked about."""
     return [kind for kind in PAIRS if any(row[kind] for row in summary["methods"])]
 
 
-def reason_without_result(row: Json) -> str:
-    """Why a method has no result at all, in one line; empty if it has one, or is only open.
+def reason_without_result(row: ComparisonRow) -> str:
+    """Why a row has no result at all, in one line; empty if it has one, or is only open.
 
     Example:
         >>> row = {"refused": "", "seeds": [], "failures": {"0": "ended by SIGSEGV"}}
@@ -141,14 +128,14 @@ def reason_without_result(row: Json) -> str:
     return str(reasons[0]) + (f" (and {len(reasons) - 1} more)" if reasons[1:] else "")
 
 
-def notes(summary: Json) -> list[str]:
+def notes(summary: ComparisonSummary) -> list[str]:
     """Sentences on what is wrong or missing.
 
     That is errors in the data that were allowed, configs of another dataset, open cells and
-    failed ones.
+    failed ones; and what the table's file says of it.
     """
     chosen = summary.get("configs_chosen", "")
-    lines = allowed_errors(summary)
+    lines = [*allowed_errors(summary), *summary.get("notes", [])]
     lines += [f"{chosen[0].upper()}{chosen[1:]}."] if chosen else []
     still_open = [
         f"{row['name']} (seed {', '.join(map(str, row['open']))})"
@@ -171,7 +158,7 @@ def notes(summary: Json) -> list[str]:
     return lines
 
 
-def about(summary: Json) -> list[str]:
+def about(summary: ComparisonSummary) -> list[str]:
     """Sentences that a table cannot be read without."""
     data, split = summary["data"], summary["split"]
     rules = convention_of_summary(summary)
@@ -179,9 +166,14 @@ def about(summary: Json) -> list[str]:
     several = len(summary["seeds"]) > 1
     lines = [
         f"Dataset {data['dataset']}, {split} split: {summary['num_samples']} samples of "
-        f"{summary['num_videos']} videos. Every method is trained on the same data with seed"
-        f"{'s' if several else ''} {seeds}"
-        + (f"; figures are means {_PLUS_MINUS} deviation over seeds." if several else ".")
+        f"{summary['num_videos']} videos. Every {_row_word(summary)} is trained on the same data "
+        f"with seed{'s' if several else ''} {seeds}"
+        + (f"; figures are means {_PLUS_MINUS} deviation over seeds" if several else "")
+        + (
+            ", in brackets the 95 % interval from resampling videos."
+            if _has_intervals(summary)
+            else "."
+        )
     ]
     lines.append(f"Measures follow the convention {rules.name}: {rules.about}.")
     if split == "valid":
@@ -190,13 +182,22 @@ def about(summary: Json) -> list[str]:
             "choose methods; the test split judges them."
         )
     if any(row["difference"] for row in summary["methods"]):
+        word, reference = _row_word(summary), reference_of(summary)
+        is_best = reference == summary["best"]
+        which = f", the best by {rules.label_of(summary['primary'])}" if is_best else ""
         lines.append(
-            f"Differences are a method's minus {summary['best']}'s, the best by "
-            f"{rules.label_of(summary['primary'])}: each sample's error is averaged over seeds and "
-            "paired; 95 % intervals resample videos, permutation tests flip whole videos, and p is "
-            "corrected for the number of methods (Holm). An interval that holds 0 shows no "
-            "difference."
+            f"Differences are a {word}'s minus {reference}'s{which}: each sample's error is "
+            "averaged over seeds and paired; 95 % intervals resample videos, permutation tests "
+            f"flip whole videos, and p is corrected for the number of {word}s (Holm). An interval "
+            "that holds 0 shows no difference."
         )
+    if _has_tests_over_seeds(summary):
+        lines.append(
+            "The interval over videos says how much a difference depends on who was tested, the "
+            "one over seeds (Welch's t, 95 %; seeds are not paired) how much on how training went. "
+            "A difference is one of the method only where neither holds 0."
+        )
+    lines += detectable_lines(summary)
     if shown_pairs(summary):
         lines.append(
             "Pairs: share of pairs ranked as their labels are, in percent, with its interval from "
@@ -210,6 +211,63 @@ def about(summary: Json) -> list[str]:
     return lines
 
 
+def _row_word(summary: ComparisonSummary) -> str:
+    """What a row is: a method, unless rows have names of their own."""
+    own = any(row.get("method", row["name"]) != row["name"] for row in summary["methods"])
+    return "row" if own else "method"
+
+
+def _has_intervals(summary: ComparisonSummary) -> bool:
+    cells = (cell for row in summary["methods"] for cell in row["metrics"].values())
+    return any(cell.get("interval") for cell in cells)
+
+
+def _test_over_seeds(difference: RowDifference | None) -> OverSeeds | None:
+    return None if difference is None else difference.get("over_seeds")
+
+
+def _has_tests_over_seeds(summary: ComparisonSummary) -> bool:
+    primary = summary["primary"]
+    return any(_test_over_seeds(row["difference"].get(primary)) for row in summary["methods"])
+
+
+def detectable_lines(summary: ComparisonSummary) -> list[str]:
+    """The smallest effect that a table finds, in a sentence for each metric that is compared.
+
+    Nothing of a summary that does not say so, and of a table with a single row.
+    """
+    label = convention_of_summary(summary).label_of
+    lines = []
+    for metric, effect in summary.get("detectable", {}).items():
+        if effect is None:
+            lines.append(
+                f"The smallest detectable effect of {label(metric)} is unknown: with one seed per "
+                "row, the deviation over seeds was not measured, and no difference here is one of "
+                "the method."
+            )
+            continue
+        number = effect["num_comparisons"]
+        many = (
+            f", {_plain(metric, effect['corrected'])} after correction for {number} comparisons"
+            if number > 1
+            else ""
+        )
+        lines.append(
+            f"**Smallest detectable effect of {label(metric)}: "
+            f"{_plain(metric, effect['planned'])}** for one comparison planned in advance{many} "
+            f"({100 * effect['power']:.0f} % power, two-sided {100 * effect['level']:.0f} %), from "
+            f"a deviation of {_plain(metric, effect['seed_deviation'])} over seeds and a standard "
+            f"error of {_plain(metric, effect['video_error'])} over videos. A smaller effect may "
+            "be there and this table would not show it."
+        )
+    return lines
+
+
+def _plain(metric: str, value: float) -> str:
+    """A size without a sign, in the metric's unit."""
+    return f"{100 * value:.2f} points" if _percent(metric) else f"{value:.3f}"
+
+
 def _percent(metric: str) -> bool:
     info = METRIC_INFO.get(metric)
     return bool(info and info.percent)
@@ -220,84 +278,107 @@ def _signed(metric: str, value: float) -> str:
     return text.replace("-", _MINUS)
 
 
-def _mean(metric: str, cell: Json | None) -> str:
+def _mean(metric: str, cell: SeedMean | None) -> str:
     return "" if cell is None else format_metric(metric, cell["mean"])
 
 
-def _deviation(metric: str, cell: Json | None) -> str:
+def _deviation(metric: str, cell: SeedMean | None) -> str:
     return "" if cell is None or cell["std"] is None else format_metric(metric, cell["std"])
+
+
+def _ends(metric: str, cell: SeedMean | None) -> str:
+    """The interval of a mean over seeds; empty where there is none."""
+    interval = None if cell is None else cell.get("interval")
+    return ", ".join(format_metric(metric, end) for end in interval) if interval else ""
 
 
 def _p_value(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _share(pairs: Json) -> tuple[str, str]:
+def _share(pairs: PairShare | None) -> tuple[str, str]:
+    if pairs is None or pairs["ordered"] is None:
+        return "", ""
     interval = pairs["interval"]
     ends = f"{100 * interval[0]:.1f}, {100 * interval[1]:.1f}" if interval else ""
     return f"{100 * pairs['ordered']:.1f}", ends
 
 
-def _minutes(row: Json) -> str:
-    return f"{row['seconds']['mean'] / 60:.1f}" if row["seconds"] else ""
+def _minutes(row: ComparisonRow) -> str:
+    seconds = row["seconds"]["mean"] if row["seconds"] else None
+    return "" if seconds is None else f"{seconds / 60:.1f}"
 
 
-def _millions(count: int) -> str:
+def _millions(count: int | None) -> str:
     """Three significant digits or so.
 
     Example:
         >>> _millions(314159), _millions(22713216), _millions(4000)
         ('0.314', '22.7', '0.004')
     """
+    if count is None:
+        return ""
     millions = count / 1e6
     return f"{millions:.1f}" if millions >= 10 else f"{millions:.3f}"
 
 
-def _megabytes(row: Json) -> str:
+def _megabytes(row: ComparisonRow) -> str:
     peak = row["peak_memory_bytes"]
     return f"{peak / 2**20:.0f}" if peak else ""
 
 
-def _best_means(summary: Json) -> dict[str, float]:
+def _best_means(summary: ComparisonSummary) -> dict[str, float]:
     """The best mean of each metric over methods."""
     found = {}
     for metric in summary["metrics"]:
         info = METRIC_INFO.get(metric)
-        means = [row["metrics"].get(metric, {}).get("mean") for row in summary["methods"]]
+        cells = (row["metrics"].get(metric) for row in summary["methods"])
+        means = (None if cell is None else cell["mean"] for cell in cells)
         known = [mean for mean in means if mean is not None]
         if known:
             found[metric] = min(known) if info and info.lower_is_better else max(known)
     return found
 
 
-def _is_best(cell: Json | None, metric: str, best: Mapping[str, float]) -> bool:
+def _is_best(cell: SeedMean | None, metric: str, best: Mapping[str, float]) -> bool:
     return cell is not None and cell["mean"] is not None and cell["mean"] == best.get(metric)
 
 
-def _seeds_hint(summary: Json, row: Json) -> str:
+def _seeds_hint(summary: ComparisonSummary, row: ComparisonRow) -> str:
     """How many seeds a row is of, where it is not all of them."""
     have, of = len(row["seeds"]), len(summary["seeds"])
     return "" if have in (0, of) else f"{have} of {of} seeds"
 
 
-def _columns(summary: Json) -> list[str]:
+def _columns(summary: ComparisonSummary) -> list[str]:
     """Headers of the flat tables, the method's name first."""
     differing, label = _differing_metrics(summary), convention_of_summary(summary).label_of
-    headers = ["method", *(label(name) for name in shown_metrics(summary))]
+    headers = [_row_word(summary), *(label(name) for name in shown_metrics(summary))]
     headers += [kind.replace("_", " ") for kind in shown_pairs(summary)]
     for name in differing:
-        headers += [f"{label(name)} minus best's", "p"]
+        headers += [f"{label(name)} minus {_reference_word(summary)}'s", "p"]
+        if _has_tests_over_seeds(summary):
+            headers += ["over seeds", "p"]
     return [*headers, "minutes", "parameters, M (trained)", "memory, MB"]
 
 
-def _differing_metrics(summary: Json) -> list[str]:
+def _reference_word(summary: ComparisonSummary) -> str:
+    reference = reference_of(summary)
+    return "best" if reference == summary["best"] else str(reference)
+
+
+def _differing_metrics(summary: ComparisonSummary) -> list[str]:
     """Only the primary metric's: the others are in the CSV file and on the page."""
     primary = summary["primary"]
     return [primary] if any(primary in row["difference"] for row in summary["methods"]) else []
 
 
 def _cells(
-    summary: Json, row: Json, *, emphasise: Callable[[str], str], mark: Callable[[str], str]
+    summary: ComparisonSummary,
+    row: ComparisonRow,
+    *,
+    emphasise: Callable[[str], str],
+    mark: Callable[[str], str],
 ) -> list[str]:
     """The cells after a method's name.
 
@@ -312,9 +393,10 @@ def _cells(
     for metric in shown_metrics(summary):
         cell = row["metrics"].get(metric)
         text = _mean(metric, cell)
-        deviation = _deviation(metric, cell)
+        deviation, ends = _deviation(metric, cell), _ends(metric, cell)
         text = mark(f"{text} {_PLUS_MINUS} {deviation}" if deviation else text)
-        cells.append(emphasise(text) if _is_best(cell, metric, best) else text)
+        text = emphasise(text) if _is_best(cell, metric, best) else text
+        cells.append(f"{text} {mark(f'[{ends}]')}" if ends else text)
     for kind in shown_pairs(summary):
         if row[kind]:
             share, ends = _share(row[kind])
@@ -323,14 +405,19 @@ def _cells(
             cells.append("")
     for metric in _differing_metrics(summary):
         difference = row["difference"].get(metric)
+        shows_seeds = _has_tests_over_seeds(summary)
         if difference is None:
-            cells += [mark("best"), ""] if row["name"] == summary["best"] else ["", ""]
+            is_reference = row["name"] == reference_of(summary)
+            word = "best" if is_reference and row["name"] == summary["best"] else "-"
+            cells += [mark(word) if is_reference else "", "", *(("", "") if shows_seeds else ())]
             continue
         text = _signed(metric, difference["value"])
-        if difference["interval"]:
-            low, high = (_signed(metric, end) for end in difference["interval"])
-            text += f" [{low}, {high}]"
-        cells += [mark(text), mark(_p_value(difference["p_holm"]))]
+        cells += [
+            mark(" ".join([text, *_in_brackets(metric, difference["interval"])])),
+            mark(_p_value(difference["p_holm"])),
+        ]
+        if shows_seeds:
+            cells += [mark(part) for part in _over_seeds(metric, _test_over_seeds(difference))]
     parameters = ""
     if row["num_parameters"] is not None:
         parameters = _millions(row["num_parameters"])
@@ -338,19 +425,35 @@ def _cells(
     return [*cells, mark(_minutes(row)), mark(parameters), mark(_megabytes(row))]
 
 
-def _ceiling_cells(summary: Json) -> list[str] | None:
+def _in_brackets(metric: str, interval: Sequence[float] | None) -> list[str]:
+    if not interval:
+        return []
+    low, high = (_signed(metric, end) for end in interval)
+    return [f"[{low}, {high}]"]
+
+
+def _over_seeds(metric: str, test: OverSeeds | None) -> tuple[str, str]:
+    """Interval and p of the test over seeds."""
+    if test is None:
+        return "", ""
+    return " ".join(_in_brackets(metric, test["interval"])), _p_value(
+        test.get("p_holm", test["p_value"])
+    )
+
+
+def _ceiling_cells(summary: ComparisonSummary) -> list[str] | None:
     """What the data allow: the row below the methods, on the synthetic corpus."""
     ceiling = summary["ceiling"]
     if not ceiling:
         return None
     cells = [format_metric(name, ceiling["metrics"].get(name)) for name in shown_metrics(summary)]
     for kind in shown_pairs(summary):
-        share, ends = _share(ceiling[kind]) if ceiling.get(kind) else ("", "")
+        share, ends = _share(ceiling[kind])
         cells.append(f"{share} [{ends}]" if ends else share)
     return [*cells, *("" for _ in range(len(_columns(summary)) - 1 - len(cells)))]
 
 
-def basis_lines(summary: Json) -> list[str]:
+def basis_lines(summary: ComparisonSummary) -> list[str]:
     """What each method rests on, in two sentences; none of a comparison that does not say so.
 
     Example:
@@ -372,13 +475,13 @@ def basis_lines(summary: Json) -> list[str]:
     return lines
 
 
-def _settings_line(summary: Json) -> str:
+def _settings_line(summary: ComparisonSummary) -> str:
     """The settings that all methods share, in one line."""
     shared = summary["common_settings"]
     return ", ".join(f"{name} {json.dumps(value)}" for name, value in shared.items())
 
 
-def plain_table(summary: Json) -> tuple[list[str], list[list[str]]]:
+def plain_table(summary: ComparisonSummary) -> tuple[list[str], list[list[str]]]:
     """A narrow table for a terminal, the best method first: columns, and a line per method."""
     metrics = shown_metrics(summary)
     rows = []
@@ -394,20 +497,25 @@ def plain_table(summary: Json) -> tuple[list[str], list[list[str]]]:
             state = "not trained" if reason_without_result(row) else "open"
         rows.append([name, *cells, _minutes(row), state])
     label = convention_of_summary(summary).label_of
-    return ["method", *(label(name) for name in metrics), "min", "note"], rows
+    return [_row_word(summary), *(label(name) for name in metrics), "min", "note"], rows
 
 
 # Markdown
 
 
-def render_markdown(summary: Json) -> str:
+def render_markdown(summary: ComparisonSummary) -> str:
     """The comparison as a Markdown page."""
-    data = summary["data"]
-    title = f"# Methods on {data['dataset']}, {summary['split']} split"
-    return "\n\n".join([title, *markdown_blocks(summary)]) + "\n"
+    return "\n\n".join([f"# {title_of(summary)}", *markdown_blocks(summary)]) + "\n"
 
 
-def markdown_blocks(summary: Json) -> list[str]:
+def title_of(summary: ComparisonSummary) -> str:
+    """The title that was asked for, or the usual one."""
+    word = f"{_row_word(summary).capitalize()}s"
+    usual = f"{word} on {summary['data']['dataset']}, {summary['split']} split"
+    return summary.get("title") or usual
+
+
+def markdown_blocks(summary: ComparisonSummary) -> list[str]:
     """The page's paragraphs and tables, without a title."""
     columns = _columns(summary)
     lines = [columns, ["---"] * len(columns)]
@@ -426,23 +534,34 @@ def markdown_blocks(summary: Json) -> list[str]:
     if ceiling:
         lines.append(["ceiling", *map(_markdown, ceiling)])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    blocks = [*about(summary), table, *(_markdown(note) for note in notes(summary))]
+    found = detectable_lines(summary)
+    read_first = [line for line in about(summary) if line not in found]
+    blocks = [*read_first, table, *found, *(_markdown(note) for note in notes(summary))]
     if any(row["after_abstract"] for row in summary["methods"]):
         blocks.append(f"{ABSTRACT_MARK} {ABSTRACT_NOTE}.")
     blocks += [_markdown(line) for line in basis_lines(summary)]
+    configs = dict.fromkeys(row["config"] for row in summary["methods"] if not row["refused"])
     blocks.append(
-        "The best of each column is bold. Configs: "
-        + ", ".join(f"`{row['config']}`" for row in summary["methods"] if not row["refused"])
+        f"The best of each column is bold. Config{'s' if len(configs) > 1 else ''}: "
+        + ", ".join(f"`{config}`" for config in configs)
         + (f"; set: `{'`, `'.join(summary['overrides'])}`" if summary["overrides"] else "")
         + "."
     )
+    own = [
+        f"- {_markdown(row['name'])}: {', '.join(f'`{o}`' for o in row.get('overrides', []))}"
+        + (f" {_markdown(row['note'])}" if row.get("note") else "")
+        for row in summary["methods"]
+        if row.get("overrides") or row.get("note")
+    ]
+    if own:
+        blocks += ["What each row sets:", "\n".join(own)]
     if summary["common_settings"]:
         blocks.append(f"Common to all: {_markdown(_settings_line(summary))}.")
     differing = summary["differing_settings"]
     if differing:
-        blocks.append("Each method's own:")
+        blocks.append(f"Each {_row_word(summary)}'s own:")
         names = [row["name"] for row in summary["methods"] if not row["refused"]]
-        table_lines = [["method", *differing], ["---"] * (1 + len(differing))]
+        table_lines = [[_row_word(summary), *differing], ["---"] * (1 + len(differing))]
         table_lines += [
             [name, *(_markdown(_setting(values.get(name))) for values in differing.values())]
             for name in names
@@ -468,12 +587,12 @@ def _markdown(text: str) -> str:
 # LaTeX
 
 
-def render_latex(summary: Json) -> str:
+def render_latex(summary: ComparisonSummary) -> str:
     """The main table as a LaTeX ``tabular``; needs the package booktabs."""
     columns = _columns(summary)
     lines = [
-        f"% Methods on {summary['data']['dataset']}, {summary['split']} split; seeds "
-        f"{', '.join(map(str, summary['seeds']))}; written {summary['created']}.",
+        f"% {title_of(summary)}; seeds {', '.join(map(str, summary['seeds']))}; "
+        f"written {summary['created']}.",
         "% \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
         "\\toprule",
@@ -497,6 +616,8 @@ def render_latex(summary: Json) -> str:
     lines += ["\\bottomrule", "\\end{tabular}"]
     if any(row["after_abstract"] for row in summary["methods"]):
         lines.append(f"\n{_latex(ABSTRACT_MARK)} {_latex(ABSTRACT_NOTE)}.")
+    found = [line.replace("**", "") for line in detectable_lines(summary)]
+    lines += [f"\n{_latex(line)}" for line in found]
     remarks = [*basis_lines(summary), *notes(summary)]
     return "\n".join([*lines, *(f"% {remark}" for remark in remarks)]) + "\n"
 
@@ -514,23 +635,28 @@ def _latex(text: str) -> str:
 # CSV
 
 
-def render_csv(summary: Json) -> str:
-    """One line per method, every metric, plain numbers: fractions, seconds, bytes."""
+def render_csv(summary: ComparisonSummary) -> str:
+    """One line per row, every metric, plain numbers: fractions, seconds, bytes."""
     metrics = summary["metrics"]
     differing = list(
         dict.fromkeys(name for row in summary["methods"] for name in row["difference"])
     )
-    header = ["method", "basis", "certified", "after_abstract", "config"]
+    header = ["name", "method", "basis", "certified", "after_abstract", "config", "set", "note"]
     header += ["num_seeds", "num_open", "reason"]
-    header += [f"{name}_{part}" for name in metrics for part in ("mean", "std")]
+    parts = ("mean", "std", "low", "high")
+    header += [f"{name}_{part}" for name in metrics for part in parts]
     header += [
         f"{kind}_{part}" for kind in shown_pairs(summary) for part in ("ordered", "low", "high")
     ]
+    header += ["against"]
+    tests = ("", "_low", "_high", "_p", "_p_holm")
     header += [
-        f"{name}_minus_best{part}"
+        f"{name}_difference{kind}{part}"
         for name in differing
-        for part in ("", "_low", "_high", "_p", "_p_holm")
+        for kind, kinds in (("", tests), ("_over_seeds", tests[1:]))
+        for part in kinds
     ]
+    header += [f"{name}_detectable{part}" for name in differing for part in ("", "_corrected")]
     header += ["seconds_mean", "epochs_mean", "parameters", "trained_parameters", "peak_bytes"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -539,34 +665,58 @@ def render_csv(summary: Json) -> str:
         reason = row["refused"] or "; ".join(
             f"seed {seed}: {text}" for seed, text in row["failures"].items()
         )
-        line: list[Any] = [row["name"], row.get("basis", ""), row.get("certified", "")]
+        line: list[Any] = [row["name"], row.get("method", row["name"])]
+        line += [row.get("basis", ""), row.get("certified", "")]
         line += [int(row["after_abstract"]), row["config"]]
+        line += ["; ".join(row.get("overrides", [])), row.get("note", "")]
         line += [len(row["seeds"]), len(row["open"]), reason]
         for name in metrics:
-            cell = row["metrics"].get(name) or {}
-            line += [cell.get("mean"), cell.get("std")]
+            cell = row["metrics"].get(name)
+            line += (
+                [None] * 4
+                if cell is None
+                else [cell["mean"], cell["std"], *_two(cell.get("interval"))]
+            )
         for kind in shown_pairs(summary):
-            pairs = row[kind] or {}
-            line += [pairs.get("ordered"), *(pairs.get("interval") or (None, None))]
+            pairs = row[kind]
+            line += [None] * 3 if pairs is None else [pairs["ordered"], *_two(pairs["interval"])]
+        line.append(reference_of(summary))
         for name in differing:
-            difference = row["difference"].get(name) or {}
-            line += [difference.get("value"), *(difference.get("interval") or (None, None))]
-            line += [difference.get("p_value"), difference.get("p_holm")]
-        line += [(row[name] or {}).get("mean") for name in ("seconds", "epochs")]
+            line += _difference_fields(row["difference"].get(name))
+        for name in differing:
+            effect = summary.get("detectable", {}).get(name)
+            line += [None, None] if effect is None else [effect["planned"], effect["corrected"]]
+        line += [None if mean is None else mean["mean"] for mean in (row["seconds"], row["epochs"])]
         line += [row["num_parameters"], row["num_trained_parameters"], row["peak_memory_bytes"]]
         writer.writerow(line)
     return file.getvalue()
 
 
+def _two(interval: Sequence[float] | None) -> Sequence[float | None]:
+    return interval or (None, None)
+
+
+def _difference_fields(difference: RowDifference | None) -> list[Any]:
+    """Of both tests: value, interval, p and corrected p; the value once."""
+    if difference is None:
+        return [None] * 9
+    test = difference.get("over_seeds")
+    fields: list[Any] = [difference["value"], *_two(difference["interval"])]
+    fields += [difference["p_value"], difference["p_holm"]]
+    if test is None:
+        return [*fields, None, None, None, None]
+    return [*fields, *_two(test["interval"]), test["p_value"], test.get("p_holm")]
+
+
 # The page
 
 
-def render_page(summary: Json) -> str:
+def render_page(summary: ComparisonSummary) -> str:
     """The comparison as one self-contained page; it loads nothing and runs no script."""
     return page_environment().get_template("comparison.html.j2").render(**_page(summary))
 
 
-def _page(summary: Json) -> dict[str, Any]:
+def _page(summary: ComparisonSummary) -> dict[str, Any]:
     primary, label = summary["primary"], convention_of_summary(summary).label_of
     metrics, pairs = shown_metrics(summary), shown_pairs(summary)
     differing = list(
@@ -580,6 +730,9 @@ def _page(summary: Json) -> dict[str, Any]:
             {
                 "name": row["name"],
                 "kind": "best" if row["name"] == summary["best"] else "",
+                "is_reference": row["name"] == reference_of(summary),
+                "note": row.get("note", ""),
+                "overrides": row.get("overrides", []),
                 "summary": row["summary"],
                 "after_abstract": row["after_abstract"],
                 "hint": _seeds_hint(summary, row),
@@ -590,6 +743,7 @@ def _page(summary: Json) -> dict[str, Any]:
                     {
                         "value": _mean(name, row["metrics"].get(name)),
                         "deviation": _deviation(name, row["metrics"].get(name)),
+                        "interval": _ends(name, row["metrics"].get(name)).replace(", ", " to "),
                         "best": _is_best(row["metrics"].get(name), name, best),
                     }
                     for name in metrics
@@ -621,12 +775,19 @@ def _page(summary: Json) -> dict[str, Any]:
         ("tecafn", f"{summary['tecafn_version']} {short_commit(summary['commit'])}".strip()),
         ("Written, UTC", str(summary["created"])[:16].replace("T", " ")),
     ]
+    found = detectable_lines(summary)
     return {
+        "title": summary.get("title")
+        or f"{len(rows)} {_row_word(summary)}{'' if len(rows) == 1 else 's'} on "
+        f"{summary['data']['dataset']}",
+        "word": _row_word(summary),
+        "reference": reference_of(summary),
+        "detectable": [line.replace("**", "") for line in found],
         "dataset": summary["data"]["dataset"],
         "split": summary["split"],
         "num_methods": len(rows),
         "facts_shown": [(name, str(value)) for name, value in facts if value],
-        "about": about(summary),
+        "about": [line for line in about(summary) if line not in found],
         "notes": notes(summary),
         "primary": label(primary),
         "scale": [format_metric(primary, end) for end in scale] if scale else [],
@@ -638,7 +799,6 @@ def _page(summary: Json) -> dict[str, Any]:
         "differences": [
             label(name) + (", points" if _percent(name) else "") for name in differing
         ],
-        "best": summary["best"],
         "rows": rows,
         "ceiling": {
             "metrics": [format_metric(name, ceiling["metrics"].get(name)) for name in metrics],
@@ -667,19 +827,24 @@ def _page(summary: Json) -> dict[str, Any]:
             if not row["refused"]
         ],
         "overrides": summary["overrides"],
-        "papers": [(row["name"], row["paper"]) for row in summary["methods"]],
+        "papers": list(
+            dict.fromkeys(
+                (row.get("method", row["name"]), row["paper"]) for row in summary["methods"]
+            )
+        ),
         "data": [("Content hash", str(summary["data"]["hash"]))]
         + [(f"{split} samples", str(size)) for split, size in summary["data"]["splits"].items()],
         "versions": sorted((str(k), str(v)) for k, v in summary["versions"].items()),
     }  # fmt: skip
 
 
-def _seed_scale(summary: Json, metric: str) -> tuple[float, float] | None:
+def _seed_scale(summary: ComparisonSummary, metric: str) -> tuple[float, float] | None:
     """The axis of the seeds' charts: every seed of every method lies on it."""
     values = [
         value
         for row in summary["methods"]
-        for value in (row["metrics"].get(metric) or {}).get("values", ())
+        if metric in row["metrics"]
+        for value in row["metrics"][metric]["values"]
         if value is not None
     ]
     if not values:
@@ -690,7 +855,7 @@ def _seed_scale(summary: Json, metric: str) -> tuple[float, float] | None:
 
 
 def _seeds_chart(
-    row: Json, metric: str, scale: tuple[float, float] | None
+    row: ComparisonRow, metric: str, scale: tuple[float, float] | None
 ) -> dict[str, Any] | None:
     cell = row["metrics"].get(metric)
     if scale is None or cell is None or cell["mean"] is None:
@@ -700,10 +865,11 @@ def _seeds_chart(
     def place(value: float) -> float:
         return round(100 * (value - low) / (high - low), 2)
 
-    return {"mean": place(cell["mean"]), "places": [place(value) for value in cell["values"]]}
+    places = [place(value) for value in cell["values"] if value is not None]
+    return {"mean": place(cell["mean"]), "places": places}
 
 
-def _page_share(pairs: Json | None) -> dict[str, Any] | None:
+def _page_share(pairs: PairShare | None) -> dict[str, Any] | None:
     if not pairs or pairs["ordered"] is None:
         return None
     at = 100 * pairs["ordered"]
@@ -718,7 +884,16 @@ def _page_share(pairs: Json | None) -> dict[str, Any] | None:
     }
 
 
-def _page_difference(summary: Json, metric: str, difference: Json | None) -> dict[str, Any] | None:
+def _p_in_words(text: str) -> str:
+    """``p = 0.012``; nothing of nothing."""
+    if not text:
+        return ""
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def _page_difference(
+    summary: ComparisonSummary, metric: str, difference: RowDifference | None
+) -> dict[str, Any] | None:
     if difference is None:
         return None
     bounds = [
@@ -736,11 +911,13 @@ def _page_difference(summary: Json, metric: str, difference: Json | None) -> dic
         return float(round(50 + 100 * (value - middle) / spread, 2))
 
     value, interval = difference["value"], difference["interval"] or [difference["value"]] * 2
-    p_text = _p_value(difference["p_holm"])
+    seeds_interval, seeds_p = _over_seeds(metric, difference.get("over_seeds"))
     return {
+        "seeds": seeds_interval.strip("[]").replace(", ", " to "),
+        "seeds_p": _p_in_words(seeds_p),
         "value": _signed(metric, value),
         "interval": " to ".join(_signed(metric, end) for end in interval),
-        "p": f"p {p_text}" if p_text.startswith("<") else f"p = {p_text}",
+        "p": _p_in_words(_p_value(difference["p_holm"])),
         "at": place(value),
         "low": place(interval[0]),
         "width": round(place(interval[1]) - place(interval[0]), 2),

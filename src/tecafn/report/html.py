@@ -36,8 +36,9 @@ from tecafn.evaluation.metrics import (
 from tecafn.evaluation.published import SOURCES, comparable_table
 from tecafn.records.measured import allowed_errors, convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import SplitPredictions
+from tecafn.records.record import short_commit
+from tecafn.records.run_files import RunFiles, read_run
 from tecafn.report import figures
-from tecafn.report.records import RunFiles, read_run, short_commit
 
 Json = Mapping[str, Any]
 

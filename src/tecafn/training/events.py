@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,18 +11,8 @@ from typing import Any
 
 from tecafn.core.errors import UserError
 from tecafn.core.parallel import rank
+from tecafn.records.events import EVENTS_FILE, event_line
 from tecafn.training.tensorboard import ScalarBoard
-
-
-def _finite_or_null(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they become null, at any depth."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): _finite_or_null(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite_or_null(item) for item in value]
-    return value
 
 
 class EventLog:
@@ -50,7 +38,7 @@ class EventLog:
     """
 
     def __init__(self, run_dir: Path, *, tensorboard: bool = True) -> None:
-        self._path = run_dir / "events.jsonl"
+        self._path = run_dir / EVENTS_FILE
         self._tensorboard_dir = run_dir / "tensorboard" if tensorboard else None
         self._writes = rank() == 0
         self._board: ScalarBoard | None = None
@@ -71,7 +59,7 @@ class EventLog:
         if not self._writes:
             return
         with self._refusals_as_user_errors():
-            self._file.write(json.dumps(_finite_or_null(event), allow_nan=False) + "\n")
+            self._file.write(event_line(event))
             if self._tensorboard_dir is not None:
                 self._write_scalars(event)
 

@@ -1,0 +1,227 @@
+"""``comparison.json``: all that the tables of a comparison are made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
+
+from tecafn.core.dataset_names import with_current_name
+from tecafn.core.errors import UserError
+from tecafn.records.record import Ceiling, DataRecord, PairShare, write_text_atomically
+
+COMPARISON_FILE = "comparison.json"
+COMPARISON_FORMAT = 1
+
+
+class SeedMean(TypedDict):
+    """A number over seeds.
+
+    Args:
+        mean: None where it is undefined for one of the seeds.
+        std: deviation over seeds (S - 1); None of one seed.
+        values: one per seed.
+        interval: 95 %, of the mean, from resampling videos; None where it would say nothing.
+    """
+
+    mean: float | None
+    std: float | None
+    values: list[float | None]
+    interval: NotRequired[list[float] | None]
+
+
+class OverSeeds(TypedDict):
+    """Welch's t-test of a metric's values over seeds, which are not paired.
+
+    Args:
+        value: difference of the means.
+        interval: 95 %.
+        p_value: two-sided.
+        p_holm: corrected for the number of rows (Holm).
+    """
+
+    value: float
+    interval: list[float] | None
+    p_value: float
+    p_holm: NotRequired[float]
+
+
+class RowDifference(TypedDict):
+    """One row's errors minus another's, averaged over each one's seeds and paired by sample.
+
+    Args:
+        value: the mean.
+        interval: 95 %, from resampling videos.
+        p_value: of permutations that flip whole videos, two-sided.
+        p_holm: corrected for the number of rows (Holm).
+        num_seeds: of the row with fewer.
+        over_seeds: the same question asked of the seeds; None where one of the two has one seed.
+    """
+
+    value: float
+    interval: list[float] | None
+    p_value: float
+    p_holm: float
+    num_seeds: int
+    over_seeds: NotRequired[OverSeeds | None]
+
+
+class Detectable(TypedDict):
+    """The smallest true difference that a table finds; see ``evaluation/uncertainty.py``.
+
+    Args:
+        planned: of one comparison planned in advance.
+        corrected: after correction for the number of comparisons.
+        num_comparisons: how many.
+        seed_deviation: of a row over its seeds, pooled over rows.
+        video_error: standard error of a paired difference over videos.
+        level: of the two-sided test.
+        power: the share of tables that find it.
+    """
+
+    planned: float
+    corrected: float
+    num_comparisons: int
+    seed_deviation: float
+    video_error: float
+    level: float
+    power: float
+
+
+class ComparisonRow(TypedDict):
+    """One row of a comparison: a method, or a config with overrides.
+
+    Args:
+        name: as the table shows it.
+        method: as registered.
+        summary, paper, basis, certified: of the method's registration.
+        after_abstract: the basis is an abstract alone.
+        config: the file, as shown.
+        overrides: what this row sets, besides what all set.
+        note: what a reader of the row should know.
+        x: its place on the axis of a chart.
+        refused: why it cannot be trained, in one line; empty if it can.
+        seeds: the finished ones.
+        open: those that are still to be trained.
+        failures: seed to reason.
+        metrics: by name.
+        difference: by metric, from the row that differences are taken from.
+        hard_pairs, designed_pairs: ranked correctly, averaged over seeds.
+        seconds, epochs: of training.
+        num_parameters, num_trained_parameters: of the scheme.
+        peak_memory_bytes: the most that a training process held.
+    """
+
+    name: str
+    method: NotRequired[str]
+    summary: str
+    paper: str
+    basis: NotRequired[str]
+    certified: NotRequired[str]
+    after_abstract: bool
+    config: str
+    overrides: NotRequired[list[str]]
+    note: NotRequired[str]
+    x: NotRequired[float | None]
+    refused: str
+    seeds: list[int]
+    open: list[int]
+    failures: dict[str, str]
+    metrics: dict[str, SeedMean]
+    difference: dict[str, RowDifference]
+    hard_pairs: PairShare | None
+    designed_pairs: PairShare | None
+    seconds: SeedMean | None
+    epochs: SeedMean | None
+    num_parameters: int | None
+    num_trained_parameters: int | None
+    peak_memory_bytes: int | None
+
+
+class ComparisonSummary(TypedDict):
+    """All that the tables of a comparison are made from.
+
+    Args:
+        comparison_format: of this file.
+        tecafn_version, created, commit, versions: which program wrote it, and when.
+        data: what it was trained and measured on.
+        split: the one that figures are of.
+        num_samples, num_videos: of that split.
+        seeds: of every row.
+        jobs, threads: runs at once, and threads of each.
+        overrides: what was set for every row, or for the one it names.
+        configs_chosen: why these configs, where the dataset has none of its own.
+        common_settings, differing_settings: of run and training; the others by setting and row.
+        metrics: names, in the order papers print them.
+        primary: the metric that makes a row the best.
+        best: the best row; None without a result.
+        against: the row that differences are taken from; None without a result.
+        sort: the metric that rows are sorted by; ``rows`` keeps the order of the table's file.
+        detectable: by metric, the smallest effect that this table finds; None where the deviation
+            over seeds is unknown.
+        title, notes: of the page.
+        methods: the rows, in the order they are shown.
+        ceiling: what the data allow, on a generated corpus.
+    """
+
+    comparison_format: int
+    tecafn_version: str
+    created: str
+    commit: str | None
+    versions: dict[str, str]
+    data: DataRecord
+    split: str
+    num_samples: int
+    num_videos: int
+    seeds: list[int]
+    jobs: int
+    threads: int
+    overrides: list[str]
+    configs_chosen: NotRequired[str]
+    common_settings: dict[str, Any]
+    differing_settings: dict[str, dict[str, Any]]
+    metrics: list[str]
+    primary: str
+    best: str | None
+    against: NotRequired[str | None]
+    sort: NotRequired[str]
+    detectable: NotRequired[dict[str, Detectable | None]]
+    title: NotRequired[str]
+    notes: NotRequired[list[str]]
+    methods: list[ComparisonRow]
+    ceiling: Ceiling | None
+
+
+def write_comparison(folder: Path, summary: Mapping[str, Any] | ComparisonSummary) -> None:
+    """Write ``comparison.json`` in one step.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=True)
+    write_text_atomically(folder / COMPARISON_FILE, text + "\n")
+
+
+def read_comparison(folder: Path) -> ComparisonSummary:
+    """Read ``comparison.json``.
+
+    Raises:
+        UserError: there is none, or this version does not know its format.
+    """
+    path = folder / COMPARISON_FILE
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path}: tables need a comparison's summary, none is there") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: expected JSON, got {error}") from None
+    version = summary.get("comparison_format") if isinstance(summary, dict) else None
+    if version != COMPARISON_FORMAT:
+        raise UserError(f"{path}: comparison_format must be {COMPARISON_FORMAT}, got {version!r}")
+    return cast(ComparisonSummary, with_current_name(summary))
+
+
+def reference_of(summary: ComparisonSummary) -> str | None:
+    """The row that differences are taken from: the best one, in summaries of version 0.1."""
+    return summary.get("against", summary["best"])
