@@ -75,6 +75,10 @@ bench-text: install ## MOSEI's and UR-FUNNY's real text, valid splits (resumable
 bench-mosi-sequences: install ## 229 real word-aligned MOSI sequences, ten folds by video (resumable)
 	$(BIN)/python benchmarks/mosi_sequences.py
 
+.PHONY: bench-ravdess
+bench-ravdess: install ## RAVDESS's eight emotions from sound and action units, actors apart (resumable, hours)
+	$(BIN)/python benchmarks/ravdess.py --seeds $(SEEDS)
+
 .PHONY: bench-methods
 bench-methods: install ## training speed and size of every method, fusion alone, one thread (minutes)
 	$(BIN)/python benchmarks/methods.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -312,6 +313,21 @@ def _clip_arrays(folder: Path) -> FieldSource:
     return FieldSource("clip-arrays", folder, tuple(sorted(p for p in folder.rglob("*.*"))))
 
 
+def _ravdess(folder: Path) -> FieldSource:
+    """Two clips with sound and action units, one with the units alone, a song."""
+    names = ("03-01-05-02-01-01-12", "03-01-01-01-02-01-20", "03-02-03-01-01-01-02")
+    (folder / "Actor_12").mkdir()
+    for name in names:
+        with wave.open(str(folder / "Actor_12" / f"{name}.wav"), "wb") as sound:
+            sound.setnchannels(1)
+            sound.setsampwidth(2)
+            sound.setframerate(16_000)
+            sound.writeframes(np.int16(9_000 * np.sin(np.arange(4_800) / 12)).tobytes())
+    units = [f"01{name[2:]}" for name in names[:2]] + ["01-01-08-01-01-02-24"]
+    np.savez(folder / "openface_au.npz", ids=np.array(units), vision=_frames(0, 3, 5))
+    return FieldSource("ravdess", folder, tuple(sorted(p for p in folder.rglob("*.*"))))
+
+
 MAKERS: dict[str, Callable[[Path], FieldSource]] = {
     "label-csv": _label_csv,
     "mmsa": _mmsa,
@@ -326,6 +342,7 @@ MAKERS: dict[str, Callable[[Path], FieldSource]] = {
     "ur-funny": _ur_funny,
     "ur-funny text": _ur_funny_text,
     "clip-arrays": _clip_arrays,
+    "ravdess": _ravdess,
 }
 
 

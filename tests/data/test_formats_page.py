@@ -28,6 +28,7 @@ FILES = {
     "ur_funny": "ur-funny",
     "text.jsonl": "ur-funny text",
     "mosi_arrays": "clip-arrays",
+    "ravdess": "ravdess",
 }
 
 

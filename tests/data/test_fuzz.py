@@ -16,7 +16,7 @@ from tecafn.data import ReadOptions, check, import_dataset
 
 NAMES = (
     "label-csv", "mmsa", "sims", "misa", "mmim", "mag", "mult", "csd", "csd packed", "csd-frames",
-    "ur-funny", "ur-funny text", "clip-arrays",
+    "ur-funny", "ur-funny text", "clip-arrays", "ravdess",
 )  # fmt: skip
 
 

@@ -327,7 +327,7 @@ def test_sims_clips_before_the_error() -> None:
     assert sentiment_metrics([3.0, -1.0], [1.0, -1.0], "sims")["mae"] == 0.0
 
 
-@pytest.mark.parametrize("convention", [c for c in CONVENTIONS if c != "classification"])
+@pytest.mark.parametrize("convention", [n for n, c in CONVENTIONS.items() if not c.is_of_classes])
 @given(data=st.data())
 @settings(max_examples=40, deadline=None)
 def test_weights_are_the_same_as_repeating_samples(convention: str, data: st.DataObject) -> None:

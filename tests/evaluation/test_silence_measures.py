@@ -112,7 +112,7 @@ def test_a0_labels_decide_the_convention_and_the_name_only_between_equals(
     assert convention_of(dataset, task=task, label_range=label_range) == expected
 
 
-@pytest.mark.parametrize("name", [name for name in CONVENTIONS if name != "classification"])
+@pytest.mark.parametrize("name", [n for n, c in CONVENTIONS.items() if not c.is_of_classes])
 def test_a0_a_convention_names_exactly_what_is_computed(name: str) -> None:
     found = sentiment_metrics([0.5, -1.0, 2.0], [1.0, -0.5, 0.0], name)
     rules = convention_named(name)
@@ -167,7 +167,7 @@ def test_a0_no_function_takes_the_gap_of_mosi_by_default(function: Callable[...,
     assert inspect.signature(function).parameters["max_gap"].default is inspect.Parameter.empty
 
 
-@pytest.mark.parametrize("name", [name for name in CONVENTIONS if name != "classification"])
+@pytest.mark.parametrize("name", [n for n, c in CONVENTIONS.items() if not c.is_of_classes])
 def test_a0_row_errors_have_the_metric_as_their_mean(name: str) -> None:
     generator = np.random.default_rng(5)
     labels = generator.integers(-5, 6, 40) / 5

@@ -16,7 +16,9 @@ convention which measures there are and what they are called. Nothing has a conv
     Any other scale, such as ratings from 1 to 5: MAE and correlation. What depends on a neutral
     zero or on +-3 is not defined there and is not printed.
 ``classification``
-    Accuracy and F1.
+    Two classes: accuracy and F1.
+``multiclass``
+    More than two classes: accuracy, the mean of the classes' recalls and of their F1.
 ``mult``, ``misa``, ``mag``
     Other papers' rules for CMU-MOSI, for ``evaluation.metrics.sentiment_metrics`` alone. Columns of
     different conventions are not comparable.
@@ -82,6 +84,8 @@ METRIC_INFO: Mapping[str, MetricInfo] = MappingProxyType(
                 "acc2",
                 "sign_accuracy",
                 "accuracy",
+                "uar",
+                "f1_macro",
                 "f1",
             )
         },
@@ -113,6 +117,11 @@ class Convention:
     measures: tuple[Measure, ...]
     headlines: tuple[str, ...]
     paired: tuple[str, ...]
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Are labels classes rather than scores?"""
+        return "accuracy" in self.names
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -223,6 +232,18 @@ _CONVENTIONS = (
         ("accuracy",),
     ),
     Convention(
+        "multiclass",
+        "more than two classes",
+        (
+            Measure("accuracy", "Accuracy", "share of samples whose likeliest class is theirs"),
+            Measure("uar", "UAR", "mean of the recalls of the classes that samples have"),
+            Measure("f1_macro", "Macro-F1", "mean of the F1 of the classes that samples have"),
+            Measure("f1", "F1", f"F1 of the classes, {_BY_SUPPORT}"),
+        ),
+        ("accuracy", "uar", "f1_macro"),
+        ("accuracy",),
+    ),
+    Convention(
         "mult",
         "labels from -3 to 3, by the rules of MulT's code",
         (
@@ -292,7 +313,7 @@ def convention_named(name: str) -> Convention:
         Traceback (most recent call last):
         ...
         ValueError: unknown convention 'moosi'; known: mosi, sims, signed-scale, scale, \
-classification, mult, misa, mag
+classification, multiclass, mult, misa, mag
     """
     found = CONVENTIONS.get(_OLDER_NAMES.get(name, name))
     if found is None:
@@ -318,9 +339,11 @@ def convention_of(dataset: str, *, task: str, label_range: tuple[float, float]) 
         'sims'
         >>> convention_of("ratings", task="regression", label_range=(1.0, 5.0))
         'scale'
+        >>> convention_of("ravdess", task="classification", label_range=(0.0, 7.0))
+        'multiclass'
     """
     if task == "classification":
-        return "classification"
+        return "classification" if label_range[1] <= 1 else "multiclass"
     if label_range == _MOSI_RANGE:
         return "mosi"
     if label_range == _SIMS_RANGE and dataset.startswith("ch-sims"):

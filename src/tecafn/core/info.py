@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.modality import Modality
 
 Task = Literal["regression", "classification"]
@@ -57,6 +58,8 @@ class DataInfo:
         label_range: lowest and highest label of a regression, (-3, 3) for MOSI.
         num_classes: classes of a classification, else 1.
         text_encoder: what reads the text.
+        features: how the frames were made, of the modalities whose data say so.
+        class_names: of a classification whose classes have names.
         num_train: number of training samples, for per-sample banks.
     """
 
@@ -67,6 +70,8 @@ class DataInfo:
     label_range: tuple[float, float] = (-3.0, 3.0)
     num_classes: int = 1
     text_encoder: TextEncoderSpec = field(default_factory=TextEncoderSpec)
+    features: Mapping[Modality, FeatureSpec] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()
     num_train: int = 0
 
     @property

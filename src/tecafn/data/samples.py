@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.conventions import convention_named, convention_of
+from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
 
@@ -47,6 +49,7 @@ class Sample:
         words: the words, pauses ("sp") included, one per frame where the source is word-aligned.
         word_intervals: (W, 2) seconds of each word within the video.
         where: file, split and row that a reader took it from, for messages; not stored.
+        media: the file with its sound or video, which sequences are extracted from; not stored.
 
     Example:
         >>> Sample(
@@ -72,6 +75,7 @@ class Sample:
     words: tuple[str, ...] | None = None
     word_intervals: NDArray[np.float32] | None = None
     where: str = field(default="", compare=False)
+    media: Path | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,10 @@ class DatasetDescription:
         task: regression of a score, or classification.
         label_range: lowest and highest legal label.
         num_classes: classes of a classification, else 1.
+        class_names: of a classification whose classes have names, ``num_classes`` of them.
         stated_convention: the measures that somebody has said go with the data; None = those that
             go with dataset, task and label range. ``convention`` is what counts.
+        features: how the frames of a modality were made, where that is known.
         aligned: do the modalities' frames correspond one to one?
         splits: the splits the source declares, even if it has no sample of them.
         decisions: sentences for the user on what was decided about the source, each with its
@@ -118,7 +124,9 @@ class DatasetDescription:
     task: Task = "regression"
     label_range: tuple[float, float] = (-3.0, 3.0)
     num_classes: int = 1
+    class_names: tuple[str, ...] = ()
     stated_convention: str | None = None
+    features: Mapping[Modality, FeatureSpec] = field(default_factory=dict)
     aligned: bool = False
     splits: tuple[str, ...] = SPLITS
     decisions: tuple[str, ...] = ()

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from tecafn.core.conventions import convention_named
 from tecafn.core.dataset_names import current_name
 from tecafn.core.errors import UserError
+from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
 from tecafn.data.samples import DatasetDescription, Sample, SourceFile
@@ -341,6 +342,11 @@ class StoreWriter:
             "repairs": {m.value: counts for m, counts in self._repairs.items()},
             "words_timed": self._words_timed,
         }
+        # Only where there are any, so that other stores are what they always were.
+        if described.class_names:
+            manifest["class_names"] = list(described.class_names)
+        if described.features:
+            manifest["features"] = {m.value: s.as_dict() for m, s in described.features.items()}
         with (self._work / _MANIFEST).open("wb") as file:
             file.write(json.dumps(manifest, indent=1, ensure_ascii=True).encode("ascii"))
             _sync(file)
@@ -560,6 +566,11 @@ class Store:
             task=manifest["task"],
             label_range=(float(manifest["label_range"][0]), float(manifest["label_range"][1])),
             num_classes=int(manifest["num_classes"]),
+            class_names=tuple(str(name) for name in manifest.get("class_names", ())),
+            features={
+                Modality(name): FeatureSpec.from_dict(spec)
+                for name, spec in manifest.get("features", {}).items()
+            },
             # Version 0.1 did not write it: what the data are says it then.
             stated_convention=manifest.get("convention"),
             aligned=bool(manifest["aligned"]),

@@ -54,10 +54,10 @@ def assess(
     """
     hard = designed = None
     name = convention_named(convention).name
-    if name == "classification":
-        metrics = classification_metrics(predictions, labels)
+    if convention_named(name).is_of_classes:
+        metrics = classification_metrics(predictions, labels, name)
         intervals = classification_intervals(
-            predictions, labels, clusters=videos, resampling=resampling
+            predictions, labels, convention=name, clusters=videos, resampling=resampling
         )
     else:
         metrics = sentiment_metrics(predictions, labels, name)

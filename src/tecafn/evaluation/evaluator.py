@@ -216,7 +216,7 @@ def validation_metrics(predictions: Predictions, *, convention: str) -> dict[str
             f"the prediction of sample {predictions.ids[bad]} must be finite, "
             f"got {predictions.predictions[bad]}"
         )
-    if convention_named(convention).name == "classification":
+    if convention_named(convention).is_of_classes:
         assert predictions.classes is not None, "a classification has classes"
-        return classification_metrics(predictions.classes, predictions.labels).defined()
+        return classification_metrics(predictions.classes, predictions.labels, convention).defined()
     return sentiment_metrics(predictions.predictions, predictions.labels, convention).defined()

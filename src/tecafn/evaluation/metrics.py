@@ -238,8 +238,8 @@ def _of_scores(convention: str) -> str:
         ValueError: it is unknown, or of classes.
     """
     name = convention_named(convention).name
-    if name == "classification":
-        raise ValueError("convention 'classification' is of classes: use classification_metrics")
+    if convention_named(name).is_of_classes:
+        raise ValueError(f"convention {name!r} is of classes: use classification_metrics")
     return name
 
 
@@ -428,21 +428,77 @@ def paired_classes(logits_or_labels: ArrayLike, labels: ArrayLike) -> tuple[Inte
 
 
 def weighted_classification_metrics(
-    predicted: Integers, labels: Integers, weights: Floats
+    predicted: Integers, labels: Integers, weights: Floats, *, convention: str = "classification"
 ) -> dict[str, Floats]:
-    """``accuracy`` and ``f1`` of R weightings (R, N) of the same (N,) classes."""
-    return {
+    """The measures of classes for R weightings (R, N) of the same (N,) classes.
+
+    Args:
+        predicted: (N,) classes.
+        labels: (N,) true classes.
+        weights: (R, N), how often each sample counts.
+        convention: ``classification`` (accuracy and f1) or ``multiclass`` (uar and f1_macro, too).
+    """
+    found = {
         "accuracy": _mean(predicted == labels, weights),
         "f1": _weighted_f1(labels, predicted, weights),
     }
+    if convention_named(convention).name == "multiclass":
+        recalls, f1, there = _by_class(predicted, labels, weights)
+        found["uar"], found["f1_macro"] = _mean_of(recalls, there), _mean_of(f1, there)
+    return {name: found[name] for name in convention_named(convention).names}
 
 
-def classification_metrics(logits_or_labels: ArrayLike, labels: ArrayLike) -> Metrics:
-    """Accuracy of the argmax and F1 weighted by support, as for UR-FUNNY.
+def _by_class(
+    predicted: Integers, labels: Integers, weights: Floats
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """(R, C) recall and F1 of each class that any sample has, and whether it has weight."""
+    recalls, scores, there = [], [], []
+    for label in np.unique(labels):
+        is_true, is_predicted = labels == label, predicted == label
+        support = weights @ is_true.astype(np.float64)
+        hits = weights @ (is_true & is_predicted).astype(np.float64)
+        both = support + weights @ is_predicted.astype(np.float64)
+        there.append(support > 0)
+        recalls.append(hits / np.where(support > 0, support, 1))
+        scores.append(2 * hits / np.where(both > 0, both, 1))
+    return np.stack(recalls, 1), np.stack(scores, 1), np.stack(there, 1)
+
+
+def _mean_of(values: Floats, there: NDArray[np.bool_]) -> Floats:
+    """(R,) means over the classes that are there; NaN where none is."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((values * there).sum(axis=1) / there.sum(axis=1))
+
+
+def confusion_matrix(predicted: Integers, labels: Integers, *, num_classes: int) -> Integers:
+    """(C, C) counts, row = true class, column = predicted class.
+
+    Raises:
+        ValueError: a class is none of 0 to C - 1.
+
+    Example:
+        >>> confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), num_classes=2).tolist()
+        [[1, 1], [0, 1]]
+    """
+    for name, classes in (("predictions", predicted), ("labels", labels)):
+        if len(classes) and not 0 <= classes.min() <= classes.max() < num_classes:
+            raise ValueError(
+                f"{name} must be classes 0 to {num_classes - 1}, "
+                f"got {classes.min()} to {classes.max()}"
+            )
+    counts = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def classification_metrics(
+    logits_or_labels: ArrayLike, labels: ArrayLike, convention: str = "classification"
+) -> Metrics:
+    """Accuracy of the argmax and F1 weighted by support, as for UR-FUNNY; of more classes further.
 
     Args:
         logits_or_labels: (N, C) logits or (N,) predicted classes.
         labels: (N,) true classes.
+        convention: ``classification``, or ``multiclass`` for more than two classes.
 
     Raises:
         ValueError: shapes differ, no sample, NaN, or a label that is not a whole number.
@@ -450,9 +506,12 @@ def classification_metrics(logits_or_labels: ArrayLike, labels: ArrayLike) -> Me
     Example:
         >>> classification_metrics([[0.2, 0.8], [0.9, 0.1]], [1, 1])["accuracy"]
         0.5
+        >>> classification_metrics([0, 1, 1, 2], [0, 1, 2, 2], "multiclass")["uar"]
+        0.8333333333333334
     """
     predicted, truth = paired_classes(logits_or_labels, labels)
-    rows = weighted_classification_metrics(predicted, truth, np.ones((1, len(truth))))
+    weights = np.ones((1, len(truth)))
+    rows = weighted_classification_metrics(predicted, truth, weights, convention=convention)
     return Metrics({name: float(row[0]) for name, row in rows.items()}, {})
 
 

@@ -203,10 +203,11 @@ def classification_intervals(
     logits_or_labels: ArrayLike,
     labels: ArrayLike,
     *,
+    convention: str = "classification",
     clusters: ArrayLike | None = None,
     resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> dict[str, Interval | None]:
-    """Bootstrap intervals of ``accuracy`` and ``f1``.
+    """Bootstrap intervals of the convention's measures, ``accuracy`` and ``f1`` of two classes.
 
     Example:
         >>> classification_intervals([1, 1, 0, 0], [1, 1, 0, 0])["accuracy"]
@@ -214,7 +215,9 @@ def classification_intervals(
     """
     predicted, truth = paired_classes(logits_or_labels, labels)
     return bootstrap_intervals(
-        lambda weights: weighted_classification_metrics(predicted, truth, weights),
+        lambda weights: weighted_classification_metrics(
+            predicted, truth, weights, convention=convention
+        ),
         len(truth),
         clusters=clusters,
         resampling=resampling,

@@ -65,11 +65,13 @@ def mean_intervals(
     """
     runs = np.atleast_2d(np.asarray(predictions, np.float64))
     truth = np.asarray(labels, np.float64)
-    is_classes = convention_named(convention).name == "classification"
+    is_classes = convention_named(convention).is_of_classes
 
     def statistic(weights: Floats) -> dict[str, Floats]:
         measured = [
-            weighted_classification_metrics(*paired_classes(answered_classes(run), truth), weights)
+            weighted_classification_metrics(
+                *paired_classes(answered_classes(run), truth), weights, convention=convention
+            )
             if is_classes
             else weighted_sentiment_metrics(run, truth, weights, convention=convention)
             for run in runs

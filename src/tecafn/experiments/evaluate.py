@@ -14,6 +14,8 @@ import numpy as np
 from lightning_fabric import Fabric
 
 from tecafn.core.errors import UserError
+from tecafn.core.feature_spec import FeatureSpec, check_features
+from tecafn.core.modality import Modality
 from tecafn.core.parallel import rank
 from tecafn.core.places import refuse_overwriting
 from tecafn.data.integrity import IntegrityRow, refuse_errors
@@ -139,7 +141,8 @@ def check_widths(predictor: Predictor, store: Store) -> None:
     """Refuse data that the network was not built for.
 
     Raises:
-        UserError: a modality's width or the task differs. A modality that the data lack is absent.
+        UserError: a modality's width or specification, the task or the number of classes differs.
+            A modality that the data lack is absent.
     """
     info, description = predictor.definition.info, store.description
     if info.task != description.task:
@@ -150,6 +153,13 @@ def check_widths(predictor: Predictor, store: Store) -> None:
             raise UserError(
                 f"the model takes {modality} {width} wide, {store.path} has it {found} wide"
             )
+    if info.num_classes != description.num_classes:
+        raise UserError(
+            f"the model has {info.num_classes} classes, {store.path} {description.num_classes}"
+        )
+    check_features(
+        info.features, description.features, model_name="the model", data_name=str(store.path)
+    )
 
 
 def check_scale(record: RunRecord, store: Store) -> None:
@@ -179,6 +189,24 @@ def check_scale(record: RunRecord, store: Store) -> None:
             f"measured by those of {description.convention!r}",
             file=sys.stderr,
         )
+
+
+def check_record_features(record: Mapping[str, Any], store: Store, *, run: Path) -> None:
+    """Refuse to measure a run on features that it was not trained on.
+
+    Raises:
+        UserError: the specifications differ, or the record's is damaged.
+    """
+    try:
+        trained_on = {
+            Modality(name): FeatureSpec.from_dict(spec)
+            for name, spec in record["data"].get("features", {}).items()
+        }
+    except ValueError as error:
+        raise UserError(f"{run / 'record.json'} is damaged: {error}") from None
+    check_features(
+        trained_on, store.description.features, model_name=str(run), data_name=str(store.path)
+    )
 
 
 def evaluate_run(
@@ -221,6 +249,7 @@ def evaluate_run(
         )
     allowed = refuse_errors(store, allowed=allow_data_errors)
     check_scale(record, store)
+    check_record_features(record, store, run=run)
     fabric = open_fabric(device, "32-true")
     known = on_rank_0(lambda: _known_evaluation(run, store, split))
     if known:

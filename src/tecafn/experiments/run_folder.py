@@ -172,6 +172,10 @@ def describe_store(store: Store, allowed: Iterable[IntegrityRow] = ()) -> DataRe
         "task": description.task,
         "convention": description.convention,
     }
+    if description.class_names:
+        data["class_names"] = list(description.class_names)
+    if description.features:
+        data["features"] = {m.value: s.as_dict() for m, s in description.features.items()}
     add_allowed(data, allowed)
     return data
 

@@ -112,6 +112,8 @@ def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo
         task=store.description.task,
         label_range=store.description.label_range,
         num_classes=store.description.num_classes,
+        features={m: s for m, s in store.description.features.items() if m in widths},
+        class_names=store.description.class_names,
         text_encoder=config.text_encoder_spec(),
         num_train=len(train),
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,8 +160,3 @@ def _digest(path: Path, _changed: int, _size: int) -> str:
     """A model of 75 MB takes a tenth of a second: once per process is enough."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stay_offline() -> None:
-    """Tell the hub's client, before it is first imported, to look at local files alone."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")

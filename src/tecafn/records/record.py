@@ -43,6 +43,8 @@ class DataRecord(TypedDict):
         label_range: lowest and highest label.
         task: regression or classification.
         convention: by which it is measured; records of version 0.1 do not say.
+        class_names: of a classification whose classes have names.
+        features: how the frames of each modality were made, of data that say so.
         allowed_errors: what was wrong with it and was allowed by name.
     """
 
@@ -52,6 +54,8 @@ class DataRecord(TypedDict):
     label_range: list[float]
     task: str
     convention: NotRequired[str]
+    class_names: NotRequired[list[str]]
+    features: NotRequired[dict[str, dict[str, Any]]]
     allowed_errors: NotRequired[list[AllowedError]]
 
 

@@ -122,7 +122,7 @@ def _page(run: RunFiles) -> dict[str, Any]:
         "comparisons": _comparisons(record, split, evaluation, rules),
         "published": _published(record, split, evaluation, rules),
         "training": _training(run),
-        "answers": _answers(rows, labelled, rules, label_range),
+        "answers": _answers(rows, labelled, rules, label_range, data.get("class_names") or ()),
         "worst": _worst(labelled, task),
         "hard_pairs": _pairs(labelled, task, evaluation, "hard_pairs", label_range),
         "designed_pairs": _pairs(labelled, task, evaluation, "designed_pairs", label_range),
@@ -321,9 +321,7 @@ def _metrics_table(record: Json) -> dict[str, Any] | None:
             for name, label in measured
         ],
         "conventions": [
-            f"the {one.name} convention ({one.about})"
-            for one in used
-            if one.name != "classification"
+            f"the {one.name} convention ({one.about})" for one in used if not one.is_of_classes
         ],
         "resampling": evaluations[splits[0]].get("resampling"),
     }
@@ -582,14 +580,16 @@ def _answers(
     labelled: SplitPredictions | None,
     rules: Convention,
     label_range: tuple[float, float] | None,
+    names: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Figures of predictions against labels, or of predictions alone where there are no labels."""
     if rows is None or not rows.num_samples:
         return None
-    classification = rules.name == "classification"
+    classification = rules.is_of_classes
     ends = float(rows.predictions.min()), float(rows.predictions.max())
-    value_range = (0.0, 1.0) if classification else label_range or ends
-    axis = "probability of class 1" if classification else "prediction"
+    binary = rules.name == "classification"
+    value_range = (0.0, 1.0) if binary else label_range or ends
+    axis = "probability of class 1" if binary else "class" if classification else "prediction"
     answers: dict[str, Any] = {
         "num_samples": rows.num_samples,
         "num_labelled": 0 if labelled is None else labelled.num_samples,
@@ -620,7 +620,10 @@ def _answers(
         answers["confusion"] = _confusion(
             guessed,
             true,
-            names=[str(value) for value in range(highest + 1)],
+            names=[
+                names[value] if value < len(names) else str(value)
+                for value in range(max(highest + 1, len(names)))
+            ],
             title="Confusion of the classes",
         )
         return answers
@@ -669,6 +672,7 @@ def _confusion(
             {
                 "label": names[label],
                 "total": total,
+                "recall": f"{100 * counts[label] / total:.1f} %" if total else "",
                 "cells": [
                     {
                         "count": count,
@@ -698,6 +702,8 @@ def _worst(labelled: SplitPredictions | None, task: str) -> list[dict[str, str]]
     if labelled is None:
         return []
     errors = labelled.predictions - labelled.labels
+    if task == "classification" and labelled.labels.max(initial=0) > 1:
+        return []  # no class is further off than another
     order = np.argsort(-np.abs(errors), kind="stable")[:NUM_WORST]
     decimals = 0 if task == "classification" else 2
     return [
