@@ -297,13 +297,22 @@ def data_make(
     valid: Annotated[int, typer.Option(help="Validation samples.")] = 400,
     test: Annotated[int, typer.Option(help="Test samples.")] = 3000,
     seed: Annotated[int, typer.Option(help="Seed of the generator.")] = 0,
+    correspondence: Annotated[
+        float,
+        typer.Option(help="0 to 1: how much voice and face show of what is said and who says it."),
+    ] = 0.0,
 ) -> None:
     """Generate the synthetic corpus: licence-free, deterministic, any size."""
     from tecafn.data.synthetic import CorpusSpec, make_corpus
 
     try:
         spec = CorpusSpec(
-            shape=shape.value, num_train=train, num_valid=valid, num_test=test, seed=seed
+            shape=shape.value,
+            num_train=train,
+            num_valid=valid,
+            num_test=test,
+            seed=seed,
+            correspondence=correspondence,
         )
     except ValueError as error:
         raise UserError(str(error)) from None

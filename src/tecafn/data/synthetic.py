@@ -25,6 +25,7 @@ import numpy.typing as npt
 from tecafn.core.dataset_names import synthetic_name
 from tecafn.core.modality import Modality
 from tecafn.core.places import refuse_taken
+from tecafn.data.correspondence import Traces, draw_traces
 from tecafn.data.lexicon import TOPICS
 from tecafn.data.remarks import Draws, Remark, compose, reword, words_of
 from tecafn.data.samples import SPLITS, DatasetDescription, Sample, public_id
@@ -69,9 +70,13 @@ class CorpusSpec:
         num_valid: samples in ``valid``.
         num_test: samples in ``test``.
         seed: any non-negative integer.
+        correspondence: 0 to 1, how much voice and face show of what is said and of who says it;
+            0 = nothing but their lengths. Texts, labels, latents, pairs and timing are those of 0
+            whatever it is. See ``data.correspondence``.
 
     Raises:
-        ValueError: an unknown shape, a size below 1 or a negative seed.
+        ValueError: an unknown shape, a size below 1, a negative seed or a correspondence outside
+            0 to 1.
 
     Example:
         >>> CorpusSpec(num_train=0)
@@ -85,6 +90,7 @@ class CorpusSpec:
     num_valid: int = 400
     num_test: int = 3000
     seed: int = 0
+    correspondence: float = 0.0
 
     def __post_init__(self) -> None:
         if self.shape not in WIDTHS:
@@ -94,6 +100,8 @@ class CorpusSpec:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.seed < 0:
             raise ValueError(f"seed must be >= 0, got {self.seed}")
+        if not 0.0 <= self.correspondence <= 1.0:
+            raise ValueError(f"correspondence must be in [0, 1], got {self.correspondence}")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -110,12 +118,14 @@ class Latents:
         prosody: ``p``, standardised.
         expression: ``e``, standardised.
         told_by: the one modality that tells a designed pair's samples apart, else None.
+        congruent: False where, with a correspondence, the voice plays the words down.
     """
 
     text: float
     prosody: float
     expression: float
     told_by: Modality | None
+    congruent: bool = True
 
 
 def score(t: Any, p: Any, e: Any) -> Any:
@@ -130,6 +140,7 @@ def score(t: Any, p: Any, e: Any) -> Any:
 
 def describe(spec: CorpusSpec) -> DatasetDescription:
     """Name, widths and label scale of the corpus."""
+    traces = f", correspondence {spec.correspondence:g}" if spec.correspondence else ""
     return DatasetDescription(
         dataset=synthetic_name(spec.shape),
         widths=dict(WIDTHS[spec.shape]),
@@ -137,7 +148,7 @@ def describe(spec: CorpusSpec) -> DatasetDescription:
         source_format="generated",
         notes=(
             f"generated: shape {spec.shape}, seed {spec.seed}, "
-            f"{spec.num_train}/{spec.num_valid}/{spec.num_test} samples",
+            f"{spec.num_train}/{spec.num_valid}/{spec.num_test} samples{traces}",
         ),
     )
 
@@ -240,6 +251,7 @@ class _Video:
     timing: _Timing
     audio: list[npt.NDArray[np.float32]]
     vision: list[npt.NDArray[np.float32]]
+    congruent: npt.NDArray[np.bool_]
 
     @property
     def num_utterances(self) -> int:
@@ -251,8 +263,9 @@ class _Video:
         root = np.random.SeedSequence(
             [spec.seed, sorted(WIDTHS).index(spec.shape), SPLITS.index(split), number]
         )
-        plan, wording, lengths, audio, vision = (
-            np.random.Generator(np.random.PCG64(child)) for child in root.spawn(5)
+        # What came later draws from streams of its own, so that the others' draws stay.
+        plan, wording, lengths, audio, vision, tracing = (
+            np.random.Generator(np.random.PCG64(child)) for child in root.spawn(6)
         )
         num_utterances = int(plan.integers(20, 26))
         pairs = _draw_pairs(plan, num_utterances, number)
@@ -261,7 +274,20 @@ class _Video:
         valence = np.array([remark.valence for remark in remarks])
         utterances = _draw_utterances(plan, valence / _VALENCE_STD, pairs)
         timing = _draw_timing(lengths, texts)
+        traces = None
+        if spec.correspondence:
+            traces = draw_traces(
+                tracing,
+                texts,
+                correspondence=spec.correspondence,
+                agreement=utterances.p * utterances.e,
+                words=timing.words,
+                num_audio=timing.num_audio,
+                num_vision=timing.num_vision,
+                num_stresses=_NUM_STRESSES,
+            )
         widths = WIDTHS[spec.shape]
+        congruent = np.ones(num_utterances, np.bool_) if traces is None else traces.congruent
         return cls(
             name=f"{split}{number:05d}",
             split=split,
@@ -269,8 +295,9 @@ class _Video:
             utterances=utterances,
             pairs=pairs,
             timing=timing,
-            audio=_audio_frames(audio, utterances.p, timing, widths[Modality.AUDIO]),
-            vision=_vision_frames(vision, utterances.e, timing, widths[Modality.VISION]),
+            audio=_audio_frames(audio, utterances.p, timing, widths[Modality.AUDIO], traces),
+            vision=_vision_frames(vision, utterances.e, timing, widths[Modality.VISION], traces),
+            congruent=congruent,
         )
 
     def samples(self, count: int) -> Iterator[tuple[Sample, Latents]]:
@@ -307,6 +334,7 @@ class _Video:
                     float(self.utterances.p[row]),
                     float(self.utterances.e[row]),
                     told_by,
+                    bool(self.congruent[row]),
                 ),
             )
 
@@ -445,6 +473,8 @@ class _Columns:
         own_noise: deviation of each column's own noise.
         scale: (D,) unit of each column; units differ by four orders of magnitude.
         level: (D,) level of each column, in its unit.
+        traces: (2, K) directions of a correspondence's contour and level, which neither signal nor
+            speaker has a part in.
     """
 
     signal: Floats
@@ -453,6 +483,7 @@ class _Columns:
     own_noise: float
     scale: Floats
     level: Floats
+    traces: Floats
 
 
 # Deviations of a speaker's offset in each direction, and of the voice or face at rest, where the
@@ -485,7 +516,9 @@ def _columns(width: int, *, num_factors: int, num_speaker: int, stream: int) -> 
                 mixing[trace, column] = generator.uniform(-0.4, 0.4)
         own_noise = 0.5
     scale = 10.0 ** generator.uniform(-2.0, 2.0, width)
-    return _Columns(signal, speaker, mixing, own_noise, scale, generator.uniform(-1, 1, width))
+    level = generator.uniform(-1, 1, width)
+    traces = basis[1 + num_speaker : 3 + num_speaker]
+    return _Columns(signal, speaker, mixing, own_noise, scale, level, traces)
 
 
 _AUDIO_COLUMNS = {
@@ -496,6 +529,22 @@ _VISION_COLUMNS = {
     width: _columns(width, num_factors=6, num_speaker=2, stream=1)
     for width in (widths[Modality.VISION] for widths in WIDTHS.values())
 }
+
+
+def read_traces(modality: Modality, frames: npt.ArrayLike) -> Floats:
+    """What the generator's own loadings read of a correspondence's traces: for probes and tests.
+
+    Args:
+        modality: audio or vision.
+        frames: (L, D) of one sample.
+
+    Returns:
+        (L, 2) of contour and level, with the frames' noise.
+    """
+    values = np.asarray(frames, np.float64)
+    columns = (_AUDIO_COLUMNS if modality == Modality.AUDIO else _VISION_COLUMNS)[values.shape[1]]
+    factors = (values / columns.scale - columns.level) @ np.linalg.pinv(columns.mixing)
+    return np.asarray(factors @ columns.traces.T)
 
 
 def _frame_clock(num_frames: Integers) -> tuple[Integers, Floats]:
@@ -513,8 +562,12 @@ def _frames(
     *,
     noise: float,
     memory: float,
+    traces: Floats | None,
 ) -> list[npt.NDArray[np.float32]]:
-    """Each utterance's (L, D) frames from the latent's course (T,) over all frames in a row."""
+    """Each utterance's (L, D) frames from the latent's course (T,) over all frames in a row.
+
+    With a correspondence its traces (T, 2) lie beside it.
+    """
     # scipy.signal takes half a second to import; reading a corpus does not need it.
     from scipy.signal import lfilter
 
@@ -524,6 +577,8 @@ def _frames(
     drift = noise * lfilter([1.0], [1.0, -memory], shocks, axis=0)
     offset = generator.standard_normal(len(columns.speaker)) @ columns.speaker
     factors = course[:, None] * columns.signal + drift + offset
+    if traces is not None:
+        factors = factors + traces @ columns.traces
     own = generator.standard_normal((len(course), width), dtype=np.float32)
     values = factors.astype(np.float32) @ columns.mixing.astype(np.float32)
     values += np.float32(columns.own_noise) * own
@@ -539,19 +594,25 @@ _VISION_NOISE, _VISION_MEMORY = 0.25, 0.88
 
 
 def _audio_frames(
-    generator: np.random.Generator, p: Floats, timing: _Timing, width: int
+    generator: np.random.Generator, p: Floats, timing: _Timing, width: int, traces: Traces | None
 ) -> list[npt.NDArray[np.float32]]:
-    """Prosody: a level that holds through the utterance, and rises on three stressed words."""
-    utterance, place = _frame_clock(timing.num_audio)
+    """Prosody: a level that holds through the utterance, and rises on three stressed words.
+
+    With a correspondence stresses move to the word that carries the sentiment.
+    """
+    utterance, clock = _frame_clock(timing.num_audio)
     count = len(p)
     chosen = generator.random((count, _NUM_STRESSES))
     centre, reach = np.empty_like(chosen), np.empty_like(chosen)
     for row, words in enumerate(timing.words):
-        stressed = words[(chosen[row] * len(words)).astype(np.int64)]
+        place = (chosen[row] * len(words)).astype(np.int64)
+        if traces is not None:
+            place = np.where(traces.moved[row], traces.stress[row], place)
+        stressed = words[place]
         span = words[-1, 1] - words[0, 0]
         centre[row] = (stressed.mean(axis=1) - words[0, 0]) / span
         reach[row] = np.maximum((stressed[:, 1] - stressed[:, 0]) / span, 0.08)
-    distance = (place[:, None] - centre[utterance]) / reach[utterance]
+    distance = (clock[:, None] - centre[utterance]) / reach[utterance]
     stress = np.exp(-(distance**2)).max(axis=1)
     course = p[utterance] * (0.7 + 0.6 * stress)
     return _frames(
@@ -561,11 +622,12 @@ def _audio_frames(
         _AUDIO_COLUMNS[width],
         noise=_AUDIO_NOISE,
         memory=_AUDIO_MEMORY,
+        traces=None if traces is None else traces.voice,
     )
 
 
 def _vision_frames(
-    generator: np.random.Generator, e: Floats, timing: _Timing, width: int
+    generator: np.random.Generator, e: Floats, timing: _Timing, width: int, traces: Traces | None
 ) -> list[npt.NDArray[np.float32]]:
     """Expression: a lasting part, and two events with onset, apex and offset (smiles or frowns)."""
     utterance, place = _frame_clock(timing.num_vision)
@@ -586,4 +648,5 @@ def _vision_frames(
         _VISION_COLUMNS[width],
         noise=_VISION_NOISE,
         memory=_VISION_MEMORY,
+        traces=None if traces is None else traces.face,
     )
