@@ -61,6 +61,8 @@ class DataInfo:
         features: how the frames were made, of the modalities whose data say so.
         class_names: of a classification whose classes have names.
         num_train: number of training samples, for per-sample banks.
+        single_frame: audio and vision where no training sample has more than one frame, so that
+            there is nothing to attend to.
     """
 
     widths: Mapping[Modality, int]
@@ -73,6 +75,7 @@ class DataInfo:
     features: Mapping[Modality, FeatureSpec] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     num_train: int = 0
+    single_frame: tuple[Modality, ...] = ()
 
     @property
     def reads_sentences(self) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from tecafn.core.health import Reading
+
 
 @dataclass(frozen=True)
 class Output:
@@ -39,6 +41,7 @@ class Losses:
         weights: one weight per term; a zero weight drops the term from the total.
         output: the network's answer that the terms were computed from.
         log: further scalars to write down (sums, shares), not optimised.
+        health: readings by name, each with what it would be if nothing had been learned.
 
     Example:
         >>> import torch
@@ -52,6 +55,7 @@ class Losses:
     weights: Mapping[str, float]
     output: Output
     log: Mapping[str, Tensor] = field(default_factory=dict)
+    health: Mapping[str, Reading] = field(default_factory=dict)
 
     @property
     def total(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tecafn.core.batch import Padded
@@ -16,6 +16,7 @@ from tecafn.layers.sequence import (
     MaskedConv1d,
     SequenceLSTM,
     Standardise,
+    masked_mean,
     sinusoidal_positions,
     zero_padding,
 )
@@ -142,13 +143,22 @@ class TextSequenceEncoder(nn.Module):
         kernel_size: of the convolution, odd.
         padded_to: as the authors' public code has it: shorter texts are padded to this many tokens,
             and padding keeps the encoder's states, which then stand in X_t.
+        transformer: self-attention over the convolved tokens, which positions are added to first;
+            the paper has none.
     """
 
     def __init__(
-        self, info: DataInfo, *, dim: int, kernel_size: int, padded_to: int | None = None
+        self,
+        info: DataInfo,
+        *,
+        dim: int,
+        kernel_size: int,
+        padded_to: int | None = None,
+        transformer: Transformer | None = None,
     ) -> None:
         super().__init__()
         self.padded_to = padded_to
+        self.transformer = transformer
         self.text_encoder = build_text_encoder(info)
         self.convolution = MaskedConv1d(self.text_encoder.hidden_dim, dim, kernel_size=kernel_size)
 
@@ -156,7 +166,8 @@ class TextSequenceEncoder(nn.Module):
         """Token ids (B, L), or cached states (B, L, H), to (B, L, d)."""
         if self.padded_to is None:
             states = self.text_encoder(text)
-            return Padded(self.convolution(states.values, states.mask), states.mask)
+            values = self.convolution(states.values, states.mask)
+            return Padded(self._between_tokens(values, states.mask), states.mask)
         missing = max(0, self.padded_to - text.mask.shape[1])
         behind = (0, missing) if text.values.ndim == 2 else (0, 0, 0, missing)
         text = Padded(functional.pad(text.values, behind), functional.pad(text.mask, (0, missing)))
@@ -164,4 +175,38 @@ class TextSequenceEncoder(nn.Module):
         states = (
             encoder(text, keep_padding=True) if isinstance(encoder, TextEncoder) else encoder(text)
         )
-        return Padded(self.convolution(states.values, count_padding(states).mask), text.mask)
+        values = self.convolution(states.values, count_padding(states).mask)
+        return Padded(self._between_tokens(values, text.mask), text.mask)
+
+    def _between_tokens(self, values: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, d) through the transformer, if there is one."""
+        if self.transformer is None:
+            return values
+        positions = sinusoidal_positions(values.shape[1], values.shape[2], device=values.device)
+        placed = values + positions.to(values.dtype)
+        changed: Tensor = self.transformer(placed, None, mask, stream_mask=mask)
+        return changed
+
+
+class VectorEncoder(nn.Module):
+    """A modality of one frame per sample to X_m: standardise, then linear to d.
+
+    Frames of a sample that has several are averaged.
+
+    Args:
+        width: columns of a frame.
+        statistics: the training split's column means and deviations; None = already standardised.
+        dim: common width d.
+    """
+
+    def __init__(self, width: int, statistics: FeatureStatistics | None, *, dim: int) -> None:
+        super().__init__()
+        known = statistics or FeatureStatistics([0.0] * width, [1.0] * width)
+        self.standardise = Standardise(known.mean, known.std)
+        self.project = nn.Linear(width, dim)
+
+    def forward(self, frames: Padded) -> Padded:
+        """(B, L, width) to (B, 1, d)."""
+        values = self.standardise(zero_padding(frames.values, frames.mask))
+        vector: Tensor = self.project(masked_mean(values, frames.mask))
+        return Padded(vector.unsqueeze(1), frames.mask.any(1, keepdim=True))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tecafn.core.parallel import sample_uniform
+from tecafn.core.health import Reading
+from tecafn.core.parallel import gather_rows, sample_uniform
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,12 @@ class Pairing:
     Args:
         column: (B,) int64, the partner's row in the gathered batch.
         matched: (B,) bool, True where a sample kept its own frames: the pseudo-target.
+        hardest: (B, N) bool, the partners that each row draws from.
     """
 
     column: Tensor
     matched: Tensor
+    hardest: Tensor
 
 
 def sample_hard_negatives(
@@ -53,7 +56,8 @@ def sample_hard_negatives(
             similar ones before it is excluded, so that where it is one of them ``num - 1`` remain.
 
     Returns:
-        Pairing: ``column`` (B,) int64 and ``matched`` (B,) bool, False where swapped.
+        Pairing: ``column`` (B,) int64 and ``matched`` (B,) bool, False where swapped; and
+        ``hardest`` (B, N) bool.
         A row without candidates stays matched.
 
     Raises:
@@ -94,4 +98,27 @@ def sample_hard_negatives(
     rank = (share * available).long().clamp(max=limit - 1)
     drawn = hardest.gather(1, rank.unsqueeze(1)).squeeze(1)
     swapped = swap & (available > 0)
-    return Pairing(torch.where(swapped, drawn, positive), ~swapped)
+    among = torch.arange(limit, device=columns.device) < available.unsqueeze(1)  # (B, K)
+    drawable = torch.zeros_like(allowed).scatter(1, hardest, among)
+    return Pairing(torch.where(swapped, drawn, positive), ~swapped, drawable)
+
+
+def hub_reading(pairing: Pairing) -> Reading:
+    """The largest share of the global batch's rows that have one sample among their hardest.
+
+    Chance is what the largest share would be about if each row drew its hardest at random: of N
+    columns that are each in a share k of the rows, the largest of N binomial counts.
+
+    Example:
+        >>> hub = torch.tensor([[False, True, False], [False, False, True], [False, True, False]])
+        >>> pairing = Pairing(torch.arange(3), torch.ones(3, dtype=torch.bool), hub)
+        >>> round(hub_reading(pairing).value.item(), 3)
+        0.667
+    """
+    hardest = gather_rows(pairing.hardest)
+    rows = hardest.any(1).sum().clamp(min=1).float()
+    counts = hardest.float().sum(0)
+    num_columns = (counts > 0).sum().clamp(min=2).float()
+    share = counts.sum() / rows / num_columns
+    spread = (2 * num_columns.log() * share * (1 - share) / rows).sqrt()
+    return Reading("hubs", counts.max() / rows, (share + spread).clamp(max=1.0))

@@ -7,7 +7,8 @@ Multimedia Systems 2024. With another core modality the same network is AeCaFN (
 The file reads like Sect. 3: settings (4.4), encoders (3.2.1), fusion and prediction (3.2.3, 3.3),
 then the training scheme: similarity ranking (3.2.2), replacement gate and pairwise prediction
 (3.2.3), fused contrast (3.2.4), objective (3.3). What the authors' public code does otherwise is
-named in ``DIFFERENCES`` and lives in ``layers/authors.py`` and at the end of this file.
+named in ``DIFFERENCES`` and lives in ``layers/authors.py`` and at the end of this file. What is ours
+is named in ``PARTS``; the variant ``revised`` has those of ``REVISED``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tecafn.core.batch import Batch, Padded
+from tecafn.core.health import Reading, contrast_reading, head_reading
 from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
@@ -35,15 +37,23 @@ from tecafn.layers.authors import (
     scale_and_place,
 )
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.encoders import AsTheAuthors, Dropouts, FrameEncoder, TextSequenceEncoder
-from tecafn.layers.heads import OutputKind, PredictionHead
+from tecafn.layers.encoders import (
+    AsTheAuthors,
+    Dropouts,
+    FrameEncoder,
+    TextSequenceEncoder,
+    VectorEncoder,
+)
+from tecafn.layers.heads import Answer, OutputKind, PredictionHead
 from tecafn.layers.sequence import MaskedConv1d, concatenate_rows, masked_mean
+from tecafn.layers.unimodal import GlobalBatchNorm
 from tecafn.layers.utterance import LastState
 from tecafn.losses.contrastive import ContrastiveOutput, info_nce
+from tecafn.losses.differences import difference_loss
 from tecafn.losses.information import negative_log_density
 from tecafn.losses.memory_bank import NegativeBank
-from tecafn.losses.negatives import Pairing, sample_hard_negatives
-from tecafn.losses.task import task_loss
+from tecafn.losses.negatives import Pairing, hub_reading, sample_hard_negatives
+from tecafn.losses.task import task_loss, task_rows
 
 LETTER = {Modality.TEXT: "t", Modality.AUDIO: "a", Modality.VISION: "v"}
 
@@ -64,6 +74,31 @@ Difference = Literal[
 DIFFERENCES: tuple[Difference, ...] = get_args(Difference)
 """What the authors' public code does otherwise than the paper, one name each; what has a setting of
 its own (``residual``, ``output``) is not among them. docs/paper-and-code.md explains them."""
+
+Part = Literal[
+    "text_layers",
+    "own_frames",
+    "standardised_keys",
+    "symmetric_contrast",
+    "no_fused_contrast",
+    "unexplained_contrast",
+    "difference_loss",
+    "joined_vector",
+    "products",
+    "unimodal_heads",
+]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""Where we depart from the paper on purpose, one name each; docs/paper-and-code.md explains them."""
+
+REVISED: tuple[Part, ...] = (
+    "text_layers",
+    "own_frames",
+    "standardised_keys",
+    "no_fused_contrast",
+    "difference_loss",
+    "joined_vector",
+)
+"""The parts that the variant ``revised`` has."""
 
 _SEEN_PADDING = "padding counts as frames, as in the authors' public code"
 _SEEN_NEIGHBOURS = "masks reach the wrong samples, as in the authors' public code"
@@ -91,8 +126,11 @@ class TeCaFNConfig:
 
     Args:
         variant: ``paper``, or ``authors`` for what the authors' public code computes: every one of
-            ``DIFFERENCES``, the residual ``pre_norm`` and the output ``linear``.
+            ``DIFFERENCES``, the residual ``pre_norm`` and the output ``linear``; or ``revised`` for
+            what we make of it: the parts of ``REVISED``.
         differences: some of ``DIFFERENCES`` alone, in the paper's variant, to measure each.
+        parts: some of ``PARTS`` alone, in the paper's variant, or further ones in ``revised``.
+        without: parts that ``revised`` is to do without.
         core: the modality that queries the others; text, or audio (AeCaFN), or vision (VeCaFN).
         dim: common width d of the sequences that are fused.
         num_heads: attention heads; divides ``dim``.
@@ -106,12 +144,20 @@ class TeCaFNConfig:
         bank_size: this many samples of earlier batches are kept as further hard negatives, never in
             a contrast; 0 = none. The paper has no such memory (its future work asks for one).
         bank_frames: frames kept of each of those; longer sequences are truncated at the end.
+        swap_warmup_epochs: p rises to its value over so many epochs, from 0 in the first of them,
+            so that the contrasts learn before the gate opens; 0 = at once.
+        label_margin: a hard negative's label differs by at least this much; 0 = any. Scores only.
+        num_text_layers: self-attention layers over the text, with ``text_layers``.
+        num_similar: partners of each sample in the difference loss.
+        product_dim: width of the products, with ``products``.
         temperature: tau of both contrasts.
         contrast_weight, pairwise_weight: lambda1 and lambda2 of eq. 19.
         weights: a term's own weight in place of those two; 0 drops it. Names: ``task``, the two
             unimodal contrasts (``ta``, ``tv``), ``bicon``, the pairwise terms (``tap``, ``tvp``);
             with another core its letter stands first (``at``, ``av``, ``atp``, ...). With
-            ``mutual_information`` also ``cpc`` and ``ba``, 0.1 each.
+            ``mutual_information`` also ``cpc`` and ``ba``, 0.1 each; with ``difference_loss``
+            ``difference``, 0.5; with ``unimodal_heads`` ``unimodal``, 0.3; with
+            ``unexplained_contrast`` ``explained``, 1, which trains nothing but what it explains with.
         residual: ``printed`` is ``f(LN(x)) + LN(x)`` as in eq. 2-3 and 11-12; ``pre_norm`` the
             usual ``x + f(LN(x))``. None = the variant's: the first for ``paper``.
         fusion: z_s is the ``sum`` of the pooled fused sequences, or their ``concat``enation.
@@ -120,8 +166,10 @@ class TeCaFNConfig:
         embedding_dropout, ..., mapper_dropout: probabilities.
     """
 
-    variant: Literal["paper", "authors"] = "paper"
+    variant: Literal["paper", "authors", "revised"] = "paper"
     differences: tuple[Difference, ...] = ()
+    parts: tuple[Part, ...] = ()
+    without: tuple[Part, ...] = ()
     core: Modality = Modality.TEXT
     dim: int = 30
     num_heads: int = 5
@@ -134,6 +182,11 @@ class TeCaFNConfig:
     num_hard_negatives: int | Literal["all"] | dict[Modality, int | Literal["all"]] = 3
     bank_size: int = 0
     bank_frames: int = 128
+    swap_warmup_epochs: int = 0
+    label_margin: float = 0.0
+    num_text_layers: int = 2
+    num_similar: int = 3
+    product_dim: int = 16
     temperature: float = 0.1
     contrast_weight: float = 0.1
     pairwise_weight: float = 0.1
@@ -171,11 +224,46 @@ class TeCaFNConfig:
             raise ValueError(
                 "variant 'authors' has every difference already; give one or the other"
             )
+        self._check_parts()
         if self.bank_size < 0 or self.bank_frames < 1:
             raise ValueError(
                 "bank_size must be >= 0 and bank_frames >= 1, "
                 f"got {self.bank_size} and {self.bank_frames}"
             )
+
+    def _check_parts(self) -> None:
+        for name in ("parts", "without"):
+            given: tuple[str, ...] = getattr(self, name)
+            unknown = sorted(set(given) - set(PARTS))
+            if unknown:
+                raise ValueError(f"{name}: unknown {unknown}; known: {', '.join(PARTS)}")
+        if self.parts and self.variant == "authors":
+            raise ValueError("variant 'authors' has no parts; they are ours, not the authors'")
+        lacking = sorted(set(self.without) - set(REVISED if self.variant == "revised" else ()))
+        if lacking:
+            raise ValueError(f"without: variant {self.variant!r} does not have {lacking}")
+        if self.adds("no_fused_contrast") and self.adds("unexplained_contrast"):
+            raise ValueError(
+                "unexplained_contrast is a fused contrast, which no_fused_contrast leaves out: "
+                "give one, or without=['no_fused_contrast']"
+            )
+        if self.adds("unexplained_contrast") and self.has("token_contrast"):
+            raise ValueError("token_contrast compares positions, unexplained_contrast samples")
+        at_least = {
+            "swap_warmup_epochs": 0,
+            "label_margin": 0,
+            "num_text_layers": 1,
+            "num_similar": 1,
+            "product_dim": 1,
+        }
+        for name, least in at_least.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be >= {least}, got {getattr(self, name)}")
+
+    def adds(self, part: Part) -> bool:
+        """Is this part of ours on?"""
+        revised = self.variant == "revised" and part in REVISED and part not in self.without
+        return revised or part in self.parts
 
     def has(self, difference: Difference) -> bool:
         """Is this difference of the authors' code on?"""
@@ -220,6 +308,11 @@ class TeCaFNConfig:
         p = self.swap_probability
         return p.get(other, 0.0) if isinstance(p, dict) else p
 
+    def swap_in(self, epoch: int, other: Modality) -> float:
+        """p for this modality in an epoch, counted from 0."""
+        warmup = self.swap_warmup_epochs
+        return self.swap_of(other) * (min(1.0, epoch / warmup) if warmup else 1.0)
+
     def negatives_of(self, other: Modality) -> int | None:
         """num for this modality; None = every other sample of the batch."""
         num = self.num_hard_negatives
@@ -238,6 +331,14 @@ class TeCaFNConfig:
         weights = {"task": 1.0, "bicon": self.contrast_weight}
         weights |= {self.pair(m): self.contrast_weight for m in self.others}
         weights |= {self.pair(m) + "p": self.pairwise_weight for m in self.others}
+        if self.adds("no_fused_contrast"):
+            del weights["bicon"]
+        if self.adds("unexplained_contrast"):
+            weights["explained"] = 1.0
+        if self.adds("difference_loss"):
+            weights["difference"] = 0.5
+        if self.adds("unimodal_heads"):
+            weights["unimodal"] = 0.3
         if self.has("mutual_information"):
             weights |= {"cpc": 0.1, "ba": 0.1}
         return weights
@@ -259,6 +360,12 @@ class TeCaFN(Network):
         self.core = config.core
         self.config = config
         self.encoders = nn.ModuleDict()
+        # A modality of one frame a sample: softmax over one key can select nothing.
+        self.joined = tuple(
+            m
+            for m in info.usable
+            if config.adds("joined_vector") and m in info.single_frame and m != config.core
+        )
         for modality in info.usable:
             if modality == Modality.TEXT:
                 self.encoders[modality] = TextSequenceEncoder(
@@ -266,6 +373,11 @@ class TeCaFN(Network):
                     dim=config.dim,
                     kernel_size=1 if config.has("early_convolution") else config.text_kernel_size,
                     padded_to=_TEXT_PADDED_TO if config.has("padded_text") else None,
+                    transformer=self._text_layers(config),
+                )
+            elif modality in self.joined:
+                self.encoders[modality] = VectorEncoder(
+                    info.widths[modality], info.statistics.get(modality), dim=config.dim
                 )
             else:
                 self.encoders[modality] = FrameEncoder(
@@ -287,6 +399,9 @@ class TeCaFN(Network):
                     ),
                 )
         self.others = tuple(m for m in config.others if m in self.encoders)
+        self.joins = nn.ModuleDict(
+            {m: nn.Linear(config.dim, config.dim) for m in self.others if m in self.joined}
+        )
         self.attention = nn.ModuleDict(
             {
                 m: Transformer(
@@ -301,6 +416,7 @@ class TeCaFN(Network):
                     closing_norm=config.has("closing_norm"),
                 )
                 for m in self.others
+                if m not in self.joined
             }
         )
         if config.has("scaled_inputs"):  # positions enter here, too
@@ -313,8 +429,29 @@ class TeCaFN(Network):
             if config.fusion == "concat"
             else None
         )
+        self.product = (
+            Product(config.dim, slots * config.dim, product_dim=config.product_dim)
+            if config.adds("products") and len(self.others) == 2
+            else None
+        )
         self.head = PredictionHead(
             slots * config.dim, info, dropout=config.head_dropout, output=config.settled_output
+        )
+
+    @staticmethod
+    def _text_layers(config: TeCaFNConfig) -> Transformer | None:
+        """Operations between the tokens of a text, which eq. 1-5 leave to the text encoder."""
+        if not config.adds("text_layers"):
+            return None
+        return Transformer(
+            config.dim,
+            num_layers=config.num_text_layers,
+            num_heads=config.num_heads,
+            attention_dropout=config.attention_dropout,
+            relu_dropout=config.relu_dropout,
+            residual_dropout=config.residual_dropout,
+            residual="pre_norm",
+            closing_norm=True,
         )
 
     def encode(self, batch: Batch) -> dict[Modality, Padded]:
@@ -345,7 +482,13 @@ class TeCaFN(Network):
         return modality in self.encoders and modality in batch.sequences
 
     def attend(self, modality: Modality, core: Padded, other: Padded) -> Padded:
-        """h_cm of eq. 11-12: the core's frames query those of ``modality``, (B, Lc, d)."""
+        """h_cm of eq. 11-12: the core's frames query those of ``modality``, (B, Lc, d).
+
+        A joined modality's vector is added to every frame of the core.
+        """
+        if modality in self.joined:
+            vector = self.joins[modality](masked_mean(other.values, other.mask))
+            return Padded(core.values + vector.unsqueeze(1), core.mask)
         query, source, mask = core.values, other.values, other.mask
         if self.config.has("scaled_inputs"):
             query, source = (self.entry_dropout(scale_and_place(x)) for x in (query, source))
@@ -392,6 +535,9 @@ class TeCaFN(Network):
             ]
             twice = torch.cat([alone] * len(slots), dim=1)
             fused = torch.where(count > 0, torch.cat(slots, dim=1), twice)
+        if self.product is not None and len(pooled) == 2:
+            both = torch.stack(list(has.values())).all(0)
+            fused = fused + torch.where(both, self.product(*pooled.values()), 0.0)
         hidden = self.head.hidden(fused)
         features = {"fused": fused, "hidden": hidden}
         features |= {f"pooled_{m}": vector for m, vector in pooled.items()}
@@ -406,6 +552,30 @@ class TeCaFN(Network):
         core = encoded[self.core]
         attended = {m: self.attend(m, core, encoded[m]) for m in self.others if m in encoded}
         return self.combine(core, attended, batch.present)
+
+
+class Product(nn.Module):
+    """What two fused vectors say together: the product of ``product_dim`` projections of each.
+
+    A sum of vectors through an MLP has to make up every product of what two modalities say; here it
+    is offered one.
+
+    Args:
+        dim: width of either.
+        out_dim: width of the answer.
+        product_dim: number of products.
+    """
+
+    def __init__(self, dim: int, out_dim: int, *, product_dim: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(dim, product_dim)
+        self.second = nn.Linear(dim, product_dim)
+        self.output = nn.Linear(product_dim, out_dim)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Two of (B, dim) to (B, out_dim)."""
+        answer: Tensor = self.output(self.first(first) * self.second(second))
+        return answer
 
 
 class Mapper(nn.Module):
@@ -429,6 +599,21 @@ class Mapper(nn.Module):
             sequence = count_padding(sequence)
         values = self.convolution(self.dropout(sequence.values), sequence.mask)
         return masked_mean(values, sequence.mask)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What a pairwise head looks at.
+
+    Args:
+        pooled: (R, d) of fused sequences.
+        is_own: (R,) int64, 1 = fused with its own frames: the pseudo-target.
+        counts: (R,) bool, rows that have both modalities.
+    """
+
+    pooled: Tensor
+    is_own: Tensor
+    counts: Tensor
 
 
 class TeCaFNScheme(Scheme):
@@ -456,9 +641,35 @@ class TeCaFNScheme(Scheme):
         # f1 belongs to a pair (core, m), as f2 does: "corresponding Conv1D mappers" (Sect. 3.2.2).
         self.core_mappers = mappers()
         self.other_mappers = mappers()
-        maps_fused = len(self.network.others) == 2 and not config.has("token_contrast")
+        maps_fused = (
+            len(self.network.others) == 2
+            and not config.has("token_contrast")
+            and not config.adds("no_fused_contrast")
+        )
         self.fused_mappers = mappers() if maps_fused else nn.ModuleDict()
         self.pair_heads = nn.ModuleDict({m: nn.Linear(config.dim, 2) for m in self.network.others})
+        self.standardise = nn.ModuleDict()
+        if config.adds("standardised_keys"):
+            self.standardise = nn.ModuleDict(
+                {
+                    f"{side}_{m}": GlobalBatchNorm(config.dim, affine=False)
+                    for m in self.network.others
+                    for side in ("query", "key")
+                }
+            )
+        self.explaining = nn.ModuleDict()
+        if maps_fused and config.adds("unexplained_contrast"):
+            self.explaining = nn.ModuleDict(
+                {m: nn.Linear(config.dim, config.dim) for m in self.network.others}
+            )
+        self.unimodal_heads = nn.ModuleDict()
+        if config.adds("unimodal_heads"):
+            self.unimodal_heads = nn.ModuleDict(
+                {
+                    m: Answer(config.dim, info, output="linear")
+                    for m in self.network.encoders
+                }
+            )
         self.banks = nn.ModuleDict(
             {
                 m: NegativeBank(config.bank_size, num_frames=config.bank_frames, dim=config.dim)
@@ -473,15 +684,13 @@ class TeCaFNScheme(Scheme):
         )
 
     def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """All terms of eq. 19 for one batch."""
+        """All terms of eq. 19 for one batch, and those of our parts that are on."""
         config, network = self.config, self.network
         encoded = network.encode(batch)
         core = encoded[config.core]
-        if network.takes(config.core, batch):
-            core_present = batch.present[config.core]
-        else:
-            core_present = torch.zeros(batch.size, dtype=torch.bool, device=batch.device)
+        core_present = self._core_present(batch)
         terms: dict[str, Tensor] = {}
+        health: dict[str, Reading] = {}
         attended: dict[Modality, Padded] = {}
         pair_hits: list[Tensor] = []
         both: dict[Modality, Tensor] = {}
@@ -490,23 +699,25 @@ class TeCaFNScheme(Scheme):
         for modality in network.others:
             if modality not in encoded:
                 continue
-            other = encoded[modality]
+            other, pair = encoded[modality], config.pair(modality)
             both[modality] = core_present & batch.present[modality]
-            query, key = self.core_mappers[modality](core), self.other_mappers[modality](other)
+            query, key = self._mapped(modality, core, other, both[modality])
             contrast = info_nce(
                 query, key, present=both[modality], temperature=config.temperature
             )  # eq. 6-7
-            pairing = self._replace(modality, query, contrast, both[modality], batch, progress)
-            partners = self._partners(modality, other, pairing)
-            attended[modality] = network.attend(modality, core, partners)  # eq. 8-12
-            logits = self.pair_heads[modality](network.pool(attended[modality]))  # eq. 13
-            target = pairing.matched.long()
-            rows = functional.cross_entropy(logits, target, reduction="none")
-            pair = config.pair(modality)
             terms[pair] = contrast.loss
-            terms[pair + "p"] = mean_over_rows(rows, both[modality])  # eq. 14
-            hits = (logits.detach().argmax(1) == target).to(rows.dtype)
-            pair_hits.append(mean_over_rows(hits, both[modality]))
+            if config.adds("symmetric_contrast"):
+                back = info_nce(key, query, present=both[modality], temperature=config.temperature)
+                terms[pair] = (contrast.loss + back.loss) / 2
+            pairing = self._replace(modality, query, contrast, both[modality], batch, progress)
+            fused, judged = self._attend(modality, core, other, pairing, both[modality])
+            attended[modality] = fused
+            logits = self.pair_heads[modality](judged.pooled)  # eq. 13
+            rows = functional.cross_entropy(logits, judged.is_own, reduction="none")
+            terms[pair + "p"] = mean_over_rows(rows, judged.counts)  # eq. 14
+            hits = (logits.detach().argmax(1) == judged.is_own).to(rows.dtype)
+            pair_hits.append(mean_over_rows(hits, judged.counts))
+            health |= self._health(modality, terms, contrast, pairing, progress)
             if self.bank_of(modality) is not None:
                 remembered |= {
                     f"bank_key_{modality}": key,
@@ -517,26 +728,140 @@ class TeCaFNScheme(Scheme):
                     f"bank_mask_{modality}": other.mask,
                 }
 
-        if len(attended) == 2:
+        if len(attended) == 2 and not config.adds("no_fused_contrast"):
             everything = torch.stack(list(both.values())).all(0)
-            if config.has("token_contrast"):
-                first, second, everything = self._token_means(attended, everything)
-            else:
-                first, second = (self.fused_mappers[m](h) for m, h in attended.items())
-            terms["bicon"] = sum(
-                (
-                    info_nce(a, b, present=everything, temperature=config.temperature).loss
-                    for a, b in ((first, second), (second, first))
-                ),
-                first.new_zeros(()),
-            )  # eq. 15-16
+            fused_terms, reading = self._fused_contrast(core, attended, everything)
+            terms |= fused_terms
+            health["bicon"] = reading
 
         output = network.combine(core, attended, batch.present)
         terms["task"] = task_loss(output.prediction, batch.labels)  # eq. 18
         if self.information is not None and network.takes(config.core, batch):
             terms |= self.information(encoded, output, batch.present)
+        terms |= self._further_terms(encoded, output, batch)
         output = Output(output.prediction, {**output.features, **remembered})
-        return Losses(terms, config.term_weights(), output, self._log(terms, pair_hits))
+        log = self._log(terms, pair_hits)
+        return Losses(terms, config.term_weights(), output, log, health)
+
+    def _core_present(self, batch: Batch) -> Tensor:
+        """(B,) bool: rows that have a core which the network can read."""
+        if self.network.takes(self.config.core, batch):
+            return batch.present[self.config.core]
+        return torch.zeros(batch.size, dtype=torch.bool, device=batch.device)
+
+    def _mapped(
+        self, modality: Modality, core: Padded, other: Padded, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """q and k of eq. 6, (B, d) each; standardised, they no longer share one direction."""
+        query, key = self.core_mappers[modality](core), self.other_mappers[modality](other)
+        if self.standardise:
+            query = self.standardise[f"query_{modality}"](query, present)
+            key = self.standardise[f"key_{modality}"](key, present)
+        return query, key
+
+    def _attend(
+        self, modality: Modality, core: Padded, other: Padded, pairing: Pairing, present: Tensor
+    ) -> tuple[Padded, _Judged]:
+        """What is fused for the score, and what the pairwise head judges.
+
+        With ``own_frames`` the score is of a sample's own frames; the rows that the gate draws are
+        fused once more, with the hard negative's frames, for the head alone.
+        """
+        network = self.network
+        if not self.config.adds("own_frames"):
+            fused = network.attend(modality, core, self._partners(modality, other, pairing))
+            target = pairing.matched.long()
+            return fused, _Judged(network.pool(fused), target, present)
+        fused = network.attend(modality, core, other)  # eq. 8-12
+        pooled = [network.pool(fused)]
+        drawn = (~pairing.matched & present).nonzero().squeeze(1)
+        # Every process takes part in gathering, whatever its rows drew.
+        partners = self._partners(modality, other, pairing)
+        if len(drawn):
+            replaced = network.attend(modality, core.select(drawn), partners.select(drawn))
+            pooled.append(network.pool(replaced))
+        is_own = torch.ones(len(present) + len(drawn), dtype=torch.int64, device=present.device)
+        is_own[len(present) :] = 0
+        counts = torch.cat([present, present.new_ones(len(drawn))])
+        return fused, _Judged(torch.cat(pooled), is_own, counts)
+
+    def _fused_contrast(
+        self, core: Padded, attended: Mapping[Modality, Padded], rows: Tensor
+    ) -> tuple[dict[str, Tensor], Reading]:
+        """``bicon`` of eq. 15-16, and ``explained`` where the text's share is taken out first."""
+        config, terms = self.config, {}
+        if config.has("token_contrast"):
+            first, second, rows = self._token_means(attended, rows)
+        else:
+            mapped = {m: self.fused_mappers[m](h) for m, h in attended.items()}
+            if self.explaining:
+                said = self.network.pool(core).detach()
+                guesses = {m: self.explaining[m](said) for m in mapped}
+                errors = [
+                    mean_over_rows((guesses[m] - h.detach()).square().mean(1), rows)
+                    for m, h in mapped.items()
+                ]
+                terms["explained"] = torch.stack(errors).sum()
+                mapped = {m: h - guesses[m].detach() for m, h in mapped.items()}
+            first, second = mapped.values()
+        contrasts = [
+            info_nce(a, b, present=rows, temperature=config.temperature)
+            for a, b in ((first, second), (second, first))
+        ]
+        terms["bicon"] = contrasts[0].loss + contrasts[1].loss
+        reading = contrast_reading(terms["bicon"] / 2, contrasts[0].candidates)
+        return terms, reading
+
+    def _further_terms(
+        self, encoded: Mapping[Modality, Padded], output: Output, batch: Batch
+    ) -> dict[str, Tensor]:
+        """``difference`` and ``unimodal``."""
+        terms: dict[str, Tensor] = {}
+        labels = batch.labels
+        assert labels is not None, "the task's loss has refused such a batch"
+        text = encoded.get(Modality.TEXT)
+        if self.config.adds("difference_loss") and labels.is_floating_point():
+            if text is None or Modality.TEXT not in batch.present:
+                terms["difference"] = output.prediction.new_zeros(())
+            else:
+                terms["difference"] = difference_loss(
+                    output.prediction,
+                    labels,
+                    masked_mean(text.values, text.mask),
+                    present=batch.present[Modality.TEXT],
+                    num_similar=self.config.num_similar,
+                )
+        if self.unimodal_heads:
+            errors = [
+                mean_over_rows(
+                    task_rows(head(self.network.pool(encoded[Modality(m)])), labels),
+                    batch.present[Modality(m)],
+                )
+                for m, head in self.unimodal_heads.items()
+                if m in batch.sequences
+            ]
+            zero = output.prediction.new_zeros(())
+            terms["unimodal"] = sum(errors, zero)
+        return terms
+
+    def _health(
+        self,
+        modality: Modality,
+        terms: Mapping[str, Tensor],
+        contrast: ContrastiveOutput,
+        pairing: Pairing,
+        progress: Progress,
+    ) -> dict[str, Reading]:
+        """Has the contrast learned anything, has the head, and are hard negatives hubs?"""
+        config, pair = self.config, self.config.pair(modality)
+        health = {pair: contrast_reading(terms[pair], contrast.candidates)}
+        p = config.swap_in(progress.epoch, modality)
+        if 0.0 < p < 1.0 or (p and config.adds("own_frames")):
+            share = 1 / (1 + p) if config.adds("own_frames") else 1 - p
+            health[pair + "p"] = head_reading(terms[pair + "p"], share)
+        if p and config.negatives_of(modality) is not None:
+            health[f"{pair} hubs"] = hub_reading(pairing)
+        return health
 
     def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
         """Remember the batch as candidates for later ones."""
@@ -576,6 +901,9 @@ class TeCaFNScheme(Scheme):
         # A row that takes no part keeps its own frames: it sees no candidates.
         similarity = contrast.similarity
         candidates = contrast.candidates & taking_part.unsqueeze(1)
+        if config.label_margin and batch.labels is not None and batch.labels.is_floating_point():
+            apart = (batch.labels.unsqueeze(1) - gather_rows(batch.labels)).abs()
+            candidates = candidates & (apart >= config.label_margin)
         bank = self.bank_of(modality)
         if bank is not None:
             further = bank.candidates(batch.index) & taking_part.unsqueeze(1)
@@ -586,7 +914,7 @@ class TeCaFNScheme(Scheme):
             batch.index,
             positive=contrast.positive,
             candidates=candidates,
-            swap_probability=config.swap_of(modality),
+            swap_probability=config.swap_in(progress.epoch, modality),
             num_hard_negatives=config.negatives_of(modality),
             seed=progress.seed,
             epoch=progress.epoch,
