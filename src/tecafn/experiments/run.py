@@ -148,6 +148,7 @@ def _training(fitted: Fitted) -> TrainingRecord:
         "monitor": result.monitor,
         "monitor_value": result.monitor_value,
         "chosen_on": "valid",
+        "health": result.health,
         "num_parameters": sum(p.numel() for p in parameters),
         "num_trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
     }

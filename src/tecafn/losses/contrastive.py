@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tecafn.core.health import Reading, contrast_reading
 from tecafn.core.parallel import gather_rows, mean_over_rows, row_offset
 
 
@@ -26,6 +27,11 @@ class ContrastiveOutput:
     similarity: Tensor
     positive: Tensor
     candidates: Tensor
+
+    @property
+    def reading(self) -> Reading:
+        """Has the contrast learned anything?"""
+        return contrast_reading(self.loss, self.candidates)
 
 
 def info_nce(

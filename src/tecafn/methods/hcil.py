@@ -184,28 +184,28 @@ class HCILScheme(Scheme):
             )
             for m in Modality
         ]
-        inter = [
-            info_nce(
+        inter = {
+            f"inter {a} {b}": info_nce(
                 features[f"vector_{a}"],
                 features[f"vector_{b}"],
                 present=has[a] & has[b],
                 temperature=config.temperature,
-            ).loss
+            )
             for a, b in PAIRS
-        ]
+        }
         everything = has[Modality.TEXT] & has[Modality.AUDIO] & has[Modality.VISION]
-        interactive = [
-            info_nce(
+        interactive = {
+            f"interactive {'_'.join(one)} {'_'.join(other)}": info_nce(
                 features[f"pair_{'_'.join(one)}"],
                 features[f"pair_{'_'.join(other)}"],
                 present=everything,
                 temperature=config.temperature,
-            ).loss
+            )
             for one, other in itertools.combinations(PAIRS, 2)
-        ]
+        }
         terms["intra"] = torch.stack(intra).mean()
-        terms["inter"] = torch.stack(inter).mean()
-        terms["interactive"] = torch.stack(interactive).mean()
+        terms["inter"] = torch.stack([x.loss for x in inter.values()]).mean()
+        terms["interactive"] = torch.stack([x.loss for x in interactive.values()]).mean()
         weights = {
             "task": 1.0,
             "intra": config.intra_weight,
@@ -215,7 +215,8 @@ class HCILScheme(Scheme):
         if self.predictors:
             terms["prediction"] = self._prediction(output, has)
             weights["prediction"] = config.prediction_weight
-        return Losses(terms, weights, output)
+        health = {name: contrast.reading for name, contrast in (inter | interactive).items()}
+        return Losses(terms, weights, output, health=health)
 
     def _prediction(self, output: Output, has: dict[Modality, Tensor]) -> Tensor:
         """Mean over directions of 1 - cosine between a vector and its prediction from another."""

@@ -177,15 +177,15 @@ class MMIMScheme(Scheme):
         """Terms ``task``, ``cpc``, ``log_density`` and ``entropy``, the last two negated."""
         output: Output = self.network(batch)
         features, present = output.features, self.network.frames.presence(batch)
-        contrasts = [
-            info_nce(
+        contrasts = {
+            m: info_nce(
                 self.predictors[m](features["fused"]),
                 features[m],
                 present=present[m],
                 temperature=1.0,
-            ).loss
+            )
             for m in Modality
-        ]
+        }
         half = self._half(batch)
         entropies = [
             self._memory(m).entropy(features[m], half, present[m], jitter=self.config.jitter)
@@ -193,7 +193,7 @@ class MMIMScheme(Scheme):
         ]
         terms = {
             "task": task_loss(output.prediction, batch.labels),
-            "cpc": torch.stack(contrasts).sum(),
+            "cpc": torch.stack([contrast.loss for contrast in contrasts.values()]).sum(),
             "log_density": self._negative_log_density(batch, output, train_gaussians=False),
             "entropy": -torch.stack(entropies).sum(),
         }
@@ -203,7 +203,8 @@ class MMIMScheme(Scheme):
             "log_density": self.config.bound_weight,
             "entropy": self.config.bound_weight,
         }
-        return Losses(terms, weights, output)
+        health = {f"cpc {m}": contrast.reading for m, contrast in contrasts.items()}
+        return Losses(terms, weights, output, health=health)
 
     def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
         """Remember the vectors of a step of the main phase."""

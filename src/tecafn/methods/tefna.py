@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, Padded
+from tecafn.core.health import Reading
 from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
@@ -187,6 +188,7 @@ class TeFNAScheme(Scheme):
         output = Output(self.network.head(fused), {"fused": fused})
         terms = {"task": task_loss(output.prediction, batch.labels)}
         weights = {"task": 1.0}
+        health: dict[str, Reading] = {}
         text = projected.get(Modality.TEXT)
         if text is not None and config.information_weight:
             query = masked_mean(text.values, text.mask)
@@ -201,8 +203,9 @@ class TeFNAScheme(Scheme):
                     temperature=config.temperature,
                 )
                 terms[f"information_{modality}"] = contrast.loss
+                health[f"information_{modality}"] = contrast.reading
                 weights[f"information_{modality}"] = config.information_weight
-        return Losses(terms, weights, output)
+        return Losses(terms, weights, output, health=health)
 
 
 METHODS.register(

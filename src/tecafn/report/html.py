@@ -502,7 +502,38 @@ def _training(run: RunFiles) -> dict[str, Any] | None:
                     "figure": curve,
                 }
             )
-    return {"curves": curves, **_loss_curves(run.steps)}
+    return {"curves": curves, "health": _health(training), **_loss_curves(run.steps)}
+
+
+_READINGS = {
+    "contrast": "loss of a contrast; chance: the logarithm of the number of candidates",
+    "head": "loss of a head that tells two kinds apart; chance: the entropy of their shares",
+    "hubs": "largest share of the rows that have one sample among their hardest; chance: the "
+    "largest of random draws",
+    "influence": "how far another sample's frames of one modality move it; 1: as far as to "
+    "another sample altogether",
+}
+
+
+def _health(training: Json) -> list[dict[str, str]]:
+    """What the losses beside the task's did in the chosen epoch, a row for each reading."""
+    rows = []
+    for name, reading in (training.get("health") or {}).items():
+        shares: Json = reading.get("shares") or {}
+        values = [f"{modality} {float(share):.2f}" for modality, share in shares.items()]
+        if not values and _is_finite(reading.get("value")):
+            values = [f"{float(reading['value']):.3f}"]
+        chance = reading.get("chance")
+        rows.append(
+            {
+                "name": str(name),
+                "meaning": _READINGS.get(str(reading.get("kind")), ""),
+                "value": ", ".join(values),
+                "chance": f"{float(chance):.3f}" if _is_finite(chance) else "",
+                "amiss": str(reading.get("amiss") or ""),
+            }
+        )
+    return rows
 
 
 def _shown_epoch(number: object) -> int | str:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, BatchSource, Padded
 from tecafn.core.errors import UserError, nearest_known
+from tecafn.core.health import EpochReadings, Kind, Reading, judge_influence
 from tecafn.core.output import Losses, Progress
 from tecafn.core.parallel import average_gradients, world_size
 from tecafn.core.scheme import Phase, Scheme
@@ -25,6 +26,7 @@ from tecafn.training.checkpoint import Checkpoints
 from tecafn.training.config import TrainingConfig
 from tecafn.training.display import Display
 from tecafn.training.events import EventLog
+from tecafn.training.influence import influence
 from tecafn.training.optimizers import (
     build_optimizer,
     learning_rates,
@@ -52,6 +54,7 @@ class FitResult:
         monitor_value: its value at the best epoch.
         seconds: wall-clock time, that of a resumed run's earlier parts included.
         threads: of this process's arithmetic while it trained.
+        health: of the best epoch, as its event has it.
     """
 
     epochs: int
@@ -61,6 +64,7 @@ class FitResult:
     monitor_value: float
     seconds: float
     threads: int
+    health: dict[str, dict[str, Any]]
 
 
 @dataclass
@@ -80,6 +84,9 @@ class _State:
     num_stale: int = 0
     seconds: float = 0.0
     threads: int = 0  # 0 in checkpoints of before it was written down
+    readings: dict[str, list[Any]] = field(default_factory=dict)  # of this epoch's steps, summed
+    best_health: dict[str, dict[str, Any]] = field(default_factory=dict)
+    amiss: list[str] = field(default_factory=list)  # what the user was told
 
 
 class _PreparedSource:
@@ -303,6 +310,7 @@ class _Fit:
             monitor_value=state.best_value,
             seconds=state.seconds,
             threads=state.threads,
+            health=state.best_health,
         )
         self._events.write({"event": "end", **asdict(result)})
         return result
@@ -411,8 +419,10 @@ class _Fit:
         value = valid[self._config.monitor]
         improved = self._config.improves(value, state.best_value)
         state.num_stale = 0 if improved else state.num_stale + 1
+        health = self._health()
         if improved:
             state.best_value, state.best_epoch, state.best_step = value, state.epoch, state.step
+            state.best_health = health
         for learner in self._learners:
             learner.schedule.after_epoch(improved=improved)
         seconds = time.perf_counter() - started
@@ -424,6 +434,7 @@ class _Fit:
                 "valid": valid,
                 "seconds": seconds,
                 "best": improved,
+                "health": health,
             }
         )
         self._display.epoch(
@@ -433,9 +444,10 @@ class _Fit:
             best=improved,
             seconds=seconds,
         )
+        self._say_health(health)
         state.epoch += 1
         state.phase = 0
-        state.loss_sum, state.num_losses = 0.0, 0
+        state.loss_sum, state.num_losses, state.readings = 0.0, 0, {}
         self._write_checkpoint(best=improved)
 
     def _run_phase(self, learner: _Learner) -> None:
@@ -499,6 +511,10 @@ class _Fit:
             for batch, losses in done:
                 self._scheme.after_step(batch, losses, progress)
         state.step += 1
+        readings = EpochReadings(state.readings)
+        for name, (kind, value, chance) in values.readings.items():
+            readings.add(name, kind, value, chance)
+        state.readings = readings.state()
         self._events.write(
             {
                 "event": "step",
@@ -547,6 +563,40 @@ class _Fit:
                 f"epoch {self._state.epoch + 1}"
             )
         return valid
+
+    # Health
+
+    def _health(self) -> dict[str, dict[str, Any]]:
+        """The epoch's readings, and how far each modality moves what is fused."""
+        table = EpochReadings(self._state.readings).table()
+        self._scheme.eval()
+        with torch.no_grad(), self._fabric.autocast():
+            what, shares = influence(self._scheme.network, self._valid)
+        # One rank's numbers are written down.
+        what, shares = self._fabric.broadcast((what, shares))
+        if shares:
+            table[what] = {
+                "kind": "influence",
+                "value": None,
+                "chance": None,
+                "shares": shares,
+                "amiss": judge_influence(what, shares),
+            }
+        return table
+
+    def _say_health(self, health: Mapping[str, Mapping[str, Any]]) -> None:
+        """From the second epoch on, what is amiss and was not said yet, and what has healed."""
+        state = self._state
+        if state.epoch < 1:
+            return
+        amiss = [name for name, row in health.items() if row["amiss"]]
+        for name in amiss:
+            if name not in state.amiss:
+                self._display.message(f"health: {health[name]['amiss']}")
+        for name in state.amiss:
+            if name not in amiss:
+                self._display.message(f"health: {name} is no longer amiss")
+        state.amiss = amiss
 
     # Checkpoints
 
@@ -606,6 +656,7 @@ class _StepValues:
     total: float
     gradient_norm: float
     terms: dict[str, float]
+    readings: dict[str, tuple[Kind, float, float]]
 
 
 def _mean_over_batches_and_ranks(
@@ -624,9 +675,13 @@ def _mean_over_batches_and_ranks(
     def logged(losses: Losses) -> dict[str, Tensor]:
         return {**losses.terms, **losses.log}
 
-    names = list(logged(steps[0]))
+    names, health = list(logged(steps[0])), steps[0].health
+
+    def read(losses: Losses) -> list[Tensor]:
+        return [x for name in health for x in _scalars(losses.health[name])]
+
     rows = [
-        row(total, gradient_norm, *(logged(losses)[name] for name in names))
+        row(total, gradient_norm, *(logged(losses)[name] for name in names), *read(losses))
         for losses, total in zip(steps, totals, strict=True)
     ]
     mean = torch.stack(rows).mean(dim=0)
@@ -634,5 +689,15 @@ def _mean_over_batches_and_ranks(
         dist.all_reduce(mean)
         mean /= world_size()
     total, norm, *terms = mean.tolist()
-    values: dict[str, Any] = dict(zip(names, terms, strict=True))
-    return _StepValues(total=total, gradient_norm=norm, terms=values)
+    values: dict[str, Any] = dict(zip(names, terms, strict=False))
+    first = len(names)
+    pairs = zip(terms[first::2], terms[first + 1 :: 2], strict=True)
+    readings = {
+        name: (reading.kind, value, chance)
+        for (name, reading), (value, chance) in zip(health.items(), pairs, strict=True)
+    }
+    return _StepValues(total=total, gradient_norm=norm, terms=values, readings=readings)
+
+
+def _scalars(reading: Reading) -> tuple[Tensor, Tensor]:
+    return reading.value, reading.chance
