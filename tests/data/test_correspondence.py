@@ -85,7 +85,7 @@ def partly() -> Drawn:
     return list(generate_with_latents(dataclasses.replace(SPEC, correspondence=0.6)))
 
 
-SPEC = CorpusSpec(num_train=1200, num_valid=5, num_test=5, seed=3)
+SPEC = CorpusSpec(num_train=900, num_valid=5, num_test=5, seed=3)
 
 
 def test_a_correspondence_changes_frames_and_nothing_else(without: Drawn, partly: Drawn):
@@ -114,7 +114,9 @@ def test_equal_correspondences_give_equal_frames(partly: Drawn):
 
 def levels(drawn: Drawn, modality: Modality) -> np.ndarray:
     """(N,) level of each sample without its video's mean, which the speaker's style moves."""
-    values = np.array([read_traces(modality, s.sequences[modality])[:, LEVEL].mean() for s, _ in drawn])
+    values = np.array(
+        [read_traces(modality, s.sequences[modality])[:, LEVEL].mean() for s, _ in drawn]
+    )
     return within_videos(drawn, values)
 
 
@@ -191,7 +193,7 @@ def test_the_speakers_style_runs_through_voice_and_face(without: Drawn, whole: D
 
 
 def test_stress_falls_on_the_word_that_carries_the_sentiment(without: Drawn, whole: Drawn):
-    """The latent's course rises there: in the direction of the signal, over clips whose p is large."""
+    """The latent's course rises there, in the direction of the signal, where p is large."""
 
     def rise(drawn: Drawn) -> float:
         rises = []

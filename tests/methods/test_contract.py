@@ -14,7 +14,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS, Method
-from tecafn.methods.tecafn import DIFFERENCES, Difference, TeCaFNConfig
+from tecafn.methods.tecafn import DIFFERENCES, PARTS, REVISED, Difference, TeCaFNConfig
 from tecafn.testing import METHOD_PARTS, MethodCase, check_method, check_part, method_case
 
 TETFN_AS_PUBLISHED = {
@@ -25,6 +25,8 @@ TETFN_AS_PUBLISHED = {
     "reading": "last",
     "fusion_dim": 64,
 }
+REVISED_AUDIO = {"variant": "revised", "core": Modality.AUDIO}
+OTHER_PARTS = tuple(part for part in PARTS if part not in REVISED)
 
 
 def variations() -> Iterator[tuple[str, str, Task, dict[str, Any]]]:
@@ -45,6 +47,10 @@ def variations() -> Iterator[tuple[str, str, Task, dict[str, Any]]]:
     yield "tecafn-bank", "tecafn", "regression", {"bank_size": 16, "bank_frames": 5}
     yield "tecafn-authors", "tecafn", "regression", {"variant": "authors"}
     yield "tecafn-authors-classification", "tecafn", "classification", {"variant": "authors"}
+    yield "tecafn-revised", "tecafn", "regression", {"variant": "revised"}
+    yield "tecafn-revised-classification", "tecafn", "classification", {"variant": "revised"}
+    yield "tecafn-revised-audio", "tecafn", "regression", REVISED_AUDIO
+    yield "tecafn-other-parts", "tecafn", "regression", {"parts": OTHER_PARTS}
     yield "tetfn-published", "tetfn", "regression", TETFN_AS_PUBLISHED
     yield "tmbl-kl", "tmbl", "regression", {"similarity": "kl"}
 

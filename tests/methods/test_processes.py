@@ -31,6 +31,22 @@ CASES: dict[str, tuple[str, Any]] = {name: (name, None) for name in METHODS} | {
         "tecafn",
         TeCaFNConfig(differences=("mutual_information", "own_among_hardest", "padded_text")),
     ),
+    "tecafn-revised": (
+        "tecafn",
+        TeCaFNConfig(variant="revised", bank_size=5, bank_frames=5, label_margin=0.5),
+    ),
+    "tecafn-other-parts": (
+        "tecafn",
+        TeCaFNConfig(
+            parts=(
+                "standardised_keys",
+                "symmetric_contrast",
+                "unexplained_contrast",
+                "products",
+                "unimodal_heads",
+            ),
+        ),
+    ),
     "mmim-full-memory": ("mmim", MMIMConfig(memory_size=5)),
 }
 

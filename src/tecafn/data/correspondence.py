@@ -24,7 +24,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tecafn.data.lexicon import DEGREES, DOING, LIKING, PERSON, TOPICS, VERB_DEGREES, VERDICT, Graded
+from tecafn.data.lexicon import (
+    DEGREES,
+    DOING,
+    LIKING,
+    PERSON,
+    TOPICS,
+    VERB_DEGREES,
+    VERDICT,
+    Graded,
+)
 from tecafn.data.remarks import words_of
 
 Floats = npt.NDArray[np.float64]
@@ -33,7 +42,7 @@ Integers = npt.NDArray[np.int64]
 CONTOUR, LEVEL = 0, 1
 """Columns of a course: what follows word by word, and what holds through the utterance."""
 
-# Voice and face pull apart where the product of their latents is below this: a clip in four or five.
+# Voice and face pull apart where the product of their latents is below this: one clip in five.
 INCONGRUENT_BELOW = -0.5
 
 # Mean and deviation, over the corpus, of a word's arousal and of a remark's strongest word's.

@@ -7,8 +7,8 @@ Multimedia Systems 2024. With another core modality the same network is AeCaFN (
 The file reads like Sect. 3: settings (4.4), encoders (3.2.1), fusion and prediction (3.2.3, 3.3),
 then the training scheme: similarity ranking (3.2.2), replacement gate and pairwise prediction
 (3.2.3), fused contrast (3.2.4), objective (3.3). What the authors' public code does otherwise is
-named in ``DIFFERENCES`` and lives in ``layers/authors.py`` and at the end of this file. What is ours
-is named in ``PARTS``; the variant ``revised`` has those of ``REVISED``.
+named in ``DIFFERENCES`` and lives in ``layers/authors.py`` and at the end of this file. Where we
+depart on purpose is named in ``PARTS``; the variant ``revised`` has those of ``REVISED``.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ Part = Literal[
     "unimodal_heads",
 ]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""Where we depart from the paper on purpose, one name each; docs/paper-and-code.md explains them."""
+"""Where we depart from the paper on purpose, one name each; docs/paper-and-code.md has more."""
 
 REVISED: tuple[Part, ...] = (
     "text_layers",
@@ -157,7 +157,7 @@ class TeCaFNConfig:
             with another core its letter stands first (``at``, ``av``, ``atp``, ...). With
             ``mutual_information`` also ``cpc`` and ``ba``, 0.1 each; with ``difference_loss``
             ``difference``, 0.5; with ``unimodal_heads`` ``unimodal``, 0.3; with
-            ``unexplained_contrast`` ``explained``, 1, which trains nothing but what it explains with.
+            ``unexplained_contrast`` ``explained``, 1, which trains only what explains.
         residual: ``printed`` is ``f(LN(x)) + LN(x)`` as in eq. 2-3 and 11-12; ``pre_norm`` the
             usual ``x + f(LN(x))``. None = the variant's: the first for ``paper``.
         fusion: z_s is the ``sum`` of the pooled fused sequences, or their ``concat``enation.
@@ -665,10 +665,7 @@ class TeCaFNScheme(Scheme):
         self.unimodal_heads = nn.ModuleDict()
         if config.adds("unimodal_heads"):
             self.unimodal_heads = nn.ModuleDict(
-                {
-                    m: Answer(config.dim, info, output="linear")
-                    for m in self.network.encoders
-                }
+                {m: Answer(config.dim, info, output="linear") for m in self.network.encoders}
             )
         self.banks = nn.ModuleDict(
             {
