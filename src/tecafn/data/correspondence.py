@@ -205,4 +205,4 @@ def word_of_frames(intervals: Floats, num_frames: int) -> Integers:
     start, end = intervals[0, 0], intervals[-1, 1]
     middles = start + (end - start) * (np.arange(num_frames) + 0.5) / num_frames
     place = np.searchsorted(intervals[:, 1], middles, side="right")
-    return place.clip(max=len(intervals) - 1).astype(np.int64)
+    return np.asarray(place.clip(max=len(intervals) - 1), np.int64)
