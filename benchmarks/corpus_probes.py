@@ -1,6 +1,7 @@
 """Measures the figures of docs/synthetic-corpus.md; prints them as Markdown tables.
 
     python benchmarks/corpus_probes.py [--shape mosi] [--num-train 5000] [--seed 0]
+                                       [--correspondence 0] [--pairs-only]
 
 Probes are fitted on the train split's labels alone and measured on the test split. The text probe
 needs the extra ``minilm``; the probes need scikit-learn. A minute or two on one core.
@@ -23,8 +24,9 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from transformers import AutoModel, AutoTokenizer
 
 from tecafn.core.modality import Modality
+from tecafn.data.correspondence import CONTOUR, LEVEL, word_arousal, word_of_frames
 from tecafn.data.samples import Sample
-from tecafn.data.synthetic import CorpusSpec, Latents, generate_with_latents, score
+from tecafn.data.synthetic import CorpusSpec, Latents, generate_with_latents, read_traces, score
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Corpus:
         told_by_audio: (P,) bool.
         num_words: (N,).
         num_frames: (N,) of each modality.
+        said: (N, 9) arousal of the strongest word, and of the words spoken in each eighth.
+        traces: (N, 9) of each modality, level and contour in each eighth, read by the generator's
+            own loadings.
+        congruent: (N,) bool.
     """
 
     labels: np.ndarray
@@ -60,6 +66,9 @@ class Corpus:
     told_by_audio: np.ndarray
     num_words: np.ndarray
     num_frames: dict[Modality, np.ndarray]
+    said: np.ndarray
+    traces: dict[Modality, np.ndarray]
+    congruent: np.ndarray
 
 
 def pool(frames: np.ndarray) -> np.ndarray:
@@ -82,12 +91,17 @@ def read_corpus(spec: CorpusSpec) -> Corpus:
     pooled: dict[Modality, list[np.ndarray]] = {m: [] for m in heard}
     rich: dict[Modality, list[np.ndarray]] = {m: [] for m in heard}
     num_frames: dict[Modality, list[int]] = {m: [] for m in heard}
+    traces: dict[Modality, list[np.ndarray]] = {m: [] for m in heard}
+    said: list[np.ndarray] = []
     rows_of: dict[str, list[int]] = {}
     for row, (sample, latent) in enumerate(generate_with_latents(spec)):
         samples.append(sample)
         latents.append(latent)
+        said.append(arousal_of(sample))
         for modality in heard:
             frames = sample.sequences[modality]
+            course = read_traces(modality, frames)
+            traces[modality].append(np.append(course[:, LEVEL].mean(), eighths(course[:, CONTOUR])))
             pooled[modality].append(pool(frames))
             rich[modality].append(pool_richly(frames))
             num_frames[modality].append(len(frames))
@@ -109,7 +123,87 @@ def read_corpus(spec: CorpusSpec) -> Corpus:
         told_by_audio=np.array([latents[row].told_by == Modality.AUDIO for row in pairs[:, 0]]),
         num_words=np.array([len(sample.words or ()) for sample in samples]),
         num_frames={m: np.array(rows) for m, rows in num_frames.items()},
+        said=np.array(said),
+        traces={m: np.array(rows) for m, rows in traces.items()},
+        congruent=np.array([x.congruent for x in latents]),
     )
+
+
+def eighths(values: np.ndarray) -> np.ndarray:
+    """(8,) means over eighths of a sequence; a short one's eighths share values."""
+    places = (np.arange(64) + 0.5) / 64 * len(values)
+    return values[places.astype(int)].reshape(8, 8).mean(axis=1)
+
+
+def arousal_of(sample: Sample) -> np.ndarray:
+    """(9,) arousal of the strongest word, and of those spoken in each eighth of the time."""
+    arousal = word_arousal(sample.text)
+    assert sample.word_intervals is not None
+    spoken = word_of_frames(sample.word_intervals.astype(float), 64)
+    return np.append(arousal.max(), eighths(arousal[spoken]))
+
+
+class Pairer:
+    """Log-density of what one side shows, given the other, by a linear Gaussian law.
+
+    Args:
+        given: (N, G).
+        shown: (N, S).
+        fitted_on: (N,) bool.
+        against: share of the rows that may show the opposite.
+    """
+
+    def __init__(
+        self, given: np.ndarray, shown: np.ndarray, fitted_on: np.ndarray, against: float = 0.0
+    ) -> None:
+        self.law = ridge().fit(given[fitted_on], shown[fitted_on])
+        self.against = against
+        self.mean = shown[fitted_on].mean(axis=0)
+        left = shown[fitted_on] - self.law.predict(given[fitted_on]).reshape(-1, shown.shape[1])
+        self.precision = np.linalg.inv(np.atleast_2d(np.cov(left.T)))
+
+    def __call__(self, given: np.ndarray, shown: np.ndarray) -> np.ndarray:
+        """(A, B): of each row of ``given``, how well each of ``shown`` fits it."""
+        expected = self.law.predict(given).reshape(len(given), -1) - self.mean
+        seen = shown - self.mean
+
+        def density(sign: float) -> np.ndarray:
+            apart = seen[None] - sign * expected[:, None]
+            return -0.5 * np.einsum("abi,ij,abj->ab", apart, self.precision, apart)
+
+        if not self.against:
+            return density(1.0)
+        share = np.log([1 - self.against, self.against])
+        return np.logaddexp(share[0] + density(1.0), share[1] + density(-1.0))
+
+
+def pair_rows(corpus: Corpus, *, num_together: int = 32) -> list[str]:
+    """How well pairs are told: among 32 test samples, which voice or face is a text's?"""
+    rows = []
+    words = np.log(corpus.num_words)[:, None]
+    order = np.random.default_rng(0).permutation(np.flatnonzero(corpus.test))
+    groups = order[: len(order) // num_together * num_together].reshape(-1, num_together)
+    for modality in (Modality.AUDIO, Modality.VISION):
+        against = 1 - corpus.congruent.mean() if modality == Modality.AUDIO else 0.0
+        lengths = np.log(corpus.num_frames[modality])[:, None]
+        of_length = Pairer(words, lengths, corpus.train)
+        fitted = corpus.train & (corpus.congruent if against else True)
+        of_traces = Pairer(corpus.said, corpus.traces[modality], fitted, against)
+        scores = {"lengths": [], "traces": [], "both": []}
+        for group in groups:
+            one = of_length(words[group], lengths[group])
+            other = of_traces(corpus.said[group], corpus.traces[modality][group])
+            for name, score_ in (("lengths", one), ("traces", other), ("both", one + other)):
+                scores[name].append(score_)
+        for name, found in scores.items():
+            table = np.array(found)  # (groups, texts, voices)
+            own = np.arange(num_together)
+            first = table.argmax(axis=2) == own
+            rank = (table > table[:, own, own][:, :, None]).sum(axis=2)
+            rows.append(
+                f"| text and {modality}, {name} | {100 * first.mean():.1f} | {rank.mean():.1f} |"
+            )
+    return rows
 
 
 def embed(texts: list[str]) -> np.ndarray:
@@ -204,6 +298,8 @@ def main() -> None:
     parser.add_argument("--num-train", type=int, default=5000)
     parser.add_argument("--num-test", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--correspondence", type=float, default=0.0)
+    parser.add_argument("--pairs-only", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     spec = CorpusSpec(
@@ -211,6 +307,7 @@ def main() -> None:
         num_train=arguments.num_train,
         num_test=arguments.num_test,
         seed=arguments.seed,
+        correspondence=arguments.correspondence,
     )
     corpus = read_corpus(spec)
     audio, vision = Modality.AUDIO, Modality.VISION
@@ -218,8 +315,14 @@ def main() -> None:
     labels = corpus.labels
 
     print(
-        f"shape {spec.shape}, seed {spec.seed}, {spec.num_train}/{spec.num_valid}/{spec.num_test}\n"
+        f"shape {spec.shape}, seed {spec.seed}, correspondence {spec.correspondence:g}, "
+        f"{spec.num_train}/{spec.num_valid}/{spec.num_test}; "
+        f"{100 * (1 - corpus.congruent.mean()):.1f} % incongruent\n"
     )
+    print("| which of 32 is it | own comes first, % | mean number before the own |")
+    print("|---|---|---|", *pair_rows(corpus), "| a guess | 3.1 | 15.5 |", "", sep="\n")
+    if arguments.pairs_only:
+        return
     print(
         f"label: mean {labels.mean():.2f}, deviation {labels.std():.2f}, "
         f"{100 * np.mean(np.abs(labels) >= 3):.1f} % at the ends of the scale; "

@@ -70,7 +70,8 @@ def judge(name: str, kind: Kind, value: float, chance: float | None) -> str:
     Args:
         name: the term's.
         kind: of the reading.
-        value, chance: means over an epoch.
+        value: mean over an epoch.
+        chance: mean over an epoch of what it would be; None where there is no such level.
 
     Example:
         >>> judge("ta", "contrast", 3.441, 3.455)

@@ -159,7 +159,8 @@ def draw_traces(
         correspondence: c in (0, 1].
         agreement: (U,) products of the voice's and the face's latents.
         words: U arrays (W, 2) of word intervals in seconds.
-        num_audio, num_vision: (U,) frames.
+        num_audio: (U,) audio frames.
+        num_vision: (U,) vision frames.
         num_stresses: S stressed words of an utterance.
     """
     arousal = [word_arousal(text) for text in texts]

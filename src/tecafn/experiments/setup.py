@@ -116,6 +116,11 @@ def describe_data(store: Store, train: SplitView, config: RunConfig) -> DataInfo
         class_names=store.description.class_names,
         text_encoder=config.text_encoder_spec(),
         num_train=len(train),
+        single_frame=tuple(
+            m
+            for m in (Modality.AUDIO, Modality.VISION)
+            if m in widths and train.lengths(m).max(initial=0) == 1
+        ),
     )
 
 

@@ -770,17 +770,15 @@ class TeCaFNScheme(Scheme):
             target = pairing.matched.long()
             return fused, _Judged(network.pool(fused), target, present)
         fused = network.attend(modality, core, other)  # eq. 8-12
-        pooled = [network.pool(fused)]
         drawn = (~pairing.matched & present).nonzero().squeeze(1)
-        # Every process takes part in gathering, whatever its rows drew.
-        partners = self._partners(modality, other, pairing)
-        if len(drawn):
-            replaced = network.attend(modality, core.select(drawn), partners.select(drawn))
-            pooled.append(network.pool(replaced))
+        # Every process takes part in gathering, forward and backward, if none of its rows drew.
+        partners = self._partners(modality, other, pairing).select(drawn)
+        replaced = network.attend(modality, core.select(drawn), partners)
+        pooled = torch.cat([network.pool(fused), network.pool(replaced)])
         is_own = torch.ones(len(present) + len(drawn), dtype=torch.int64, device=present.device)
         is_own[len(present) :] = 0
         counts = torch.cat([present, present.new_ones(len(drawn))])
-        return fused, _Judged(torch.cat(pooled), is_own, counts)
+        return fused, _Judged(pooled, is_own, counts)
 
     def _fused_contrast(
         self, core: Padded, attended: Mapping[Modality, Padded], rows: Tensor
