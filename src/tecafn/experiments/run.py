@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from tecafn.experiments.setup import (
     say_what_is_cut,
 )
 from tecafn.records.begun import Begun
+from tecafn.records.events import HealthReading
 from tecafn.records.record import RunRecord, TrainingRecord
 from tecafn.serving.predictor import EXPORT_FOLDER, ModelDefinition, Predictor
 from tecafn.training.ranks import on_rank_0
@@ -148,7 +150,7 @@ def _training(fitted: Fitted) -> TrainingRecord:
         "monitor": result.monitor,
         "monitor_value": result.monitor_value,
         "chosen_on": "valid",
-        "health": result.health,
+        "health": cast(dict[str, HealthReading], result.health),
         "num_parameters": sum(p.numel() for p in parameters),
         "num_trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
     }

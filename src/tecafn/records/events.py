@@ -46,6 +46,24 @@ class ResumeEvent(TypedDict):
     epoch: int
 
 
+class HealthReading(TypedDict):
+    """Whether something beside the task's loss does anything; means over an epoch.
+
+    Args:
+        kind: ``contrast``, ``head``, ``hubs`` or ``influence``.
+        value: what was measured.
+        chance: what it would be if nothing had been learned.
+        shares: of an influence, how far each modality moves what is fused.
+        amiss: a sentence; empty if nothing is.
+    """
+
+    kind: str
+    value: float | None
+    chance: float | None
+    shares: NotRequired[dict[str, float]]
+    amiss: str
+
+
 class StepEvent(TypedDict):
     """One optimizer step.
 
@@ -80,6 +98,7 @@ class EpochEvent(TypedDict):
         valid: every validation metric.
         best: was it the best so far?
         seconds: it took.
+        health: readings by name.
     """
 
     event: str
@@ -88,6 +107,7 @@ class EpochEvent(TypedDict):
     valid: dict[str, float | None]
     best: NotRequired[bool]
     seconds: NotRequired[float]
+    health: NotRequired[dict[str, HealthReading]]
 
 
 class WarningEvent(TypedDict):
@@ -113,6 +133,7 @@ class EndEvent(TypedDict):
         monitor, monitor_value: the metric that chose, and its value.
         seconds: of training, over every process that continued it.
         threads: of a process.
+        health: readings of the best epoch.
     """
 
     event: str
@@ -123,6 +144,7 @@ class EndEvent(TypedDict):
     monitor_value: float
     seconds: float
     threads: int
+    health: NotRequired[dict[str, HealthReading]]
 
 
 @dataclass(frozen=True)

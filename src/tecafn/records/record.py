@@ -16,6 +16,7 @@ from typing import Any, NotRequired, TypedDict, cast
 import tecafn
 from tecafn.core.dataset_names import with_current_name
 from tecafn.core.errors import UserError
+from tecafn.records.events import HealthReading
 
 FORMAT_VERSION = 1
 _LIBRARIES = ("torch", "transformers", "lightning-fabric", "numpy", "safetensors", "pyarrow")
@@ -71,6 +72,7 @@ class TrainingRecord(TypedDict):
         monitor, monitor_value: the metric that chose the epoch, and its value.
         chosen_on: the split that it was measured on.
         num_parameters, num_trained_parameters: of the scheme.
+        health: readings of the epoch whose weights were kept.
     """
 
     epochs: int
@@ -83,6 +85,7 @@ class TrainingRecord(TypedDict):
     chosen_on: str
     num_parameters: int
     num_trained_parameters: int
+    health: NotRequired[dict[str, HealthReading]]
 
 
 class FoldRecord(TypedDict):
