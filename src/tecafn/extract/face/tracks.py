@@ -44,7 +44,8 @@ class FaceTrack:
         values: (n, 27) float32, the columns of ``measures.COLUMNS``; 0 where ``mask`` is False.
         confidence: (n,) float32, 0 to 1; 0 where the face is not seen.
         mask: (n,) bool, True where the face is seen.
-        boxes: (n, 4) float32: left, top, right, bottom as shares of the picture's width and height.
+        boxes: (n, 4) float32: left, top, right, bottom as shares of the picture's width and height,
+            of the upright picture.
     """
 
     id: int
@@ -126,6 +127,11 @@ def extract(
     tracks = follower.tracks()
     if not tracks:
         remarks.append("no face is seen")
+    elif follower.turns:
+        remarks.append(
+            f"the pictures are turned by {90 * follower.turns} degrees clockwise, because the face "
+            "is then upright: the file lacks the rotation that its camera knew"
+        )
     return Faces(follower.times, tracks, tuple(remarks), held)
 
 
@@ -141,7 +147,11 @@ class _Followed:
 
 
 class Follower:
-    """Takes pictures one by one and keeps a row per face and picture."""
+    """Takes pictures one by one and keeps a row per face and picture.
+
+    Attributes:
+        turns: quarter turns clockwise by which pictures are turned before they are looked at.
+    """
 
     def __init__(
         self,
@@ -155,7 +165,8 @@ class Follower:
         self._finder = finder or MeshFinder()
         self._all: list[_Followed] = []
         self._times: list[float] = []
-        self._last_search = -1e9
+        self._last_search = self._last_turned = -1e9
+        self.turns = 0
 
     @property
     def times(self) -> NDArray[np.float64]:
@@ -167,6 +178,9 @@ class Follower:
         from PIL import Image
 
         image = Image.fromarray(picture.image)
+        if not self._all:
+            self._orient(image, picture.time)
+        image = _turned(image, self.turns)
         number = len(self._times)
         self._times.append(picture.time)
         seen: list[tuple[_Followed, Mesh]] = []
@@ -212,6 +226,21 @@ class Follower:
         found.sort(key=lambda mesh: mesh.box[0] + mesh.box[2])
         return [(self._track_of(mesh), mesh) for mesh in found]
 
+    def _orient(self, image: Image, now: float) -> None:
+        """Find out, until a face has been seen, whether the picture lies or stands on its head.
+
+        The detector finds faces that stand on their head, too, but less surely, and the mesh then
+        fits them upside down; so the way of turning that it is most certain of is taken.
+        """
+        if not self._detector(image) and now - self._last_turned < _NEWCOMERS_SECONDS:
+            return
+        self._last_turned = now
+        scores = [
+            max((face.score for face in self._detector(_turned(image, turns))), default=0.0)
+            for turns in range(4)
+        ]
+        self.turns = max(range(4), key=lambda turns: scores[turns])
+
     def _track_of(self, mesh: Mesh) -> _Followed:
         """The track that was lost near here, or else a new one."""
         region = mesh.next_region
@@ -239,6 +268,14 @@ class Follower:
         row[-4:] = np.array(mesh.box) / (*size, *size)
         face.numbers.append(number)
         face.rows.append(row)
+
+
+def _turned(image: Image, turns: int) -> Image:
+    """By quarter turns clockwise."""
+    from PIL.Image import Transpose
+
+    ways = {1: Transpose.ROTATE_270, 2: Transpose.ROTATE_180, 3: Transpose.ROTATE_90}
+    return image.transpose(ways[turns]) if turns else image
 
 
 def _box(mesh: Mesh) -> NDArray[np.float64]:
