@@ -25,6 +25,7 @@ from tecafn.core.errors import UserError
 MEMORY_BYTES: Final = 2_000_000_000
 STALL_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.25
+_START_SECONDS: Final = 120.0  # to start a process and import what it needs
 
 Job = TypeVar("Job")
 Tell = Callable[[float], None]
@@ -76,6 +77,7 @@ def run_guarded(
             the job's failure; any other exception too, named by its class.
         jobs: taken when a process is free.
         processes: how many at a time.
+        limits: of each process; None = the default ones.
         progress: told each job's progress.
     """
     limits = limits or Limits()
@@ -136,7 +138,8 @@ class _Worker(Generic[Job]):
         self.job: Job | None = None
         self.is_alive = True
         self._limits = limits
-        self._given = self._heard = 0.0
+        self._given = self._heard = time.monotonic()
+        self._is_ready = False
 
     def give(self, job: Job) -> None:
         self.job = job
@@ -159,6 +162,10 @@ class _Worker(Generic[Job]):
             while self.connection.poll():
                 kind, value = self.connection.recv()
                 self._heard = time.monotonic()
+                if kind == "ready":
+                    self._is_ready = True
+                    self._given = self._heard
+                    continue
                 if kind == "progress":
                     if progress is not None:
                         progress(job, value)
@@ -173,8 +180,9 @@ class _Worker(Generic[Job]):
             self.process.join(5.0)
             return self._failed(self._death())
         now = time.monotonic()
-        if self._heard and now - self._heard > self._limits.stall_seconds:
-            return self._failed(f"no progress in {self._limits.stall_seconds:g} s; it was given up")
+        stall = self._limits.stall_seconds if self._is_ready else _START_SECONDS
+        if now - self._heard > stall:
+            return self._failed(f"no progress in {stall:g} s; it was given up")
         if self._limits.seconds is not None and now - self._given > self._limits.seconds:
             return self._failed(f"not done in {self._limits.seconds:g} s; it was given up")
         if _resident_bytes(self.process.pid) > self._limits.memory_bytes:
@@ -240,6 +248,7 @@ def _serve(connection: Connection, module: str, name: str, memory_bytes: int) ->
         os.environ.setdefault(variable, "1")
     function: Callable[[Any, Tell], Any] = getattr(importlib.import_module(module), name)
 
+    connection.send(("ready", None))
     last = 0.0
 
     def tell(seconds: float) -> None:

@@ -60,7 +60,7 @@ def measure(mesh: Mesh, pose: Pose | None = None) -> NDArray[np.float32]:
     pose = pose or fit_pose(mesh.landmarks)
     head = pose.to_head(mesh.landmarks)
     x, y, z = head.T
-    right, left = _eye(mesh.right, pose, outer=-1), _eye(mesh.left, pose, outer=1)
+    right, left = _eye(mesh.right, pose), _eye(mesh.left, pose)
     middle_of_lips = (y[13] + y[14]) / 2
     return np.array(
         [
@@ -98,8 +98,8 @@ def _apart(points: NDArray[np.float64], one: int, other: int) -> float:
     return float(np.linalg.norm(points[one] - points[other]))
 
 
-def _eye(eye: Eye, pose: Pose, *, outer: int) -> tuple[float, float, float]:
-    """Gaze along and across, and opening; ``outer`` -1: the outer corner is the picture's left."""
+def _eye(eye: Eye, pose: Pose) -> tuple[float, float, float]:
+    """Gaze along and across, and opening."""
     lids = pose.flat_to_head(eye.contour[_LIDS] - eye.contour[_LIDS].mean(axis=0))
     iris = pose.flat_to_head(eye.iris[:1] - eye.contour[_LIDS].mean(axis=0))[0]
     start, end = lids[0], lids[8]

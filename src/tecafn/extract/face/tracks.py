@@ -88,6 +88,7 @@ class Faces:
 
     @property
     def num_frames(self) -> int:
+        """Decoded pictures, with a face or without."""
         return len(self.times)
 
 
