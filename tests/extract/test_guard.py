@@ -24,8 +24,10 @@ def behave(job: str, tell: Tell) -> str:
     elif job == "hang":
         time.sleep(60)
     elif job == "grow":
-        kept = [bytearray(50_000_000) for _ in range(100)]
-        return str(len(kept))
+        kept = []
+        for number in range(100):
+            kept.append(bytearray(50_000_000))
+            tell(number)
     elif job == "refuse":
         raise UserError("not a clip:\n really")
     elif job == "raise":
