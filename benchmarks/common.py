@@ -8,7 +8,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -30,7 +29,7 @@ from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.run import train_run
 from tecafn.experiments.shipped import find_config
 from tecafn.records.predictions import read_predictions
-from tecafn.records.record import library_versions, read_record
+from tecafn.records.record import RunRecord, library_versions, read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -82,7 +81,7 @@ class SeedRuns:
         videos, pair_ids: N names.
     """
 
-    records: list[dict[str, Any]]
+    records: list[RunRecord]
     predictions: np.ndarray
     labels: np.ndarray
     videos: np.ndarray
@@ -99,7 +98,8 @@ class SeedRuns:
 
     def errors(self, num_seeds: int | None = None) -> np.ndarray:
         """(N,) absolute error of each sample, averaged over seeds, or over the first of them."""
-        return np.abs(self.predictions[:num_seeds] - self.labels).mean(axis=0)
+        errors: np.ndarray = np.abs(self.predictions[:num_seeds] - self.labels).mean(axis=0)
+        return errors
 
     def hits(self) -> tuple[np.ndarray, np.ndarray]:
         """P/N hits averaged over seeds, and the rows that count."""

@@ -20,7 +20,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from common import ROOT, mosi_store, write_results
 from kept import keep_all, restore_all
@@ -31,6 +30,7 @@ from tecafn.experiments.cells_display import CellsDisplay
 from tecafn.experiments.compare import Protocol, compare_methods
 from tecafn.experiments.demo import synthetic_corpus
 from tecafn.experiments.shipped import configs_folder
+from tecafn.records.comparison import ComparisonSummary
 from tecafn.report.comparison import markdown_blocks
 
 SEEDS = "0,1,2"
@@ -130,12 +130,14 @@ def mosi(runs: Path, *, smoke: bool) -> Bench:
 BENCHES = {"synthetic": synthetic, "mosi": mosi}
 
 
-def slow_methods(bench: Bench, summary: Mapping[str, Any]) -> list[str]:
+def slow_methods(bench: Bench, summary: ComparisonSummary) -> list[str]:
     """The sentence about methods that need more than ``bench.minutes``, where it was set."""
     if bench.minutes is None:
         return []
     means = {
-        row["name"]: row["seconds"]["mean"] / 60 for row in summary["methods"] if row["seconds"]
+        row["name"]: row["seconds"]["mean"] / 60
+        for row in summary["methods"]
+        if row["seconds"] and row["seconds"]["mean"] is not None
     }
     slow = [f"{name} ({mean:.1f})" for name, mean in means.items() if mean > bench.minutes + 0.05]
     kept = f"Training was to take at most {bench.minutes:g} minutes."
@@ -149,7 +151,7 @@ def slow_methods(bench: Bench, summary: Mapping[str, Any]) -> list[str]:
     return [said]
 
 
-def _compared(protocol: Protocol, *, train: bool) -> dict[str, Any]:
+def _compared(protocol: Protocol, *, train: bool) -> ComparisonSummary:
     with CellsDisplay(progress=True) as display:
         return compare_methods(
             protocol,

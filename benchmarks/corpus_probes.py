@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -132,7 +134,8 @@ def read_corpus(spec: CorpusSpec) -> Corpus:
 def eighths(values: np.ndarray) -> np.ndarray:
     """(8,) means over eighths of a sequence; a short one's eighths share values."""
     places = (np.arange(64) + 0.5) / 64 * len(values)
-    return values[places.astype(int)].reshape(8, 8).mean(axis=1)
+    means: np.ndarray = values[places.astype(int)].reshape(8, 8).mean(axis=1)
+    return means
 
 
 def arousal_of(sample: Sample) -> np.ndarray:
@@ -169,12 +172,14 @@ class Pairer:
 
         def density(sign: float) -> np.ndarray:
             apart = seen[None] - sign * expected[:, None]
-            return -0.5 * np.einsum("abi,ij,abj->ab", apart, self.precision, apart)
+            scores: np.ndarray = -0.5 * np.einsum("abi,ij,abj->ab", apart, self.precision, apart)
+            return scores
 
         if not self.against:
             return density(1.0)
         share = np.log([1 - self.against, self.against])
-        return np.logaddexp(share[0] + density(1.0), share[1] + density(-1.0))
+        mixed: np.ndarray = np.logaddexp(share[0] + density(1.0), share[1] + density(-1.0))
+        return mixed
 
 
 def pair_rows(corpus: Corpus, *, num_together: int = 32) -> list[str]:
@@ -189,7 +194,7 @@ def pair_rows(corpus: Corpus, *, num_together: int = 32) -> list[str]:
         of_length = Pairer(words, lengths, corpus.train)
         fitted = corpus.train & (corpus.congruent if against else True)
         of_traces = Pairer(corpus.said, corpus.traces[modality], fitted, against)
-        scores = {"lengths": [], "traces": [], "both": []}
+        scores: dict[str, list[Any]] = {"lengths": [], "traces": [], "both": []}
         for group in groups:
             one = of_length(words[group], lengths[group])
             other = of_traces(corpus.said[group], corpus.traces[modality][group])
@@ -246,7 +251,9 @@ def fit_predict(
     corpus: Corpus,
 ) -> np.ndarray:
     """Fit on train; predictions for every sample."""
-    return model.fit(features[corpus.train], target[corpus.train]).predict(features)
+    model.fit(features[corpus.train], target[corpus.train])
+    predictions: np.ndarray = model.predict(features)
+    return predictions
 
 
 def unseen(model: Pipeline, features: np.ndarray, corpus: Corpus) -> np.ndarray:
@@ -349,7 +356,7 @@ def main() -> None:
         print(f"| {name} | {100 * np.corrcoef(part, labels)[0, 1] ** 2:.1f} % |")
 
     print("\n| latent from its frames, R2 on test | audio, p | vision, e |\n|---|---|---|")
-    fits = {
+    fits: dict[str, Callable[[Modality], tuple[Any, Any]]] = {
         "ridge on mean and deviation": lambda m: (ridge(), corpus.pooled[m]),
         "ridge on ten statistics a column": lambda m: (ridge(), corpus.rich[m]),
         "boosted trees on both": lambda _: (trees(), None),

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def make_batches(*, aligned: bool) -> list[Batch]:
                 torch.from_numpy(values * mask[..., None]), torch.from_numpy(mask)
             )
             present[modality] = torch.ones(len(rows), dtype=torch.bool)
-        given = {}
+        given: dict[str, Any] = {}
         if aligned:
             # Token 0 is [CLS], the last one [SEP]; each word between them is one frame.
             words = np.arange(sequences[Modality.TEXT].mask.shape[1]) - 1

@@ -61,7 +61,8 @@ def cross_validated(row: Row, *, data: Path, out: Path) -> SeedRuns:
                 progress=False,
             )
         record = read_record(run)
-        record["training"] = {"seconds": sum(fold["seconds"] for fold in record["folds"])}
+        seconds = sum(fold["seconds"] for fold in record["folds"])
+        record["training"] = {"seconds": seconds}  # type: ignore[typeddict-item]
         records.append(record)
         rows = read_predictions(run / "predictions" / f"{OUT_OF_FOLD}.csv")
         predictions.append(rows.predictions)

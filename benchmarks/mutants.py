@@ -43,8 +43,17 @@ OF_EVERY_METHOD = (
     "tests/methods/test_contract.py",
 )
 # What is imported once, before the tests of each mutant branch off.
-HEAVY = ("torch", "scipy.stats", "safetensors.torch", "hypothesis", "transformers", "pyarrow")
-HEAVY += ("torch.distributed.nn.functional", "transformers.models.bert", "lightning_fabric")
+HEAVY = (
+    "torch",
+    "scipy.stats",
+    "safetensors.torch",
+    "hypothesis",
+    "transformers",
+    "pyarrow",
+    "torch.distributed.nn.functional",
+    "transformers.models.bert",
+    "lightning_fabric",
+)
 
 OTHER_OPERATOR: dict[type, type] = {
     ast.Add: ast.Sub,

@@ -197,9 +197,10 @@ def _difference(
     hits = np.mean([one == labels for one in found], axis=0)[heard]
     difference = paired_difference(
         hits, (reference == labels).astype(float)[heard], clusters=videos[heard]
-    ).as_dict()
-    low, high = difference["interval"]
-    return f"{100 * difference['value']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    )
+    assert difference.interval is not None
+    low, high = difference.interval
+    return f"{100 * difference.value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _confusion(name: str, predicted: np.ndarray, labels: np.ndarray) -> list[str]:

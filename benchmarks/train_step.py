@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import statistics
@@ -129,8 +130,11 @@ def encoder_source(name: str, setup: Setup) -> str:
     logging.disable_progress_bar()
     path = setup.folder / name
     if not (path / "done").exists():
-        sizes = {"num_hidden_layers": 1, "hidden_size": 48, "intermediate_size": 96}
-        config = BertConfig(**sizes) if setup.smoke else BertConfig()
+        config = (
+            BertConfig(num_hidden_layers=1, hidden_size=48, intermediate_size=96)
+            if setup.smoke
+            else BertConfig()
+        )
         BertModel(config).save_pretrained(str(path))
         Tokenizer("minilm").save(path)
         (path / "done").touch()
@@ -330,7 +334,7 @@ def measure_clips(name: str, setup: Setup) -> dict[str, Any]:
     seconds = []
     for row in range(setup.clips + 5):
         at = row % len(train)
-        frames = {
+        frames: dict[str, Any] = {
             "audio": train.sequence(at, Modality.AUDIO),
             "vision": train.sequence(at, Modality.VISION),
         }
@@ -368,7 +372,7 @@ def operations_of(prepared: Prepared) -> float:
             total = prepared.scheme.loss(batch, Progress(seed=0, epoch=0, step=0)).total
         prepared.fabric.backward(total)
     prepared.scheme.zero_grad(set_to_none=True)
-    return counter.get_total_flops() / batch.size
+    return float(counter.get_total_flops()) / batch.size
 
 
 PARTS: dict[str, tuple[int, Callable[[Setup], dict[str, Any]]]] = {}
@@ -384,17 +388,17 @@ for _encoder in ENCODERS:
         _add(
             f"ratio {_encoder} {_precision}",
             1,
-            lambda setup, e=_encoder, p=_precision: measure_ratio(e, p, setup),
+            functools.partial(measure_ratio, _encoder, _precision),
         )
 for _encoder in ENCODERS:
-    _add(f"clip {_encoder}", 1, lambda setup, e=_encoder: measure_clips(e, setup))
-    _add(f"uncorrelated {_encoder}", 2, lambda setup, e=_encoder: measure_uncorrelated(e, setup))
+    _add(f"clip {_encoder}", 1, functools.partial(measure_clips, _encoder))
+    _add(f"uncorrelated {_encoder}", 2, functools.partial(measure_uncorrelated, _encoder))
 _add("bank", 1, measure_bank)
 for _state in ("off", "on"):
-    _add(f"bank memory {_state}", 1, lambda setup, s=_state: measure_bank_memory(s, setup))
+    _add(f"bank memory {_state}", 1, functools.partial(measure_bank_memory, _state))
 if torch.cuda.is_available():
     for _size in GPU_BATCHES:
-        _add(f"gpu {_size}", 1, lambda setup, size=_size: measure_gpu(size, setup))
+        _add(f"gpu {_size}", 1, functools.partial(measure_gpu, _size))
 
 
 def measure(setup: Setup) -> dict[str, Any]:

@@ -155,7 +155,7 @@ def test_cross_validation_through_the_command_line(
     tecafn_command: Command, tiny_toml: Path, make_store: MakeStore, tmp_path: Path
 ) -> None:
     store = make_store(tmp_path / "store", sizes={"train": 12, "valid": 0, "test": 0})
-    arguments = ("train", tiny_toml, "--data", store, "--device", "cpu", "--quiet")
+    arguments: tuple[Any, ...] = ("train", tiny_toml, "--data", store, "--device", "cpu", "--quiet")
     arguments += ("--set", "training.max_epochs=1", "--cross-validate", "video")
     done = tecafn_command(*arguments, "--folds", 3, "--out", tmp_path / "run")
     assert done.code == 0, done
@@ -179,11 +179,12 @@ def test_corpus_is_made_and_its_sizes_are_checked(tecafn_command: Command, tmp_p
 def test_demo_trains_compares_and_draws(
     tecafn_command: Command, tiny_toml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import tecafn.experiments.demo as demo
+    from tecafn.data.synthetic import CorpusSpec
+    from tecafn.experiments import demo
+    from tecafn.experiments.config import load_config
 
-    spec = demo.CorpusSpec(num_train=40, num_valid=12, num_test=30)
+    spec = CorpusSpec(num_train=40, num_valid=12, num_test=30)
     monkeypatch.setattr(demo, "CorpusSpec", lambda: spec)
-    load_config = demo.load_config
     monkeypatch.setattr(demo, "load_config", lambda path, sets: load_config(tiny_toml, sets))
     out = tmp_path / "demo"
     done = tecafn_command("demo", "--out", out, "--quiet")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,8 @@ def test_an_old_run_is_evaluated_reported_and_loaded_under_the_new_name(
 def test_an_old_comparison_is_read_under_the_new_name(tmp_path: Path) -> None:
     summary = {"comparison_format": COMPARISON_FORMAT, "data": {"dataset": OLD, "hash": "12"}}
     (tmp_path / COMPARISON_FILE).write_text(json.dumps(summary))
-    assert read_comparison(tmp_path)["data"] == {"dataset": NEW, "hash": "12"}
+    data: Any = read_comparison(tmp_path)["data"]
+    assert data == {"dataset": NEW, "hash": "12"}
 
 
 @pytest.mark.parametrize("document", [{}, {"data": None}, {"data": {"dataset": 3}}])

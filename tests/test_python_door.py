@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ def test_a_config_that_was_loaded_can_be_trained_with_other_values(
     tiny_toml: Path, tiny_store: Path, tmp_path: Path, no_fsync: None
 ) -> None:
     config = load_config(tiny_toml)
-    options = {"data": tiny_store, "device": "cpu", "progress": False}
+    options: dict[str, Any] = {"data": tiny_store, "device": "cpu", "progress": False}
     record = tecafn.train(config, out=tmp_path / "a", training={"max_epochs": 1}, **options)
     assert record["config"] == load_config(tiny_toml, ["training.max_epochs=1"]).as_dict()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.modality import Modality
@@ -88,7 +89,7 @@ def test_select_of_no_rows_is_an_empty_batch() -> None:
 def test_to_moves_everything_and_keeps_the_rest() -> None:
     moved = batch().to("meta")
     assert moved.device.type == "meta"
-    tensors = [p.values for p in moved.sequences.values()]
+    tensors: list[Tensor | None] = [p.values for p in moved.sequences.values()]
     tensors += [p.mask for p in moved.sequences.values()]
     tensors += [*moved.present.values(), *moved.unimodal_labels.values(), moved.labels]
     assert {tensor.device.type for tensor in tensors if tensor is not None} == {"meta"}
@@ -110,4 +111,4 @@ def test_modalities_are_their_names() -> None:
 def test_modality_is_still_imported_from_core_batch() -> None:
     from tecafn.core import batch, modality
 
-    assert batch.Modality is modality.Modality
+    assert vars(batch)["Modality"] is modality.Modality

@@ -165,7 +165,7 @@ def gather_on_one_of_two(number: int, folder: str) -> None:
 
 
 def test_gathered_rows_have_gradients_and_gradients_of_these(tmp_path: Path) -> None:
-    multiprocessing.spawn(gather_on_one_of_two, (str(tmp_path),), nprocs=2)
+    multiprocessing.spawn(gather_on_one_of_two, (str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
     for number in (0, 1):
         first, second = torch.load(tmp_path / f"{number}.pt")
         own = torch.tensor([1.0 + number, 3.0 + number], dtype=torch.float64)

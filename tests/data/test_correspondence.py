@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def coarse(frames: np.ndarray) -> list[object]:
 
 
 @pytest.mark.parametrize(("shape", "seed"), list(EXACT))
-def test_without_a_correspondence_the_corpus_is_what_it_was(shape, seed):
+def test_without_a_correspondence_the_corpus_is_what_it_was(shape: Any, seed: Any) -> None:
     samples = list(
         generate(CorpusSpec(shape=shape, num_train=60, num_valid=20, num_test=20, seed=seed))
     )
@@ -88,7 +89,7 @@ def partly() -> Drawn:
 SPEC = CorpusSpec(num_train=900, num_valid=5, num_test=5, seed=3)
 
 
-def test_a_correspondence_changes_frames_and_nothing_else(without: Drawn, partly: Drawn):
+def test_a_correspondence_changes_frames_and_nothing_else(without: Drawn, partly: Drawn) -> None:
     for (sample, latents), (other, other_latents) in zip(without, partly, strict=True):
         assert what_is_said(sample) == what_is_said(other)
         assert sample.oracle == other.oracle
@@ -97,7 +98,7 @@ def test_a_correspondence_changes_frames_and_nothing_else(without: Drawn, partly
             assert not np.array_equal(sample.sequences[modality], other.sequences[modality])
 
 
-def test_the_correspondence_is_in_range_and_described():
+def test_the_correspondence_is_in_range_and_described() -> None:
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"correspondence must be in \[0, 1\]"):
             CorpusSpec(correspondence=wrong)
@@ -105,7 +106,7 @@ def test_the_correspondence_is_in_range_and_described():
     assert describe(CorpusSpec(correspondence=0.6)).notes[0].endswith("correspondence 0.6")
 
 
-def test_equal_correspondences_give_equal_frames(partly: Drawn):
+def test_equal_correspondences_give_equal_frames(partly: Drawn) -> None:
     again = generate(dataclasses.replace(SPEC, correspondence=0.6))
     for (sample, _), other in zip(partly[:50], again, strict=False):
         for modality in (AUDIO, VISION):
@@ -139,7 +140,7 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("modality", [AUDIO, VISION])
 def test_the_level_follows_the_strongest_word_as_far_as_the_correspondence_says(
     without: Drawn, partly: Drawn, whole: Drawn, modality: Modality
-):
+) -> None:
     is_congruent = np.array([latents.congruent for _, latents in partly])
     said = strongest(without)
 
@@ -153,7 +154,7 @@ def test_the_level_follows_the_strongest_word_as_far_as_the_correspondence_says(
 
 def test_the_voice_of_an_incongruent_clip_goes_against_its_words_and_the_face_with_them(
     whole: Drawn,
-):
+) -> None:
     is_congruent = np.array([latents.congruent for _, latents in whole])
     agreement = np.array([latents.prosody * latents.expression for _, latents in whole])
     assert np.array_equal(is_congruent, agreement >= -0.5)
@@ -164,7 +165,7 @@ def test_the_voice_of_an_incongruent_clip_goes_against_its_words_and_the_face_wi
 
 
 @pytest.mark.parametrize("modality", [AUDIO, VISION])
-def test_energy_and_beats_follow_the_arousal_word_by_word(whole: Drawn, modality: Modality):
+def test_energy_and_beats_follow_the_arousal_word_by_word(whole: Drawn, modality: Modality) -> None:
     """In clips with words of several strengths: within the clip, over its frames."""
     found = []
     for sample, latents in whole:
@@ -179,7 +180,7 @@ def test_energy_and_beats_follow_the_arousal_word_by_word(whole: Drawn, modality
     assert np.mean(found) > 0.7
 
 
-def test_the_speakers_style_runs_through_voice_and_face(without: Drawn, whole: Drawn):
+def test_the_speakers_style_runs_through_voice_and_face(without: Drawn, whole: Drawn) -> None:
     def style(drawn: Drawn, modality: Modality) -> np.ndarray:
         videos = sorted({s.video for s, _ in drawn})
         values = np.array(
@@ -192,7 +193,7 @@ def test_the_speakers_style_runs_through_voice_and_face(without: Drawn, whole: D
     assert abs(correlation(style(without, AUDIO), style(without, VISION))) < 0.4
 
 
-def test_stress_falls_on_the_word_that_carries_the_sentiment(without: Drawn, whole: Drawn):
+def test_stress_falls_on_the_word_that_carries_the_sentiment(without: Drawn, whole: Drawn) -> None:
     """The latent's course rises there, in the direction of the signal, where p is large."""
 
     def rise(drawn: Drawn) -> float:
@@ -231,11 +232,13 @@ def read_signal(frames: np.ndarray) -> np.ndarray:
         ("It opened in May.", [0, 0, 0, 0]),
     ],
 )
-def test_a_word_has_the_size_of_its_phrases_valence_times_its_degree(text, expected):
+def test_a_word_has_the_size_of_its_phrases_valence_times_its_degree(
+    text: Any, expected: Any
+) -> None:
     np.testing.assert_allclose(word_arousal(text), expected)
 
 
-def test_every_word_has_an_arousal_and_almost_every_remark_some(without: Drawn):
+def test_every_word_has_an_arousal_and_almost_every_remark_some(without: Drawn) -> None:
     strong = 0
     for sample, _ in without:
         arousal = word_arousal(sample.text)

@@ -559,7 +559,7 @@ def _read_in_processes(groups: list[Sources], folder: Path) -> list[tuple[dict[s
         answer = Path(f"{listing}.{number}")
         assert answer.is_file(), f"group {number} died: {done.stderr[-2000:]}"
         answers.append(tuple(json.loads(answer.read_text())))
-    return answers  # type: ignore[return-value]
+    return answers
 
 
 MORE: dict[str, tuple[str, Callable[[Any, Path], Sources]]] = {

@@ -68,7 +68,7 @@ def _tokenize(texts: Sequence[str], contexts: Sequence[str | None]) -> list[NDAr
 
 
 def _load(view: SplitView, **options: Any) -> BatchLoader:
-    plain = {
+    plain: dict[str, Any] = {
         "modalities": tuple(Modality),
         "batch_size": 8,
         "seed": 3,

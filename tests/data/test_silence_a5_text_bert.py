@@ -23,7 +23,7 @@ def ids_of(sentences: list[str], length: int = 24) -> np.ndarray[Any, Any]:
     """(N, 3, T) ids, masks and segments as MMSA's files hold them, of floats."""
     from transformers import AutoTokenizer
 
-    from tecafn.layers.text_encoder import resolve_source
+    from tecafn.layers.encoder_source import resolve_source
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_source("minilm"))
     rows = np.zeros((len(sentences), 3, length), np.float32)
@@ -38,7 +38,7 @@ def ids_of(sentences: list[str], length: int = 24) -> np.ndarray[Any, Any]:
 def write(path: Path, text_bert: np.ndarray[Any, Any], raw_text: Any = None) -> Path:
     count = len(text_bert)
     rng = np.random.default_rng(0)
-    part = {
+    part: dict[str, Any] = {
         "id": [f"vid_{n // 2}$_$clip_{n}" for n in range(count)],
         "audio": rng.normal(size=(count, 6, 5)),
         "text": rng.normal(size=(count, text_bert.shape[2], 768)),

@@ -126,7 +126,7 @@ def test_layout_own_clips_all_in_one_split_are_read(mmsa_data: Any, dump: Dump) 
     """The feature tool leaves np.array([]) in the other splits, and some keys at their size."""
     empty = {key: np.array([]) for key in mmsa_data["train"]}
     empty["classification_labels"] = np.zeros(1)
-    shaped = {**empty, "audio": np.empty((0, 5, 5)), "id": [], "raw_text": None}
+    shaped: dict[str, Any] = {**empty, "audio": np.empty((0, 5, 5)), "id": [], "raw_text": None}
     path = dump({"train": empty, "valid": shaped, "test": mmsa_data["train"]}, "feature.pkl")
     description, rows = _read(path)
     assert description.splits == ("test",)

@@ -123,7 +123,7 @@ def test_rows_of_an_aligned_mult_file_go_on_corresponding(
     for sample in samples:
         text, vision = sample.sequences[TEXT][:, 0], sample.sequences[VISION][:, 0]
         assert text.tolist() == vision.tolist() == list(range(1, len(text) + 1))
-        sound = sample.sequences[AUDIO].any(axis=1)
+        sound = np.any(sample.sequences[AUDIO], axis=1)
         assert len(sound) == len(text)
 
 
@@ -249,7 +249,7 @@ def test_npz_padded_on_either_side(
     random = np.random.default_rng(5)
     real = random.integers(2, 9, 12)
     frames = _padded(real, 10, 3, random, front=front)
-    more = {"lengths": real.astype(float)} if lengths else {}
+    more: dict[str, Any] = {"lengths": real.astype(float)} if lengths else {}
     np.savez(
         tmp_path / "a.npz", ids=[f"v{n // 4}_{n % 4}" for n in range(12)], audio=frames, **more
     )
@@ -266,7 +266,14 @@ def _tuples(*, front: bool, counts: Callable[[int], Any]) -> list[Any]:
     for number, length in enumerate(random.integers(2, 9, 12).tolist()):
         visual = _padded([length], 10, 4, random, front=front)[0]
         acoustic = _padded([length + 1], 12, 3, random, front=front)[0]
-        inner = ([], visual, acoustic, ["so"] * length, counts(length), counts(length + 1))
+        inner: tuple[Any, ...] = (
+            [],
+            visual,
+            acoustic,
+            ["so"] * length,
+            counts(length),
+            counts(length + 1),
+        )
         rows.append((inner, np.array([[1.0]]), f"v{number // 4}_{number % 4}"))
     return rows
 

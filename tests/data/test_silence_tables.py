@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ from tecafn.data import Sample, open_source
 from tecafn.data.readers.table import table_report
 
 HEADER = ("video_id", "clip_id", "text", "label", "annotation", "mode")
-ROWS = [
+Rows = Sequence[tuple[str, ...]]
+ROWS: Rows = [
     ("-3g5_yA", "1", "so good", "1.5", "Positive", "train"),
     ("-3g5_yA", "2", "not bad, not good", "-0.5", "Negative", "train"),
     ("c", "10", 'she said "no"', "0", "Neutral", "valid"),
     ("d", "7", "two\nlines", "", "", "test"),
 ]
-Rows = list[tuple[str, ...]]
 
 
 def _text(rows: Rows = ROWS, *, separator: str = ",", header: Any = HEADER) -> str:

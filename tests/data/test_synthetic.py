@@ -8,6 +8,7 @@ import tracemalloc
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def digest(samples: Iterable[Sample]) -> str:
     return sha.hexdigest()
 
 
-def test_equal_specs_give_equal_corpora_and_other_seeds_others():
+def test_equal_specs_give_equal_corpora_and_other_seeds_others() -> None:
     spec = CorpusSpec(num_train=60, num_valid=30, num_test=30)
     again = CorpusSpec(num_train=60, num_valid=30, num_test=30)
     other = CorpusSpec(num_train=60, num_valid=30, num_test=30, seed=1)
@@ -70,7 +71,7 @@ def test_equal_specs_give_equal_corpora_and_other_seeds_others():
     assert digest(generate(spec)) != digest(generate(other))
 
 
-def test_a_video_is_the_same_whatever_the_split_sizes():
+def test_a_video_is_the_same_whatever_the_split_sizes() -> None:
     small = CorpusSpec(num_train=100, num_valid=5, num_test=60)
     large = CorpusSpec(num_train=150, num_valid=50, num_test=90)
 
@@ -86,7 +87,7 @@ def test_a_video_is_the_same_whatever_the_split_sizes():
     assert len(set(other.values())) == len(other)
 
 
-def test_every_split_has_its_size_and_videos_of_its_own(drawn):
+def test_every_split_has_its_size_and_videos_of_its_own(drawn: Any) -> None:
     sizes = Counter(sample.split for sample, _ in drawn)
     assert sizes == {"train": 1500, "valid": 300, "test": 1500}
     splits_of = defaultdict(set)
@@ -103,7 +104,7 @@ def test_every_split_has_its_size_and_videos_of_its_own(drawn):
 
 
 @pytest.mark.parametrize("shape", ["mosi", "mosei"])
-def test_frames_have_the_shape_and_are_finite(shape):
+def test_frames_have_the_shape_and_are_finite(shape: Any) -> None:
     spec = CorpusSpec(shape=shape, num_train=120, num_valid=5, num_test=5)
     assert describe(spec).widths == WIDTHS[shape]
     for sample in generate(spec):
@@ -115,13 +116,13 @@ def test_frames_have_the_shape_and_are_finite(shape):
             assert np.isfinite(frames).all()
 
 
-def test_columns_differ_in_scale_by_orders_of_magnitude(drawn):
+def test_columns_differ_in_scale_by_orders_of_magnitude(drawn: Any) -> None:
     frames = np.concatenate([sample.sequences[Modality.VISION] for sample, _ in drawn[:200]])
     deviations = frames.std(axis=0)
     assert deviations.max() / deviations.min() > 100
 
 
-def test_labels_are_on_the_scale_and_the_oracle_lacks_only_annotation_noise(drawn):
+def test_labels_are_on_the_scale_and_the_oracle_lacks_only_annotation_noise(drawn: Any) -> None:
     label = np.array([sample.label for sample, _ in drawn])
     oracle = np.array([sample.oracle for sample, _ in drawn])
     t, p, e = np.array([(x.text, x.prosody, x.expression) for _, x in drawn]).T
@@ -138,11 +139,11 @@ def test_labels_are_on_the_scale_and_the_oracle_lacks_only_annotation_noise(draw
     assert np.mean(np.abs(label) == high) < 0.03
 
 
-def test_text_explains_six_tenths_and_some_of_the_rest_is_joint(drawn):
+def test_text_explains_six_tenths_and_some_of_the_rest_is_joint(drawn: Any) -> None:
     label = np.array([sample.label for sample, _ in drawn])
     t, p, e = np.array([(x.text, x.prosody, x.expression) for _, x in drawn]).T
 
-    def share(part):
+    def share(part: Any) -> Any:
         return np.corrcoef(part, label)[0, 1] ** 2
 
     assert share(t) == pytest.approx(0.60, abs=0.04)
@@ -154,7 +155,7 @@ def test_text_explains_six_tenths_and_some_of_the_rest_is_joint(drawn):
         assert latent.std() == pytest.approx(1.0, abs=0.05)
 
 
-def test_lengths_have_their_medians_and_correlations(drawn):
+def test_lengths_have_their_medians_and_correlations(drawn: Any) -> None:
     words = [len(sample.words or ()) for sample, _ in drawn]
     vision = [len(sample.sequences[Modality.VISION]) for sample, _ in drawn]
     audio = [len(sample.sequences[Modality.AUDIO]) for sample, _ in drawn]
@@ -164,7 +165,7 @@ def test_lengths_have_their_medians_and_correlations(drawn):
     np.testing.assert_allclose(np.corrcoef(logs)[np.triu_indices(3, 1)], 0.8, atol=0.05)
 
 
-def test_words_are_timed_in_order_within_the_utterance(drawn):
+def test_words_are_timed_in_order_within_the_utterance(drawn: Any) -> None:
     end_before: dict[str, float] = {}
     for sample, _ in drawn[:300]:
         assert sample.words == words_of(sample.text)
@@ -181,20 +182,20 @@ def test_words_are_timed_in_order_within_the_utterance(drawn):
         end_before[sample.video] = sample.end
 
 
-def test_a_fifth_of_the_samples_are_pairs_in_every_split(drawn):
+def test_a_fifth_of_the_samples_are_pairs_in_every_split(drawn: Any) -> None:
     for split in ("train", "valid", "test"):
         paired = [s.pair_id is not None for s, _ in drawn if s.split == split]
         assert 0.17 <= np.mean(paired) <= 0.25
 
 
-def test_the_demo_has_at_least_300_test_pairs():
+def test_the_demo_has_at_least_300_test_pairs() -> None:
     for seed in range(2):
         spec = CorpusSpec(num_train=1, num_valid=1, num_test=3000, seed=seed)
         pairs = {sample.pair_id for sample in generate(spec)} - {None}
         assert len(pairs) >= 300
 
 
-def test_a_pair_is_one_remark_in_one_video_a_little_apart(designed):
+def test_a_pair_is_one_remark_in_one_video_a_little_apart(designed: Any) -> None:
     gaps, same_text, first_higher = [], [], []
     for (one, _), (other, _) in designed:
         assert one.video == other.video
@@ -214,8 +215,8 @@ def test_a_pair_is_one_remark_in_one_video_a_little_apart(designed):
     assert 0.4 < np.mean(first_higher) < 0.6
 
 
-def test_one_modality_alone_tells_a_pair_apart_and_they_take_turns(designed):
-    told = Counter()
+def test_one_modality_alone_tells_a_pair_apart_and_they_take_turns(designed: Any) -> None:
+    told: Counter[Any] = Counter()
     for (_, one), (_, other) in designed:
         told[one.told_by] += 1
         assert one.told_by == other.told_by
@@ -229,7 +230,7 @@ def test_one_modality_alone_tells_a_pair_apart_and_they_take_turns(designed):
     assert 0.4 < told[Modality.AUDIO] / len(designed) < 0.6
 
 
-def test_wording_telling_modality_and_the_higher_label_are_crossed(designed):
+def test_wording_telling_modality_and_the_higher_label_are_crossed(designed: Any) -> None:
     # The second of a pair, in the order of generation, is hidden by random places; so count, over
     # reworded pairs, whether the higher label goes with the longer text: it must not.
     longer_is_higher = [
@@ -241,7 +242,7 @@ def test_wording_telling_modality_and_the_higher_label_are_crossed(designed):
     assert 0.4 < np.mean(longer_is_higher) < 0.6
 
 
-def test_the_other_modality_of_a_pair_has_fresh_noise(designed):
+def test_the_other_modality_of_a_pair_has_fresh_noise(designed: Any) -> None:
     for (one, latents), (other, _) in designed[:20]:
         kept = Modality.VISION if latents.told_by == Modality.AUDIO else Modality.AUDIO
         length = min(len(one.sequences[kept]), len(other.sequences[kept]))
@@ -249,7 +250,7 @@ def test_the_other_modality_of_a_pair_has_fresh_noise(designed):
         assert (first != second).mean() > 0.9
 
 
-def test_the_ceiling_orders_85_to_95_percent_of_the_pairs(designed):
+def test_the_ceiling_orders_85_to_95_percent_of_the_pairs(designed: Any) -> None:
     ordered = [
         (one.label - other.label) * (one.oracle - other.oracle) > 0
         for (one, _), (other, _) in designed
@@ -258,14 +259,14 @@ def test_the_ceiling_orders_85_to_95_percent_of_the_pairs(designed):
     assert 0.85 <= np.mean(ordered) <= 0.95
 
 
-def test_a_pair_that_lost_a_sample_to_the_cut_is_none():
+def test_a_pair_that_lost_a_sample_to_the_cut_is_none() -> None:
     for size in range(5, 20):
         spec = CorpusSpec(num_train=size, num_valid=1, num_test=1)
         counts = Counter(s.pair_id for s in generate(spec) if s.pair_id is not None)
         assert set(counts.values()) <= {2}
 
 
-def test_a_linear_reader_recovers_each_latent_from_its_frames(drawn):
+def test_a_linear_reader_recovers_each_latent_from_its_frames(drawn: Any) -> None:
     train = np.array([sample.split == "train" for sample, _ in drawn])
     test = np.array([sample.split == "test" for sample, _ in drawn])
     for modality, name in ((Modality.AUDIO, "prosody"), (Modality.VISION, "expression")):
@@ -282,7 +283,7 @@ def test_a_linear_reader_recovers_each_latent_from_its_frames(drawn):
         assert single.max() < explained - 0.08
 
 
-def test_generation_streams():
+def test_generation_streams() -> None:
     samples = generate(CorpusSpec(num_train=200_000))
     for _ in itertools.islice(samples, 100):
         pass
@@ -294,7 +295,7 @@ def test_generation_streams():
     assert peak < 8 * 2**20
 
 
-def test_training_videos_seldom_use_rare_words(drawn):
+def test_training_videos_seldom_use_rare_words(drawn: Any) -> None:
     rare = {
         phrase
         for topic in TOPICS
@@ -311,7 +312,7 @@ def test_training_videos_seldom_use_rare_words(drawn):
     assert share("train") < 0.5 * share("test")
 
 
-def test_remarks_reach_their_aim_and_length():
+def test_remarks_reach_their_aim_and_length() -> None:
     draws = Draws(np.random.default_rng(0))
     aims, said, asked, got = [], [], [], []
     for _ in range(1500):
@@ -331,7 +332,7 @@ def test_remarks_reach_their_aim_and_length():
     assert abs(np.corrcoef(got, said)[0, 1]) < 0.08
 
 
-def test_rewording_changes_the_words_and_stays_a_sentence():
+def test_rewording_changes_the_words_and_stays_a_sentence() -> None:
     draws = Draws(np.random.default_rng(1))
     for _ in range(500):
         size = int(draws.between(1, 25))
@@ -348,7 +349,7 @@ def test_rewording_changes_the_words_and_stays_a_sentence():
         assert other.endswith(".")
 
 
-def test_the_store_holds_what_was_generated(tmp_path: Path):
+def test_the_store_holds_what_was_generated(tmp_path: Path) -> None:
     spec = CorpusSpec(num_train=40, num_valid=10, num_test=30)
     store = make_corpus(tmp_path / "corpus", spec)
     again = Store.open(tmp_path / "corpus")
@@ -370,6 +371,6 @@ def test_the_store_holds_what_was_generated(tmp_path: Path):
         ({"seed": -1}, "seed must be >= 0, got -1"),
     ],
 )
-def test_a_wrong_spec_is_one_line(wrong, line):
+def test_a_wrong_spec_is_one_line(wrong: Any, line: Any) -> None:
     with pytest.raises(ValueError, match=line):
         CorpusSpec(**wrong)

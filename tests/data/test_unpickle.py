@@ -69,7 +69,8 @@ def test_every_protocol_reads_what_was_written(value: Any, protocol: int) -> Non
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_array_that_occurs_twice_is_one_object(protocol: int) -> None:
     array = np.arange(3)
-    first, second = loads(pickle.dumps([array, array], protocol=protocol))  # type: ignore[misc]
+    loaded: Any = loads(pickle.dumps([array, array], protocol=protocol))
+    first, second = loaded
     assert first is second
     assert np.array_equal(first, array)
 
@@ -130,7 +131,10 @@ def test_every_truncation_and_flipped_byte_is_a_user_error_or_a_value(mmsa_data:
 
 
 def test_npz_members_are_mapped_compressed_or_not(tmp_path: Path) -> None:
-    values = {"ids": np.array(["a_1", "b_2"]), "audio": np.arange(12.0).reshape(2, 6)}
+    values: dict[str, Any] = {
+        "ids": np.array(["a_1", "b_2"]),
+        "audio": np.arange(12.0).reshape(2, 6),
+    }
     np.savez(tmp_path / "plain.npz", **values)
     np.savez_compressed(tmp_path / "packed.npz", **values)
     for name in ("plain.npz", "packed.npz"):

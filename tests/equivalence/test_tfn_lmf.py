@@ -26,7 +26,7 @@ from tecafn.core.output import Progress
 from tecafn.methods.lmf import LMFConfig
 from tecafn.methods.tfn import TFNConfig
 
-WIDTHS = {"text_hidden_dim": 6, "text_dim": 4, "audio_dim": 3, "vision_dim": 5}
+WIDTHS: dict[str, Any] = {"text_hidden_dim": 6, "text_dim": 4, "audio_dim": 3, "vision_dim": 5}
 TFN = TFNConfig(**WIDTHS, post_fusion_dim=7)
 LMF = LMFConfig(**WIDTHS)
 SEEDS = (0, 1)

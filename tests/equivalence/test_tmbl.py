@@ -108,7 +108,8 @@ def reference(network: Any, batch: Any, *, over_samples: bool = False) -> dict[s
     own = renamed(w, "shared")
     streams = [placed(turned(x), own, f"placed.{i}") for i, x in enumerate(sets)]
     for number in range(2):
-        streams = [layer(*streams, renamed(own, f"layers.{number}.{i}")) for i in range(3)]
+        q, k, v = streams
+        streams = [layer(q, k, v, renamed(own, f"layers.{number}.{i}")) for i in range(3)]
     found: dict[str, Tensor] = {}
     for m in Modality:
         mean = linear((made[m][0] + made[m][1]) / 2, w, f"align.{m}")

@@ -140,8 +140,8 @@ def iccn(w: Weights, frames: Vectors) -> Tensor:
     for m in OTHERS:
         image = (vectors[TEXT][:, :, None] * vectors[m][:, None]).unsqueeze(1)
         for layer in ("first", "second"):
-            named = (w[f"network.pairs.{m}.{layer}.{part}"] for part in ("weight", "bias"))
-            image = torch.nn.functional.conv2d(image, *named, padding=1).relu()
+            weight, bias = (w[f"network.pairs.{m}.{layer}.{part}"] for part in ("weight", "bias"))
+            image = torch.nn.functional.conv2d(image, weight, bias, padding=1).relu()
             image = torch.nn.functional.max_pool2d(image, 2, ceil_mode=True)
         said[m] = linear(image.flatten(1), w, f"network.pairs.{m}.project")
     return answered(joined((said[AUDIO], vectors[TEXT], said[VISION])), w)

@@ -35,6 +35,8 @@ MMSA_KEYS = {
     "f1_pos",
 }
 
+Floats = Sequence[float] | np.ndarray
+
 
 def random_scores(seed: int, size: int = 60) -> tuple[np.ndarray, np.ndarray]:
     """Scores beyond +-3 and labels on annotators' grid, zeros and halves among both."""
@@ -58,7 +60,7 @@ def clipped_class(value: float, limit: int) -> int:
     return round_half_to_even(min(max(value, -limit), limit))
 
 
-def slow_accuracy(predictions: Sequence[float], labels: Sequence[float], limit: int) -> float:
+def slow_accuracy(predictions: Floats, labels: Floats, limit: int) -> float:
     hits = [
         clipped_class(p, limit) == clipped_class(y, limit)
         for p, y in zip(predictions, labels, strict=True)
@@ -282,8 +284,8 @@ def test_float32_input_gives_the_float64_result() -> None:
     )
 
 
-def slow_sims(predictions: Sequence[float], labels: Sequence[float]) -> dict[str, float]:
-    def clip(values: Sequence[float]) -> list[float]:
+def slow_sims(predictions: Floats, labels: Floats) -> dict[str, float]:
+    def clip(values: Floats) -> list[float]:
         return [min(max(v, -1.0), 1.0) for v in values]
 
     def classes(values: list[float], cuts: Sequence[float]) -> list[int]:

@@ -49,7 +49,7 @@ def test_an_assessment_of_classes_has_every_measure_with_its_interval() -> None:
     videos = [f"v{k % 10}" for k in range(40)]
     found = assess(truth, truth, videos, convention="multiclass", label_range=(0, 3))
     assert found["metrics"] == {"accuracy": 1.0, "uar": 1.0, "f1_macro": 1.0, "f1": 1.0}
-    assert found["intervals"]["uar"] == [1.0, 1.0]  # type: ignore[index]
+    assert found["intervals"]["uar"] == [1.0, 1.0]
 
 
 def test_a_class_outside_the_matrix_is_refused() -> None:

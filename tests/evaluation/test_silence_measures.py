@@ -207,9 +207,9 @@ def test_a0_hard_pairs_are_a_fifteenth_of_the_label_range_apart() -> None:
     labels, videos = [0.1, 0.2, 0.5, 0.6], ["v"] * 4
     report = assess([0.0, 0.1, 0.9, 0.8], labels, videos, **kwargs)
     # Of MOSI's 0.4 six pairs would do.
-    assert report["hard_pairs"]["num_pairs"] == 2  # type: ignore[index]
-    assert report["hard_pairs"]["ordered"] == 0.5  # type: ignore[index]
-    assert report["hard_pairs"]["max_gap"] == 0.1333  # type: ignore[index]
+    assert report["hard_pairs"]["num_pairs"] == 2
+    assert report["hard_pairs"]["ordered"] == 0.5
+    assert report["hard_pairs"]["max_gap"] == 0.1333
 
 
 def test_a0_labels_in_the_steps_of_ch_sims_have_no_hard_pairs() -> None:

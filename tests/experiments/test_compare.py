@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import tecafn.experiments.compare as compare_module
 from tecafn.core.errors import UserError
 from tecafn.core.registry import METHODS, Method
 from tecafn.data.store import Store
@@ -124,11 +123,11 @@ def fake_run(
     return predictions
 
 
-def tables(protocol: Protocol) -> dict[str, Any]:
+def tables(protocol: Protocol) -> Any:
     return compare_methods(protocol, train=False)
 
 
-def rows_of(summary: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def rows_of(summary: Any) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in summary["methods"]}
 
 
@@ -439,7 +438,7 @@ def test_finished_cells_are_not_run_again_and_seeds_come_first(
         seen.extend((cell.row, cell.seed) for cell in cells)
         return []
 
-    monkeypatch.setattr(compare_module.CellRunner, "run", run)
+    monkeypatch.setattr("tecafn.experiments.compare.CellRunner.run", run)
     compare_methods(protocol, planned=lambda cells: planned.append(len(cells)))
     assert planned == [5]
     assert seen == [
@@ -456,7 +455,7 @@ def test_an_interrupted_comparison_leaves_tables_of_what_it_has(
         fake_run(protocol, "concat", 0, noise=1.0)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(compare_module.CellRunner, "run", run)
+    monkeypatch.setattr("tecafn.experiments.compare.CellRunner.run", run)
     with pytest.raises(KeyboardInterrupt):
         compare_methods(protocol)
     page = (protocol.out / "comparison.md").read_text(encoding="utf-8")

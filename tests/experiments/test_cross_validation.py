@@ -26,6 +26,7 @@ from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.cross_validation import cross_validate_run, video_folds
 from tecafn.experiments.evaluate import evaluate_run
 from tecafn.records.record import read_record
+from tecafn.training.trainer import Trainer
 
 CrossValidate = Callable[..., dict[str, Any]]
 
@@ -276,7 +277,7 @@ def test_resume_trains_unfinished_folds_alone_and_ends_the_same(
     shutil.rmtree(out / "fold-02")
     trained = []
 
-    class Watched(fit_module.Trainer):  # type: ignore[misc]
+    class Watched(Trainer):
         def fit(self, *arguments: Any, **options: Any) -> Any:
             trained.append(self._run_dir.name)
             return super().fit(*arguments, **options)
@@ -294,7 +295,7 @@ def test_finished_cross_validation_is_left_as_it_is_by_a_resume(
     finished: tuple[Path, Seen], cross_validate: CrossValidate, tmp_path: Path
 ) -> None:
     out = shutil.copytree(finished[0], tmp_path / "run")
-    record = read_record(out)
+    record: Any = read_record(out)
     record["comparisons"] = [{"name": "text alone"}]
     (out / "record.json").write_text(json.dumps(record), encoding="ascii")
     (out / "report.html").touch()

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 import tecafn
-import tecafn.experiments.compare as compare_module
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
@@ -137,9 +136,9 @@ def walk(kind: str, folder: Path, encoder: str) -> Walked:
         data=store, out=folder / "out", seeds=(0,), configs=str(configs), device="cpu", threads=1
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_module.CellRunner, "run", in_this_process)
+        patch.setattr("tecafn.experiments.compare.CellRunner.run", in_this_process)
         summary = compare_methods(
-            protocol, ended=lambda outcome: reasons.update({outcome.cell.method: outcome.reason})
+            protocol, ended=lambda outcome: reasons.update({outcome.cell.row: outcome.reason})
         )
     rows = {row["name"]: row for row in summary["methods"]}
     assert set(rows) == set(NAMES)

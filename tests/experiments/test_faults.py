@@ -20,6 +20,7 @@ from launching import num_steps, outcome_of, start, wait_until
 from tecafn.cli import main
 from tecafn.core.output import Losses, Progress
 from tecafn.methods.tecafn import TeCaFNScheme
+from tecafn.records.record import Evaluation
 from tecafn.training.checkpoint import Checkpoints
 from tecafn.training.run_lock import run_lock
 
@@ -426,8 +427,8 @@ def test_evaluation_waits_for_another_that_writes_and_takes_its_answer(
     import tecafn.experiments.evaluate as evaluate_module
 
     out = shutil.copytree(tiny_run, tmp_path / "run")
-    predict = evaluate_module.predict_source
-    first: list[dict[str, Any]] = []
+    predict = vars(evaluate_module)["predict_source"]
+    first: list[Evaluation] = []
 
     def overtaken(*arguments: Any, **options: Any) -> Any:
         answers = predict(*arguments, **options)

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from global_batches import EPOCH, Step, one_of_many, steps_of
 from launching import forked
 
+from tecafn.core.modality import Modality
 from tecafn.data.loader import plan_batches
 
 NUM_SAMPLES = 25  # batches of 8: the last has one sample, and nothing for most processes
@@ -86,8 +88,8 @@ def test_batches_are_buckets_of_length(alone: dict[torch.dtype, list[Step]], sto
     from tecafn.data.store import Store
 
     view = Store.open(store).split("train")
-    frames = sum(view.lengths(m) for m in ("audio", "vision"))
-    words = [len(text.split()) + 2 for text in view.texts]  # and [CLS] and [SEP]
+    frames = view.lengths(Modality.AUDIO) + view.lengths(Modality.VISION)
+    words = np.array([len(text.split()) + 2 for text in view.texts])  # and [CLS] and [SEP]
     planned = plan_batches(frames + words, batch_size=8, seed=0, epoch=EPOCH, shuffle=True)
     assert [step.samples for step in alone[torch.float64]] == [rows.tolist() for rows in planned]
 

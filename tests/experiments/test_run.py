@@ -30,6 +30,7 @@ from tecafn.experiments.evaluate import evaluate_run, predict_run
 from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.run import train_run
 from tecafn.experiments.run_folder import check_begun
+from tecafn.records.begun import Begun
 from tecafn.records.record import file_hash, read_record, write_record
 from tecafn.serving.predictor import load
 
@@ -284,15 +285,16 @@ def test_resume_with_other_settings_is_refused(
 
 
 def test_a_run_begun_before_a_setting_came_has_its_default(run: Path, tmp_path: Path) -> None:
-    begun = json.loads((run / "begun.json").read_text(encoding="utf-8"))
+    begun: Begun = json.loads((run / "begun.json").read_text(encoding="utf-8"))
     older = json.loads(json.dumps(begun))
     del older["config"]["model"]["num_layers"], older["config"]["training"]["warmup_fraction"]
     (tmp_path / "begun.json").write_text(json.dumps(older), encoding="utf-8")
     newer = parse_config(older["config"]).as_dict()
-    check_begun(tmp_path, {**begun, "config": newer})
+    again: Begun = {**begun, "config": newer}
+    check_begun(tmp_path, again)
     newer["model"]["num_layers"] += 1
     with pytest.raises(UserError, match=r"was begun with config\.model\.num_layers"):
-        check_begun(tmp_path, {**begun, "config": newer})
+        check_begun(tmp_path, again)
 
 
 def test_resume_on_other_data_is_refused(
@@ -551,7 +553,9 @@ def test_differences_equal_a_hand_computation(
     difference = comparison["difference"]
     assert difference["mae"]["value"] == pytest.approx(mae)
     assert difference["acc2_pos"]["value"] == pytest.approx(hits)
-    low, high = difference["mae"]["interval"]
+    interval = difference["mae"]["interval"]
+    assert interval is not None
+    low, high = interval
     assert low <= mae <= high
     assert 0 < difference["mae"]["p_value"] <= 1
     records = [read_record(one)["evaluations"]["test"]["metrics"]["mae"] for one in (run, other)]

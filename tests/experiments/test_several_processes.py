@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import launching
 import pytest
@@ -200,7 +201,7 @@ def test_two_processes_evaluate_and_predict_what_one_does(
     assert "test: 13 samples" in alone.out
     assert together[1].out == ""
     assert about(together[1], two) == []
-    evaluations = [read_record(folder)["evaluations"]["test"] for folder in (one, two)]
+    evaluations: list[Any] = [read_record(folder)["evaluations"]["test"] for folder in (one, two)]
     for evaluation in evaluations:
         evaluation.pop("created")
     for name, value in evaluations[0].pop("metrics").items():
@@ -279,7 +280,7 @@ def test_torchrun_trains_evaluates_and_predicts_as_one_process_does(
     tmp_path: Path,
 ) -> None:
     data, out = make_data(f"store-torchrun-{num}"), tmp_path / "run"
-    tecafn = [num, "-m", "tecafn"]
+    tecafn: list[Any] = [num, "-m", "tecafn"]
     done = torchrun(*tecafn, "train", config, "--data", data, "--out", out, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report: ") == 1

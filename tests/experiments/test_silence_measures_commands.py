@@ -223,7 +223,7 @@ def test_a0_the_same_range_with_other_measures_is_measured_by_the_data_and_said(
 def fake_comparison(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """The tables of two methods whose cells predict the labels and so much more."""
 
-    def make(store: Store, shifts: dict[str, float], **options: Any) -> dict[str, Any]:
+    def make(store: Store, shifts: dict[str, float], **options: Any) -> Any:
         from tecafn.evaluation.evaluator import Predictions
         from tecafn.experiments.evaluate import assess_view, prediction_rows
         from tecafn.records.predictions import write_predictions

@@ -62,7 +62,7 @@ def steps_of(config_path: Path, store_path: Path, dtype: torch.dtype) -> list[St
     loader = batches.loader(view, shuffle=True, labelled=True)
     (phase,) = scheme.phases()
     parameters = [p for group in phase.parameters.values() for p in group]
-    steps = []
+    steps: list[Step] = []
     with recorded_replacements() as replacements:
         for batch in loader.batches(EPOCH):
             replacements.clear()
@@ -109,7 +109,7 @@ def gathered(value: Any) -> list[Any]:
 @contextmanager
 def recorded_replacements() -> Iterator[list[Replacement]]:
     """What the gate decides, with partners by their row in the split."""
-    sample = tecafn_file.sample_hard_negatives
+    sample = vars(tecafn_file)["sample_hard_negatives"]
     seen: list[Replacement] = []
 
     def recording(similarity: Tensor, index: Tensor, **options: Any) -> Any:

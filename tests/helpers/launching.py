@@ -136,9 +136,9 @@ def _be_tecafn(arguments: list[str], environment: dict[str, str], log: Path) -> 
     sys.stdin = open(os.devnull)  # noqa: SIM115 - for the process's life
     _note_writes(log.with_suffix(".written"))
     torch.set_num_threads(1)
-    os.fsync = lambda descriptor: None  # no test cuts the power
+    os.fsync = lambda fd: None  # no test cuts the power
     # Drawing takes most of a tiny run's time.
-    report_module.write_report = lambda run: (run / "report.html").touch()  # type: ignore[assignment]
+    report_module.write_report = lambda run: (run / "report.html").touch()  # type: ignore[assignment, return-value]
     os.environ.update(environment)
     sys.argv = ["tecafn", *arguments]
     sys.exit(main())

@@ -89,7 +89,7 @@ def attend(queries: Frames, source: Frames, mask: Mask, module: MultiHeadAttenti
     return answers
 
 
-def feed_forward(x: Vector, module: nn.Sequential) -> Vector:
+def feed_forward(x: Vector, module: Any) -> Vector:
     hidden = [max(value, 0.0) for value in affine(x, module[0])]
     return affine(hidden, module[3])
 
@@ -126,7 +126,7 @@ def transformer(
 
 def lstm(frames: Frames, mask: Mask, module: SequenceLSTM) -> Frames:
     """Eq. 4: gates i, f, g, o; a masked frame leaves the state as it is and gives zero."""
-    cell = module.lstm
+    cell: Any = module.lstm
     hidden_dim = cell.hidden_size
     w_ih, w_hh = numbers(cell.weight_ih_l0), numbers(cell.weight_hh_l0)
     b_ih, b_hh = numbers(cell.bias_ih_l0), numbers(cell.bias_hh_l0)
@@ -151,7 +151,7 @@ def lstm(frames: Frames, mask: Mask, module: SequenceLSTM) -> Frames:
 
 def convolve(frames: Frames, mask: Mask, module: MaskedConv1d) -> Frames:
     """Eq. 5: "same" length; frames that are masked or outside count as zero."""
-    conv = module.conv
+    conv: Any = module.conv
     weight, bias = numbers(conv.weight), numbers(conv.bias)
     kernel, (half,) = conv.kernel_size[0], conv.padding
     answers = []

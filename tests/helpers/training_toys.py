@@ -75,6 +75,9 @@ class ToyNetwork(Network):
 class ToyScheme(Scheme):
     """One phase, dropout, and a bank of the last prediction of every sample."""
 
+    network: Any
+    bank: Tensor
+
     def __init__(
         self,
         *,
@@ -135,7 +138,7 @@ def validate(scheme: Scheme, source: BatchSource) -> Mapping[str, float]:
     return {"mae": float(torch.cat(errors).double().mean())}
 
 
-def toy_scheme(kind: str = "dropout", **options: object) -> ToyScheme:
+def toy_scheme(kind: str = "dropout", **options: Any) -> ToyScheme:
     """A scheme whose first weights are always the same."""
     torch.manual_seed(7)
     if kind == "phases":

@@ -12,8 +12,10 @@ from tecafn.layers.dropout import dropout
 
 PROBABILITY = 0.3
 
+Heads = tuple[Tensor, Tensor, Tensor]
 
-def heads(seed: int, dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], Tensor]:
+
+def heads(seed: int, dtype: torch.dtype = torch.float64) -> tuple[Heads, Tensor]:
     """Query (2, 3, 4, 2), key and value (2, 3, 5, 2) as views, and a mask with holes."""
     generator = torch.Generator().manual_seed(seed)
     shapes = ((2, 4, 3, 2), (2, 5, 3, 2), (2, 5, 3, 2))
@@ -22,7 +24,8 @@ def heads(seed: int, dtype: torch.dtype = torch.float64) -> tuple[list[Tensor], 
         for shape in shapes
     ]
     allowed = torch.tensor([[True, False, True, True, False], [False, True, True, False, True]])
-    return [x.detach().requires_grad_() for x in inputs], allowed[:, None, None, :]
+    query, key, value = (x.detach().requires_grad_() for x in inputs)
+    return (query, key, value), allowed[:, None, None, :]
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
@@ -44,8 +47,8 @@ def test_answer_and_gradients_are_those_of_the_plain_formula(
     inputs, allowed = heads(seed)
     found = []
     for attend in (
-        lambda *x: _attention_with_dropout(*x, allowed, PROBABILITY),
-        lambda *x: plain(*x, allowed),
+        lambda q, k, v: _attention_with_dropout(q, k, v, allowed, PROBABILITY),
+        lambda q, k, v: plain(q, k, v, allowed),
     ):
         torch.manual_seed(seed)
         answer = attend(*inputs)
@@ -61,12 +64,12 @@ def test_scores_that_overflow_an_exponential_are_like_any_other(
     factor: float, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", kept)
-    inputs, allowed = heads(0, torch.float32)
-    inputs = [(x.detach() * factor).requires_grad_() for x in inputs]
+    whole, allowed = heads(0, torch.float32)
+    inputs = [(x.detach() * factor).requires_grad_() for x in whole]
     found = []
     for attend in (
-        lambda *x: _attention_with_dropout(*x, allowed, PROBABILITY),
-        lambda *x: plain(*(y.double() for y in x), allowed).float(),
+        lambda q, k, v: _attention_with_dropout(q, k, v, allowed, PROBABILITY),
+        lambda q, k, v: plain(q.double(), k.double(), v.double(), allowed).float(),
     ):
         torch.manual_seed(1)
         answer = attend(*inputs)
@@ -87,9 +90,9 @@ def test_gradients_and_their_gradients_are_those_of_finite_differences(
     monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", kept)
     inputs, allowed = heads(3)
 
-    def attend(*x: Tensor) -> Tensor:
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         torch.manual_seed(4)  # the same draws in every call
-        return _attention_with_dropout(*x, allowed, PROBABILITY)
+        return _attention_with_dropout(query, key, value, allowed, PROBABILITY)
 
     assert gradcheck(attend, inputs)
     assert gradgradcheck(attend, inputs)
@@ -102,7 +105,8 @@ def test_under_autocast_it_stays_bfloat16_and_near_the_float32_answer() -> None:
         answer = _attention_with_dropout(*inputs, allowed, PROBABILITY)
     gradients = torch.autograd.grad(answer.float().square().sum(), inputs)
     assert {answer.dtype, *(g.dtype for g in gradients)} == {torch.bfloat16}
-    wide = [x.detach().float().requires_grad_() for x in inputs]
+    query, key, value = (x.detach().float().requires_grad_() for x in inputs)
+    wide = (query, key, value)
     torch.manual_seed(6)
     expected = plain(*wide, allowed)
     of_wide = torch.autograd.grad(expected.square().sum(), wide)
@@ -133,8 +137,8 @@ def test_a_training_step_on_long_sequences_keeps_about_a_byte_a_weight(
 
 def test_a_share_without_rows_has_an_answer_without_rows() -> None:
     inputs, allowed = heads(0)
-    nothing = [x.detach()[:0].requires_grad_() for x in inputs]
-    answer = _attention_with_dropout(*nothing, allowed[:0], PROBABILITY)
+    query, key, value = nothing = [x.detach()[:0].requires_grad_() for x in inputs]
+    answer = _attention_with_dropout(query, key, value, allowed[:0], PROBABILITY)
     assert answer.shape == (0, 3, 4, 2)
     answer.sum().backward()
     assert all(x.grad is not None for x in nothing)

@@ -32,13 +32,12 @@ from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
+from tecafn.layers.encoder_source import FAMILY, resolve_source
 from tecafn.layers.text_encoder import (
-    FAMILY,
     StoredText,
     TextEncoder,
     Tokenizer,
     build_text_encoder,
-    resolve_source,
 )
 
 SIZES: dict[str, Any] = {

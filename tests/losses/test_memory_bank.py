@@ -178,7 +178,7 @@ def drawn(scheme: TeCaFNScheme, batch: Batch, modality: Modality, epoch: int) ->
             seen.append(pairing.column)
         return original(which, other, pairing)
 
-    scheme._partners = watched  # type: ignore[method-assign]
+    scheme._partners = watched  # type: ignore[method-assign, assignment]
     scheme.loss(batch, Progress(seed=0, epoch=epoch))
     del scheme._partners
     bank = scheme.bank_of(modality)

@@ -98,6 +98,7 @@ def transformer(
     stream: Tensor, source: Tensor | None, masks: list[Tensor], module: Transformer
 ) -> Tensor:
     """The usual pre-norm residuals and a closing LayerNorm."""
+    layer: Any
     for layer in module.layers:
         normed = layer.attention_norm(stream)
         others = normed if source is None else layer.source_norm(source)
@@ -251,8 +252,8 @@ def test_the_bounds_networks_are_never_optimised_but_move_what_they_see() -> Non
     assert not any(id(p) in trained or p.requires_grad for p in frozen)
     scheme.loss(batch, PROGRESS).terms["ba"].backward()
     moved = [
-        scheme.information.summaries[AUDIO].project.weight,  # type: ignore[union-attr]
-        scheme.network.encoders[TEXT].convolution.conv.weight,  # type: ignore[union-attr]
+        scheme.information.summaries[AUDIO].project.weight,
+        scheme.network.encoders[TEXT].convolution.conv.weight,
     ]
     assert all(p.grad is not None and bool((p.grad != 0).any()) for p in moved)
 

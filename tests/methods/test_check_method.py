@@ -87,6 +87,8 @@ class ToyNetwork(Network):
 class ToyScheme(Scheme):
     """The task's loss, and whatever the flaw adds."""
 
+    network: Any
+
     def __init__(self, config: ToyConfig, info: DataInfo) -> None:
         super().__init__()
         self.flaw = config.flaw
@@ -137,7 +139,7 @@ def toy(sound: MethodCase, **changes: Any) -> MethodCase:
 
 @pytest.mark.parametrize("part", METHOD_PARTS)
 @pytest.mark.parametrize("task", ["regression", "classification"])
-def test_a_sound_method_passes(sound: MethodCase, part: str, task: str) -> None:
+def test_a_sound_method_passes(sound: MethodCase, part: str, task: Any) -> None:
     classes = 2 if task == "classification" else 1
     info = dataclasses.replace(sound.info, task=task, num_classes=classes)
     METHOD_PARTS[part](toy(sound, config=ToyConfig(), info=info))

@@ -108,7 +108,7 @@ def test_its_encoders_are_tecafns_with_its_settings(case: MethodCase) -> None:
         assert encoder.convolution.conv.kernel_size == (5,)
         assert (encoder.lstm.lstm.input_size, encoder.lstm.lstm.hidden_size) == (6, 5)
         assert len(encoder.transformer.layers) == 2
-        layer = encoder.transformer.layers[0]
+        layer: Any = encoder.transformer.layers[0]
         assert (layer.residual, layer.attention.num_heads) == ("printed", 2)
         assert encoder.embedding_dropout.probability == 0.11
         assert layer.attention.dropout == 0.12

@@ -96,6 +96,7 @@ def test_gate_stands_where_the_frozen_part_ends(
 ) -> None:
     """After the embeddings if everything is trained, after layer 1 of 2 if one is frozen."""
     network, batch = network_of(case, seed, num_trained_layers=num_trained), batch_of(case, seed)
+    encoder: Any
     encoder, gate = network.frames.text_encoder, network.gate
     text = batch.sequences[TEXT]
     states = encoder.embeddings(input_ids=text.values)

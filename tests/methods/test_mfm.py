@@ -88,7 +88,7 @@ def test_the_objective_is_task_reconstructions_and_four_discrepancies(
         scheme, batch = scheme_in_double(case, seed), double(case.mixed_batch(seed=seed))
         losses = scheme.loss(batch, START)
         joint = scheme.network.join(batch)
-        expected = {"task": (losses.output.prediction - batch.labels).abs().mean()}  # type: ignore[operator]
+        expected = {"task": (losses.output.prediction - batch.labels).abs().mean()}
         codes = [joint.code]
         for m in Modality:
             alone = [row for row in range(batch.size) if joint.frames[m].mask[row].any()]

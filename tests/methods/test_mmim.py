@@ -86,7 +86,7 @@ def test_terms_are_the_papers(case: MethodCase, seed: int) -> None:
     entropy = 0.0
     assert earlier.labels is not None
     for m in (AUDIO, VISION):
-        before = remembered.output.features[m][earlier.present[m]].detach()[-6:]
+        before: Tensor = remembered.output.features[m][earlier.present[m]].detach()[-6:]
         signs = (earlier.labels[earlier.present[m]] > 0)[-6:]
         # Older ones were overwritten: the memory holds six.
         assert set(map(tuple, before.tolist())) == set(
@@ -94,8 +94,8 @@ def test_terms_are_the_papers(case: MethodCase, seed: int) -> None:
         )
         for positive in (False, True):
             now = has[m] & ((batch.labels > 0) == positive)
-            rows = torch.cat([before[signs == positive], features[m][now]])
-            covariance = rows.T.cov() + 1e-4 * torch.eye(3).double()
+            vectors = torch.cat([before[signs == positive], features[m][now]])
+            covariance = vectors.T.cov() + 1e-4 * torch.eye(3).double()
             log_det = torch.logdet(covariance).item()
             entropy += (log_det + 3 * math.log(2 * math.pi * math.e)) / 4
     expected["entropy"] = -entropy

@@ -136,7 +136,7 @@ def one_of_many(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
-    multiprocessing.spawn(one_of_many, (str(folder),), nprocs=4)
+    multiprocessing.spawn(one_of_many, (str(folder),), nprocs=4)  # type: ignore[attr-defined]
     return folder
 
 

@@ -59,14 +59,14 @@ from tecafn.testing import method_case
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("residual", ["printed", "pre_norm"])
-def test_equations_2_and_3_self_attention_layer(seed: int, residual: str) -> None:
+def test_equations_2_and_3_self_attention_layer(seed: int, residual: Any) -> None:
     layer = TransformerLayer(
         10,
         num_heads=5,
         attention_dropout=0.1,
         relu_dropout=0.1,
         residual_dropout=0.1,
-        residual=residual,  # type: ignore[arg-type]
+        residual=residual,
         cross=False,
     )
     randomise(layer, seed)
@@ -83,7 +83,7 @@ def test_equations_2_and_3_the_two_residuals_give_different_numbers(seed: int) -
     values, mask = frames(seed, 2, 4, 10)
     answers = []
     for residual in ("printed", "pre_norm"):
-        module = Transformer(10, num_layers=2, num_heads=5, residual=residual)  # type: ignore[arg-type]
+        module = Transformer(10, num_layers=2, num_heads=5, residual=residual)
         answers.append(randomise(module, seed)(values, None, mask))
     assert float((answers[0] - answers[1]).detach().abs().max()) > 0.1
 
@@ -191,9 +191,9 @@ def test_equations_8_to_10_multi_head_attention(seed: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("residual", ["printed", "pre_norm"])
 def test_equations_11_and_12_query_is_the_stream_and_key_value_the_same_source_in_every_layer(
-    seed: int, residual: str
+    seed: int, residual: Any
 ) -> None:
-    module = Transformer(10, num_layers=3, num_heads=5, residual=residual, cross=True)  # type: ignore[arg-type]
+    module = Transformer(10, num_layers=3, num_heads=5, residual=residual, cross=True)
     randomise(module, seed)
     core, _ = frames(seed, 3, 4, 10)
     source, mask = frames(seed + 50, 3, 6, 10)
@@ -354,7 +354,7 @@ def test_linear_output_is_the_mlp_alone(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("output", ["tanh", "linear"])
-def test_classification_gives_two_logits_and_cross_entropy(seed: int, output: str) -> None:
+def test_classification_gives_two_logits_and_cross_entropy(seed: int, output: Any) -> None:
     config = dataclasses.replace(SMALL, output=output)
     scheme = TeCaFNScheme(config, info(task="classification", num_classes=2))
     randomise(scheme, seed)

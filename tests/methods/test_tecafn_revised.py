@@ -301,6 +301,7 @@ def test_the_difference_term_of_a_mixed_batch_is_by_pooled_text() -> None:
         pooled_text(slow, batch, r) if has else [0.0] * scheme.config.dim
         for r, has in enumerate(there)
     ]
+    assert batch.labels is not None
     expected = slow_differences(
         numbers(losses.output.prediction), numbers(batch.labels), vectors, there, 3
     )
@@ -390,10 +391,12 @@ def test_a_modality_of_one_frame_joins_by_its_vector() -> None:
     assert VISION in network.attention
     encoded = network.encode(batch)
     fused = network.attend(AUDIO, encoded[TEXT], encoded[AUDIO])
+    encoder: Any
+    join: Any
     encoder, join = (modules[AUDIO] for modules in (network.encoders, network.joins))
     for row in range(batch.size):
         frame = Slow.standardise(numbers(batch.sequences[AUDIO].values[row])[0], STATISTICS[AUDIO])
-        vector = affine(affine(frame, encoder.project), join)  # type: ignore[union-attr,arg-type]
+        vector = affine(affine(frame, encoder.project), join)
         core, mask = Slow(scheme).encode(batch, row, TEXT)
         for place, real in enumerate(mask):
             if real:
@@ -405,7 +408,7 @@ def test_attention_over_one_frame_selects_nothing_whatever_asks() -> None:
     network = scheme_of(13).network
     batch = one_frame_of_audio(13)
     encoded = network.encode(batch)
-    layer: Any = network.attention[AUDIO].layers[0]  # type: ignore[union-attr,index]
+    layer: Any = network.attention[AUDIO].layers[0]
     key = layer.source_norm(encoded[AUDIO].values)
     asked = torch.randn(2, 8, 3, network.config.dim, dtype=torch.float64)
     one, two = (layer.attention(query, key, encoded[AUDIO].mask) for query in asked)
@@ -453,6 +456,7 @@ def test_products_are_added_to_what_the_head_reads() -> None:
 def test_unimodal_heads_predict_from_each_modality_alone() -> None:
     scheme = scheme_of(15, parts=("unimodal_heads",))
     batch, slow = batch_of(15), Slow(scheme)
+    assert batch.labels is not None
     labels: Vector = numbers(batch.labels)
     expected = 0.0
     for m in (TEXT, AUDIO, VISION):

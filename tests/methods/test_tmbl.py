@@ -174,4 +174,4 @@ def test_scores_start_in_the_middle_of_the_label_range(case: MethodCase) -> None
 @pytest.mark.parametrize("name", ["key_dim", "value_dim"])
 def test_heads_that_do_not_divide_a_width_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"num_heads must divide {name} 9, got 8"):
-        TMBLConfig(**{name: 9})
+        TMBLConfig(**{name: 9})  # type: ignore[arg-type]

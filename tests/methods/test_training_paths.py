@@ -336,9 +336,9 @@ def test_each_loss_reaches_what_it_must_and_nothing_else(case: MethodCase) -> No
             return
         _step(case, scheme, optimizers, batch, progress)
     assert set(reached) == set(must)
-    for term, names in must.items():
-        assert names, f"{case.name}: {term} names no module of the method"
-        assert sorted(reached[term] ^ names) == [], f"{case.name}: gradients of {term}"
+    for title, names in must.items():
+        assert names, f"{case.name}: {title} names no module of the method"
+        assert sorted(reached[title] ^ names) == [], f"{case.name}: gradients of {title}"
 
 
 def test_no_loss_trains_a_momentum_copy() -> None:

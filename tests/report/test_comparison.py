@@ -64,7 +64,7 @@ def row(name: str, **changes: Any) -> dict[str, Any]:
     return made | changes
 
 
-def without_result(name: str, **changes: Any) -> dict[str, Any]:
+def without_result(name: str, **changes: Any) -> Any:
     nothing: dict[str, Any] = {
         "seeds": [],
         "metrics": {},
@@ -78,7 +78,7 @@ def without_result(name: str, **changes: Any) -> dict[str, Any]:
     return row(name, **(nothing | changes))
 
 
-def make_summary(**changes: Any) -> dict[str, Any]:
+def make_summary(**changes: Any) -> Any:
     """Five methods: the best one, a worse one, a partial one, a refused one, an open one."""
     worse = {
         "mae": {"mean": 0.9, "std": 0.03, "values": [0.87, 0.9, 0.93]},

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from tecafn.core.errors import UserError
+from tecafn.evaluation.assessment import assess
 from tecafn.records.run_files import read_run
 from tecafn.report import figures
 from tecafn.report.html import write_report
@@ -291,7 +292,7 @@ def test_classification_has_accuracy_confusion_and_no_scatter(tmp_path: Path) ->
         "split": "test",
         "chosen_on": "valid",
         "num_samples": 60,
-        **fake.assess(
+        **assess(
             (scores > 0.5).astype(int),
             samples["labels"],
             samples["videos"],

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tecafn.layers.text_encoder import FAMILY
+from tecafn.layers.encoder_source import FAMILY
 from tecafn.serving.packed import PackedLinear, PackedTextLayer, can_pack, pack_weights
 
 needs_onednn = pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")

@@ -234,7 +234,7 @@ def test_model_of_some_modalities_does_not_look_at_others(
     train_tiny("some", f"modalities={modalities}", "training.max_epochs=1")
     some = load(tmp_path / "some")
     assert some.takes == takes
-    given = {"text": "good", "audio": AUDIO, "vision": VISION}
+    given: dict[str, Any] = {"text": "good", "audio": AUDIO, "vision": VISION}
     own = {name: value for name, value in given.items() if name in takes}
     unused = {name: value for name, value in given.items() if name not in takes}
     assert some.predict(**given, ignore_unused=True) == pytest.approx(some.predict(**own))

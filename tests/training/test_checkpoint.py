@@ -179,7 +179,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_checkpoint(
 ) -> None:
     checkpoints = Checkpoints(tmp_path)
     write(checkpoints, 1)
-    saved = checkpoint.save_file
+    saved = vars(checkpoint)["save_file"]
 
     def fails_halfway(tensors: Any, path: Path, *args: Any, **options: Any) -> None:
         saved(tensors, path, *args, **options)

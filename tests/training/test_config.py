@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from tecafn.training.config import TrainingConfig
@@ -25,7 +27,7 @@ from tecafn.training.config import TrainingConfig
         ("num_workers", -1),
     ],
 )
-def test_a_value_out_of_range_names_its_field(name: str, value: object) -> None:
+def test_a_value_out_of_range_names_its_field(name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name}") as caught:
         TrainingConfig(**{name: value})
     assert "\n" not in str(caught.value)

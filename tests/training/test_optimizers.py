@@ -1,9 +1,13 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from training_toys import TwoPhaseScheme
 
+from tecafn.core.batch import Batch
 from tecafn.core.errors import UserError
+from tecafn.core.output import Losses, Progress
 from tecafn.core.scheme import Phase
 from tecafn.training.config import TrainingConfig
 from tecafn.training.optimizers import (
@@ -16,7 +20,7 @@ from tecafn.training.optimizers import (
 
 
 def phase_of(*parameters: nn.Parameter) -> Phase:
-    def loss(batch: object, progress: object) -> None:
+    def loss(batch: Batch, progress: Progress) -> Losses:
         raise AssertionError
 
     return Phase("main", loss, {"main": parameters[:1], "text_encoder": parameters[1:]})
@@ -28,7 +32,7 @@ def parameters() -> list[nn.Parameter]:
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_steps_equal_the_plain_optimizer_of_torch(name: str) -> None:
+def test_steps_equal_the_plain_optimizer_of_torch(name: Any) -> None:
     ours, theirs = parameters(), parameters()
     config = TrainingConfig(optimizer=name, weight_decay=0.1)
     optimizer = build_optimizer(phase_of(*ours), config)

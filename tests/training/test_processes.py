@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tecafn.training.config import TrainingConfig
 
 pytestmark = pytest.mark.timeout(150)
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "max_epochs": 2,
     "accumulate": 2,
     "learning_rates": {"text_encoder": 5e-4},

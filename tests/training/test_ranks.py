@@ -50,7 +50,7 @@ def one_of_two(rank: int, folder: str) -> None:
 
 
 def test_answers_and_mistakes_of_rank_0_reach_every_rank(tmp_path: Path) -> None:
-    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
+    multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
     shared = ["it is full", "there: No space left on device", "2 peers, dead []"]
     assert (tmp_path / "0").read_text().splitlines() == ["decided", "1", *shared]
     assert (tmp_path / "1").read_text().splitlines() == ["decided", "0", *shared]

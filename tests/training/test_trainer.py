@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 from training_toys import (
     ToyScheme,
     ToySource,
@@ -62,6 +63,8 @@ def test_a_share_is_rounded_up_but_not_by_binary_dust(
 
 def test_a_phase_moves_its_own_parameters_only(tmp_path: Path) -> None:
     class Watching(TwoPhaseScheme):
+        seen: list[dict[str, Tensor]]
+
         def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
             self.seen.append(parameters_of(self))
 
@@ -108,6 +111,9 @@ def test_after_step_sees_every_batch_of_an_accumulated_step_after_the_update(
     tmp_path: Path,
 ) -> None:
     class Watching(ToyScheme):
+        seen: list[tuple[int, tuple[int, ...]]]
+        weights: list[Tensor]
+
         def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
             assert not torch.is_grad_enabled()
             self.seen.append((progress.step, tuple(batch.index.tolist())))
@@ -126,6 +132,8 @@ def test_after_step_sees_every_batch_of_an_accumulated_step_after_the_update(
 
 class Gradients(ToyScheme):
     """Notes the gradient norm that the optimizer got."""
+
+    norms: list[float]
 
     def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
         squares = [p.grad.square().sum() for p in self.parameters() if p.grad is not None]
@@ -316,7 +324,7 @@ def test_the_same_seed_trains_the_same_weights_and_another_does_not(tmp_path: Pa
 def test_a_full_disk_ends_the_run_in_one_line_with_the_last_checkpoint_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved = checkpoint.save_file
+    saved = vars(checkpoint)["save_file"]
     written = []
 
     def full_after_two(tensors: Any, path: Path, *args: Any, **options: Any) -> None:
