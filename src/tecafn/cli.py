@@ -549,6 +549,7 @@ def compare(
             planned=display.planned,
             started=display.started,
             ended=display.ended,
+            waiting=display.waiting,
             train=not tables_only,
         )
     _print_comparison(summary)
@@ -570,6 +571,96 @@ def _print_comparison(summary: ComparisonSummary) -> None:
         print(f"{', '.join(names)} {'were' if len(names) > 1 else 'was'} not trained: {reason}")
     for note in notes(summary):
         print(note)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[Path, typer.Argument(help="A table; see `tecafn list tables`, or a path.")],
+    data: Annotated[list[Path], typer.Option(help="A store; repeat it for several datasets.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of all tables: OUT/<table>/<dataset>; repeat to continue.")
+    ],
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds per row; by default the budget's.")
+    ] = None,
+    processes: Annotated[
+        int, typer.Option(help="Runs at once; they share the cores. More may share OUT.")
+    ] = 1,
+    budget: Annotated[
+        str, typer.Option(help="paper, or quick to see in minutes that every row runs.")
+    ] = "paper",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value for every row; row:key=value.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each run.")] = None,
+    device: DeviceOption = "auto",
+    allow_data_errors: AllowErrorsOption = False,
+    tables_only: Annotated[
+        bool, typer.Option("--tables-only", help="Train nothing; write tables of what is finished.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Make a table or figure of a paper anew: train its rows, test them, write its pages."""
+    from tecafn.experiments.rows import read_table, read_table_file
+
+    if seeds is not None and seeds < 1:
+        raise UserError(f"seeds must be >= 1, got {seeds}")
+    if read_table_file(table).get("kind") == "splits":
+        _check_splits(table, data, out)
+        return
+    read_table(table)  # a mistake in it is said before torch is loaded
+
+    from tecafn.experiments.cells_display import CellsDisplay
+    from tecafn.experiments.compare import Protocol
+    from tecafn.experiments.reproduce import Display, reproduce
+
+    has_result = False
+    for store in data:
+        protocol = Protocol(
+            data=store,
+            out=out,
+            methods=(),
+            overrides=(),
+            split="test",
+            device=device,
+            jobs=processes,
+            threads=threads,
+            allow_data_errors=allow_data_errors,
+        )
+        with CellsDisplay(progress=not quiet) as display:
+            folder, summary = reproduce(
+                table,
+                protocol,
+                budget=budget,
+                seeds=seeds,
+                overrides=overrides or (),
+                display=Display(
+                    planned=display.planned,
+                    started=display.started,
+                    ended=display.ended,
+                    waiting=display.waiting,
+                ),
+                train=not tables_only,
+            )
+        _print_comparison(summary)
+        print(f"tables: {folder / 'comparison.html'}, .md, .csv, .tex")
+        has_result = has_result or any(row["seeds"] for row in summary["methods"])
+    if not has_result:
+        raise typer.Exit(1)
+
+
+def _check_splits(table: Path, data: Sequence[Path], out: Path) -> None:
+    from tecafn.experiments.reproduce import check_splits
+    from tecafn.report.splits import verdict_of
+
+    differs = False
+    for store in data:
+        folder, sizes = check_splits(table, data=store, out=out)
+        print(verdict_of(sizes, folder.name))
+        print(f"tables: {folder / 'splits.html'}, .md, .csv, .tex")
+        differs = differs or any(size.verdict == "differs" for size in sizes)
+    if differs:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tecafn.core.errors import UserError
 
+LOCK_FILE = ".lock"
 _COMPARISON = "comparison.json"
 # What a run keeps in its folder; anything else there is its owner's.
 _OF_A_RUN = (
@@ -18,7 +19,8 @@ _OF_A_RUN = (
     "report.html",
     "cell.log",
     "cell.json",
-    ".lock",
+    "cell.claim",
+    LOCK_FILE,
 )
 _FOLDERS_OF_A_RUN = ("model", "predictions", "checkpoints", "tensorboard")
 

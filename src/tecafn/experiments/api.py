@@ -218,5 +218,9 @@ def compare(
     )
     with CellsDisplay(progress=progress) as display:
         return compare_methods(
-            protocol, planned=display.planned, started=display.started, ended=display.ended
+            protocol,
+            planned=display.planned,
+            started=display.started,
+            ended=display.ended,
+            waiting=display.waiting,
         )

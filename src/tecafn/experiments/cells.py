@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +21,16 @@ from threading import Event, Lock
 
 from tecafn.core.errors import UserError
 from tecafn.core.threads import AT_MOST, NUMBER
-from tecafn.records.cell import add_cell_usage
+from tecafn.experiments.claims import Claims, is_locked
+from tecafn.records.cell import add_cell_usage, read_cell_usage
 from tecafn.records.measured import convention_of_evaluation
 from tecafn.records.record import read_record
 
 LOG_FILE = "cell.log"
 # How long a cell that is told to end may take to do so.
 _GRACE_SECONDS = 30.0
+# How often cells that others run are looked at.
+_POLL_SECONDS = 2.0
 # What getrusage counts in.
 _BYTES_PER_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -98,28 +101,36 @@ class Outcome:
         cell: which.
         reason: why it failed, in one line; empty if it is finished.
         seconds: wall-clock time of its processes, this time.
+        is_elsewhere: another process ran it.
     """
 
     cell: Cell
     reason: str
     seconds: float
+    is_elsewhere: bool = False
 
 
 @dataclass
 class CellRunner:
-    """Runs cells, several at once.
+    """Runs cells, several at once, and shares them with other runners of the same folder.
+
+    A cell is claimed while it runs. One that another process or machine has claimed is left to it;
+    this runner waits until it is finished, or runs it where its runner has died.
 
     Args:
         jobs: how many at once.
         started: called with a cell when its process starts.
         ended: called with its outcome.
+        waiting: called with the cells that others run, when nothing else is left to do.
 
-    Both are called from the cells' threads, one at a time.
+    All are called one at a time, ``started`` and ``ended`` from the cells' threads.
     """
 
     jobs: int
     started: Callable[[Cell], None]
     ended: Callable[[Outcome], None]
+    waiting: Callable[[Sequence[Cell]], None] = lambda _cells: None
+    claims: Claims = field(default_factory=Claims)
     _running: set[subprocess.Popen[bytes]] = field(default_factory=set)
     _lock: Lock = field(default_factory=Lock)
     _stop: Event = field(default_factory=Event)
@@ -130,20 +141,44 @@ class CellRunner:
         On an interruption the cells that run are told to end, which leaves each with its last
         checkpoint, and the others are not begun.
         """
+        outcomes: dict[Cell, Outcome] = {}
+        with self.claims:
+            elsewhere: list[Cell] = []
+            while len(outcomes) < len(cells):
+                left = [cell for cell in cells if cell not in outcomes]
+                found = self._run_round(left, seen_elsewhere=set(elsewhere))
+                outcomes |= {outcome.cell: outcome for outcome in found if outcome is not None}
+                still = [cell for cell in left if cell not in outcomes]
+                if still and still != elsewhere:
+                    self.waiting(still)
+                elsewhere = still
+                if still:
+                    time.sleep(_POLL_SECONDS)
+        return [outcomes[cell] for cell in cells]
+
+    def _run_round(
+        self, cells: Sequence[Cell], *, seen_elsewhere: Collection[Cell]
+    ) -> list[Outcome | None]:
+        """Run what nobody else runs; None for a cell that somebody does."""
         pool = ThreadPoolExecutor(max_workers=self.jobs, thread_name_prefix="cell")
-        futures: list[Future[Outcome]] = [pool.submit(self._run_cell, cell) for cell in cells]
+        futures: list[Future[Outcome | None]] = [
+            pool.submit(self._run_cell, cell, cell in seen_elsewhere) for cell in cells
+        ]
+        is_done = False
         try:
             waiting = set(futures)
             while waiting:
                 done, waiting = wait(waiting, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
+            is_done = True
         finally:
             # Whatever ends this early, nothing is left running behind it.
-            self._stop.set()
-            for future in futures:
-                future.cancel()
-            self._end_running()
+            if not is_done:
+                self._stop.set()
+                for future in futures:
+                    future.cancel()
+                self._end_running()
             pool.shutdown(wait=True)
         return [future.result() for future in futures]
 
@@ -160,7 +195,28 @@ class CellRunner:
             if process.returncode is None:
                 os.kill(process.pid, signal.SIGKILL)
 
-    def _run_cell(self, cell: Cell) -> Outcome:
+    def _run_cell(self, cell: Cell, was_elsewhere: bool) -> Outcome | None:
+        try:
+            with self.claims.claimed(cell.run) as is_ours:
+                # A runner that was killed may have left its training process at work.
+                if not is_ours or is_locked(cell.run):
+                    return None
+                outcome = self._outcome_of_others(cell, was_elsewhere) or self._run_here(cell)
+        except UserError as error:
+            outcome = Outcome(cell, str(error), 0.0)
+        if not self._stop.is_set():
+            with self._lock:
+                self.ended(outcome)
+        return outcome
+
+    def _outcome_of_others(self, cell: Cell, was_elsewhere: bool) -> Outcome | None:
+        """How a cell ended that another process ran since we looked; None of one that is open."""
+        if cell.is_finished():
+            return Outcome(cell, "", 0.0, is_elsewhere=True)
+        reason = read_cell_usage(cell.run).get("reason", "") if was_elsewhere else ""
+        return Outcome(cell, reason, 0.0, is_elsewhere=True) if reason else None
+
+    def _run_here(self, cell: Cell) -> Outcome:
         began = time.monotonic()
         with self._lock:
             self.started(cell)
@@ -170,11 +226,7 @@ class CellRunner:
             reason = str(error)
         except OSError as error:
             reason = f"{error.filename or cell.run}: {error.strerror or error}"
-        outcome = Outcome(cell, reason, time.monotonic() - began)
-        if not self._stop.is_set():
-            with self._lock:
-                self.ended(outcome)
-        return outcome
+        return Outcome(cell, reason, time.monotonic() - began)
 
     def _run_commands(self, cell: Cell) -> str:
         """The reason of a failure, or an empty string."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from threading import Event, Thread
 from types import TracebackType
@@ -25,6 +26,7 @@ class CellsDisplay:
         self._tasks: dict[Cell, Any] = {}
         self._num_cells = 0
         self._num_done = 0
+        self._began = time.monotonic()
         self._closed = Event()
         self._ticker = Thread(target=self._tick, name="cells-display", daemon=True)
 
@@ -58,7 +60,7 @@ class CellsDisplay:
 
     def planned(self, cells: Sequence[Cell]) -> None:
         """How much there is to do."""
-        self._num_cells = len(cells)
+        self._num_cells, self._num_done, self._began = len(cells), 0, time.monotonic()
         if self._bar is not None:
             self._total = self._bar.add_task("runs", total=len(cells), what=f"0 of {len(cells)}")
 
@@ -71,18 +73,37 @@ class CellsDisplay:
     def ended(self, outcome: Outcome) -> None:
         """A cell has ended."""
         self._num_done += 1
-        how = outcome.reason and f"failed: {outcome.reason}"
+        how = f"failed: {outcome.reason}" if outcome.reason else "done"
+        how += " elsewhere" if outcome.is_elsewhere else f", {format_duration(outcome.seconds)}"
         line = (
             f"[{self._num_done}/{self._num_cells}] {outcome.cell.row}, seed "
-            f"{outcome.cell.seed}: {how or 'done'}, {format_duration(outcome.seconds)}"
+            f"{outcome.cell.seed}: {how}{self._what_remains()}"
         )
         if self._bar is None:
             print(line, file=sys.stderr, flush=True)
             return
-        self._bar.remove_task(self._tasks.pop(outcome.cell))
+        if outcome.cell in self._tasks:
+            self._bar.remove_task(self._tasks.pop(outcome.cell))
         what = f"{self._num_done} of {self._num_cells}"
         self._bar.update(self._total, completed=self._num_done, what=what)
         self._bar.console.print(line, markup=False, highlight=False)
+
+    def waiting(self, cells: Sequence[Cell]) -> None:
+        """Nothing is left but what other processes run."""
+        names = ", ".join(f"{cell.row} (seed {cell.seed})" for cell in cells)
+        line = f"waiting for what other processes run: {names}"
+        if self._bar is None:
+            print(line, file=sys.stderr, flush=True)
+        else:
+            self._bar.console.print(line, markup=False, highlight=False)
+
+    def _what_remains(self) -> str:
+        """How many runs are left, and how long they will take at the pace so far."""
+        left = self._num_cells - self._num_done
+        if left <= 0:
+            return ""
+        pace = (time.monotonic() - self._began) / self._num_done
+        return f"; {left} left, about {format_duration(pace * left)}"
 
     def _tick(self) -> None:
         """Show what each running process said last: its epoch and its validation."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from tecafn.evaluation.hard_pairs import max_gap_of
 from tecafn.evaluation.metrics import names_in_order
 from tecafn.experiments.cells import Cell, CellRunner, Outcome
 from tecafn.experiments.config import RunConfig, load_config
+from tecafn.experiments.extras import add_extras
 from tecafn.experiments.launched import launched
 from tecafn.experiments.presence import check_text
 from tecafn.experiments.rows import AS_WRITTEN, Row, Table, check_rows, rows_of_methods
@@ -41,6 +42,8 @@ from tecafn.records.record import library_versions, now, source_commit
 from tecafn.training.run_lock import run_lock
 
 _NO_CONFIG = "there is no config"
+# Another process that shares the folder writes the tables for some seconds.
+_PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,7 @@ class Protocol:
         sort: the metric that rows are sorted by, the best first; ``rows`` keeps their order; None =
             the measure that makes a row the best.
         title, notes: of the pages.
+        more: what else the table's file says, of charts and published numbers; see ``extras.py``.
         device: auto, cpu or cuda.
         jobs: cells at once, >= 1.
         threads: of each cell's arithmetic; None = the cores shared among the jobs.
@@ -79,6 +83,7 @@ class Protocol:
     sort: str | None = None
     title: str = ""
     notes: tuple[str, ...] = ()
+    more: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
     jobs: int = 1
     threads: int | None = None
@@ -124,6 +129,7 @@ class Protocol:
             "sort": table.sort or self.sort,
             "title": table.title or self.title,
             "notes": (*table.notes, *self.notes),
+            "more": table.more,
         }
         return dataclasses.replace(self, **said)
 
@@ -177,16 +183,19 @@ def compare_methods(
     started: Callable[[Cell], None] = lambda cell: None,
     ended: Callable[[Outcome], None] = lambda outcome: None,
     planned: Callable[[Sequence[Cell]], None] = lambda cells: None,
+    waiting: Callable[[Sequence[Cell]], None] = lambda _cells: None,
     train: bool = True,
 ) -> ComparisonSummary:
     """Train and evaluate what is not finished, and write the tables.
 
+    Several processes, also of several machines, may share one ``out``: each cell is run by one.
     They are written also when the comparison is interrupted, and then say which cells are open.
 
     Args:
         protocol: what is compared, and how.
         started, ended: called with each cell that is run, from other threads, one at a time.
         planned: called once with the cells that will be run.
+        waiting: called with the cells that other processes run, when only those are left.
         train: False runs nothing and writes the tables of what is finished.
 
     Returns:
@@ -231,14 +240,14 @@ def compare_methods(
                 settings = {**entry.settings.as_dict(), "seed": cell.seed}
                 begun_with: Begun = {"config": settings, "data_hash": store.content_hash}
                 check_begun(cell.run, begun_with)
-    with run_lock(protocol.out):
-        try:
-            if train:
-                # By seeds: a table of all methods is there as soon as the first seed is done.
-                cells = [c for row in _by_seed(entries) for c in row if not c.is_finished()]
-                planned(cells)
-                CellRunner(protocol.jobs, started, ended).run(cells)
-        finally:
+    try:
+        if train:
+            # By seeds: a table of all methods is there as soon as the first seed is done.
+            cells = [c for row in _by_seed(entries) for c in row if not c.is_finished()]
+            planned(cells)
+            CellRunner(protocol.jobs, started, ended, waiting).run(cells)
+    finally:
+        with run_lock(protocol.out, wait_seconds=_PATIENCE_SECONDS):
             summary = summarise(protocol, store, view, entries, allowed=allowed)
             write_comparison(protocol.out, summary)
             write_tables(protocol.out)
@@ -395,7 +404,7 @@ def summarise(
         runs.records[0]["evaluations"][protocol.split].get("ceiling")
         for runs in measured.finished.values()
     )
-    return {
+    summary: ComparisonSummary = {
         "comparison_format": COMPARISON_FORMAT,
         "tecafn_version": tecafn.__version__,
         "created": now(),
@@ -423,3 +432,5 @@ def summarise(
         "methods": measured.rows,
         "ceiling": next(ceilings, None),
     }
+    add_extras(summary, protocol.more, entries, measured.finished)
+    return summary

@@ -139,6 +139,109 @@ class ComparisonRow(TypedDict):
     peak_memory_bytes: int | None
 
 
+class PublishedCell(TypedDict):
+    """One published number.
+
+    Args:
+        printed: as printed; accuracies in percent.
+        source: where it was printed.
+        is_verified: somebody has compared it with the print.
+    """
+
+    printed: str
+    source: str
+    is_verified: bool
+
+
+class Published(TypedDict):
+    """What is published of a table's rows.
+
+    Args:
+        dataset: on which.
+        is_comparable: dataset, split and measures are those of the publication.
+        rows: row to metric to number; what is unknown is left out.
+    """
+
+    dataset: str
+    is_comparable: bool
+    rows: dict[str, dict[str, PublishedCell]]
+
+
+class LossSeries(TypedDict):
+    """One logged loss over the training of one row.
+
+    Args:
+        row: which.
+        phase: of the method's training.
+        name: of the term, as in the paper.
+        steps: the last of each window.
+        means: of each window, averaged over seeds.
+        stds: deviation of the window's mean over seeds; None of one seed.
+    """
+
+    row: str
+    phase: str
+    name: str
+    steps: list[float]
+    means: list[float]
+    stds: list[float] | None
+
+
+class Losses(TypedDict):
+    """Loss tracing.
+
+    Args:
+        window: training steps that are averaged.
+        series: one per row, phase and term.
+    """
+
+    window: int
+    series: list[LossSeries]
+
+
+class CaseClip(TypedDict):
+    """One clip of a case.
+
+    Args:
+        id: public.
+        text: its transcript.
+        label: of the dataset.
+        predictions: of each row, averaged over seeds.
+    """
+
+    id: str
+    text: str
+    label: float
+    predictions: dict[str, float]
+
+
+class Case(TypedDict):
+    """Two clips of one video that differ a little.
+
+    Args:
+        low, high: the interval of the scale that the mean of their labels lies in.
+        clips: the two.
+    """
+
+    low: float
+    high: float
+    clips: list[CaseClip]
+
+
+class Cases(TypedDict):
+    """Case analysis.
+
+    Args:
+        max_gap: how far apart the labels of a pair may be, exclusive.
+        num_pairs: how many such pairs there are; the table counts all of them.
+        cases: one of each interval of the scale, drawn at random with seed 0.
+    """
+
+    max_gap: float
+    num_pairs: int
+    cases: list[Case]
+
+
 class ComparisonSummary(TypedDict):
     """All that the tables of a comparison are made from.
 
@@ -161,6 +264,10 @@ class ComparisonSummary(TypedDict):
         detectable: by metric, the smallest effect that this table finds; None where the deviation
             over seeds is unknown.
         title, notes: of the page.
+        chart: the axis of the rows' ``x``, where the table has a chart.
+        published: what is published of the rows.
+        losses: loss tracing, where the table asks for it.
+        cases: case analysis, where the table asks for it.
         methods: the rows, in the order they are shown.
         ceiling: what the data allow, on a generated corpus.
     """
@@ -189,6 +296,10 @@ class ComparisonSummary(TypedDict):
     detectable: NotRequired[dict[str, Detectable | None]]
     title: NotRequired[str]
     notes: NotRequired[list[str]]
+    chart: NotRequired[str]
+    published: NotRequired[Published]
+    losses: NotRequired[Losses]
+    cases: NotRequired[Cases]
     methods: list[ComparisonRow]
     ceiling: Ceiling | None
 

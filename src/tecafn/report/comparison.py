@@ -23,10 +23,11 @@ from tecafn.records.comparison import (
 )
 from tecafn.records.measured import allowed_errors, convention_of_data
 from tecafn.records.record import PairShare, short_commit
+from tecafn.report.extras import latex_extras, markdown_extras, page_extras
 from tecafn.report.html import page_environment
+from tecafn.report.marks import ABSTRACT_MARK, MINUS, PLUS_MINUS, latex, markdown
 
 PAIRS: tuple[Literal["designed_pairs"], Literal["hard_pairs"]] = ("designed_pairs", "hard_pairs")
-ABSTRACT_MARK = "\N{DAGGER}"
 ABSTRACT_NOTE = (
     "implemented from the abstract; the paper was not available to us: a method in its spirit, "
     "not a reproduction"
@@ -34,23 +35,6 @@ ABSTRACT_NOTE = (
 _BASES = {
     "code": "public code, whose computation tests find here to 1e-10",
     "paper": "the paper",
-}
-_MINUS = "\N{MINUS SIGN}"
-_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    _MINUS: "$-$",
-    _PLUS_MINUS: r"$\pm$",
-    ABSTRACT_MARK: r"$^{\dagger}$",
 }
 
 
@@ -168,7 +152,7 @@ def about(summary: ComparisonSummary) -> list[str]:
         f"Dataset {data['dataset']}, {split} split: {summary['num_samples']} samples of "
         f"{summary['num_videos']} videos. Every {_row_word(summary)} is trained on the same data "
         f"with seed{'s' if several else ''} {seeds}"
-        + (f"; figures are means {_PLUS_MINUS} deviation over seeds" if several else "")
+        + (f"; figures are means {PLUS_MINUS} deviation over seeds" if several else "")
         + (
             ", in brackets the 95 % interval from resampling videos."
             if _has_intervals(summary)
@@ -275,7 +259,7 @@ def _percent(metric: str) -> bool:
 
 def _signed(metric: str, value: float) -> str:
     text = f"{100 * value:+.2f}" if _percent(metric) else f"{value:+.3f}"
-    return text.replace("-", _MINUS)
+    return text.replace("-", MINUS)
 
 
 def _mean(metric: str, cell: SeedMean | None) -> str:
@@ -394,7 +378,7 @@ def _cells(
         cell = row["metrics"].get(metric)
         text = _mean(metric, cell)
         deviation, ends = _deviation(metric, cell), _ends(metric, cell)
-        text = mark(f"{text} {_PLUS_MINUS} {deviation}" if deviation else text)
+        text = mark(f"{text} {PLUS_MINUS} {deviation}" if deviation else text)
         text = emphasise(text) if _is_best(cell, metric, best) else text
         cells.append(f"{text} {mark(f'[{ends}]')}" if ends else text)
     for kind in shown_pairs(summary):
@@ -491,7 +475,7 @@ def plain_table(summary: ComparisonSummary) -> tuple[list[str], list[list[str]]]
         for metric in metrics:
             cell = row["metrics"].get(metric)
             deviation = _deviation(metric, cell) if metric == summary["primary"] else ""
-            cells.append(_mean(metric, cell) + (f" {_PLUS_MINUS} {deviation}" if deviation else ""))
+            cells.append(_mean(metric, cell) + (f" {PLUS_MINUS} {deviation}" if deviation else ""))
         state = _seeds_hint(summary, row)
         if not row["seeds"]:
             state = "not trained" if reason_without_result(row) else "open"
@@ -501,6 +485,11 @@ def plain_table(summary: ComparisonSummary) -> tuple[list[str], list[list[str]]]
 
 
 # Markdown
+
+
+def _labels(summary: ComparisonSummary) -> dict[str, str]:
+    """The printed name of each metric."""
+    return {m.name: m.label for m in convention_of_summary(summary).measures}
 
 
 def render_markdown(summary: ComparisonSummary) -> str:
@@ -522,24 +511,25 @@ def markdown_blocks(summary: ComparisonSummary) -> list[str]:
     for row in summary["methods"]:
         name = row["name"] + (f" {ABSTRACT_MARK}" if row["after_abstract"] else "")
         hint = _seeds_hint(summary, row)
-        name = _markdown(f"{name} ({hint})" if hint else name)
+        name = markdown(f"{name} ({hint})" if hint else name)
         reason = reason_without_result(row)
         if row["seeds"]:
-            cells = _cells(summary, row, emphasise=lambda text: f"**{text}**", mark=_markdown)
+            cells = _cells(summary, row, emphasise=lambda text: f"**{text}**", mark=markdown)
         else:
-            cells = [_markdown(f"not trained: {reason}" if reason else "open")]
+            cells = [markdown(f"not trained: {reason}" if reason else "open")]
             cells += [""] * (len(columns) - 2)
         lines.append([name, *cells])
     ceiling = _ceiling_cells(summary)
     if ceiling:
-        lines.append(["ceiling", *map(_markdown, ceiling)])
+        lines.append(["ceiling", *map(markdown, ceiling)])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     found = detectable_lines(summary)
     read_first = [line for line in about(summary) if line not in found]
-    blocks = [*read_first, table, *found, *(_markdown(note) for note in notes(summary))]
+    blocks = [*read_first, table, *found, *(markdown(note) for note in notes(summary))]
+    blocks += markdown_extras(summary, _labels(summary))
     if any(row["after_abstract"] for row in summary["methods"]):
         blocks.append(f"{ABSTRACT_MARK} {ABSTRACT_NOTE}.")
-    blocks += [_markdown(line) for line in basis_lines(summary)]
+    blocks += [markdown(line) for line in basis_lines(summary)]
     configs = dict.fromkeys(row["config"] for row in summary["methods"] if not row["refused"])
     blocks.append(
         f"The best of each column is bold. Config{'s' if len(configs) > 1 else ''}: "
@@ -548,22 +538,22 @@ def markdown_blocks(summary: ComparisonSummary) -> list[str]:
         + "."
     )
     own = [
-        f"- {_markdown(row['name'])}: {', '.join(f'`{o}`' for o in row.get('overrides', []))}"
-        + (f" {_markdown(row['note'])}" if row.get("note") else "")
+        f"- {markdown(row['name'])}: {', '.join(f'`{o}`' for o in row.get('overrides', []))}"
+        + (f" {markdown(row['note'])}" if row.get("note") else "")
         for row in summary["methods"]
         if row.get("overrides") or row.get("note")
     ]
     if own:
         blocks += ["What each row sets:", "\n".join(own)]
     if summary["common_settings"]:
-        blocks.append(f"Common to all: {_markdown(_settings_line(summary))}.")
+        blocks.append(f"Common to all: {markdown(_settings_line(summary))}.")
     differing = summary["differing_settings"]
     if differing:
         blocks.append(f"Each {_row_word(summary)}'s own:")
         names = [row["name"] for row in summary["methods"] if not row["refused"]]
         table_lines = [[_row_word(summary), *differing], ["---"] * (1 + len(differing))]
         table_lines += [
-            [name, *(_markdown(_setting(values.get(name))) for values in differing.values())]
+            [name, *(markdown(_setting(values.get(name))) for values in differing.values())]
             for name in names
         ]
         blocks.append("\n".join(f"| {' | '.join(line)} |" for line in table_lines))
@@ -572,16 +562,6 @@ def markdown_blocks(summary: ComparisonSummary) -> list[str]:
 
 def _setting(value: object) -> str:
     return "" if value is None else json.dumps(value)
-
-
-def _markdown(text: str) -> str:
-    r"""Plain text that a Markdown table shows as it is.
-
-    Example:
-        >>> _markdown("a|b <c>")
-        'a\\|b &lt;c>'
-    """
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 # LaTeX
@@ -596,40 +576,31 @@ def render_latex(summary: ComparisonSummary) -> str:
         "% \\usepackage{booktabs}",
         f"\\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}",
         "\\toprule",
-        f"{' & '.join(_latex(name) for name in columns)} \\\\",
+        f"{' & '.join(latex(name) for name in columns)} \\\\",
         "\\midrule",
     ]
     for row in summary["methods"]:
         name = row["name"] + (ABSTRACT_MARK if row["after_abstract"] else "")
         hint = _seeds_hint(summary, row)
-        name = _latex(f"{name} ({hint})" if hint else name)
+        name = latex(f"{name} ({hint})" if hint else name)
         if row["seeds"]:
-            cells = _cells(summary, row, emphasise=lambda text: f"\\textbf{{{text}}}", mark=_latex)
+            cells = _cells(summary, row, emphasise=lambda text: f"\\textbf{{{text}}}", mark=latex)
         else:
             reason = reason_without_result(row)
-            text = _latex(f"not trained: {reason}" if reason else "open")
+            text = latex(f"not trained: {reason}" if reason else "open")
             cells = [f"\\multicolumn{{{len(columns) - 1}}}{{l}}{{{text}}}"]
         lines.append(f"{' & '.join([name, *cells])} \\\\")
     ceiling = _ceiling_cells(summary)
     if ceiling:
-        lines += ["\\midrule", f"{' & '.join(['ceiling', *map(_latex, ceiling)])} \\\\"]
+        lines += ["\\midrule", f"{' & '.join(['ceiling', *map(latex, ceiling)])} \\\\"]
     lines += ["\\bottomrule", "\\end{tabular}"]
     if any(row["after_abstract"] for row in summary["methods"]):
-        lines.append(f"\n{_latex(ABSTRACT_MARK)} {_latex(ABSTRACT_NOTE)}.")
+        lines.append(f"\n{latex(ABSTRACT_MARK)} {latex(ABSTRACT_NOTE)}.")
     found = [line.replace("**", "") for line in detectable_lines(summary)]
-    lines += [f"\n{_latex(line)}" for line in found]
+    lines += [f"\n{latex(line)}" for line in found]
+    lines += latex_extras(summary, _labels(summary))
     remarks = [*basis_lines(summary), *notes(summary)]
     return "\n".join([*lines, *(f"% {remark}" for remark in remarks)]) + "\n"
-
-
-def _latex(text: str) -> str:
-    r"""Plain text as LaTeX shows it.
-
-    Example:
-        >>> _latex("self_mm 50 %")
-        'self\\_mm 50 \\%'
-    """
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
 
 
 # CSV
@@ -657,6 +628,13 @@ def render_csv(summary: ComparisonSummary) -> str:
         for part in kinds
     ]
     header += [f"{name}_detectable{part}" for name in differing for part in ("", "_corrected")]
+    published = summary.get("published")
+    printed = list(
+        dict.fromkeys(
+            name for row in (published["rows"] if published else {}).values() for name in row
+        )
+    )
+    header += [f"published_{name}{part}" for name in printed for part in ("", "_source")]
     header += ["seconds_mean", "epochs_mean", "parameters", "trained_parameters", "peak_bytes"]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -686,6 +664,9 @@ def render_csv(summary: ComparisonSummary) -> str:
         for name in differing:
             effect = summary.get("detectable", {}).get(name)
             line += [None, None] if effect is None else [effect["planned"], effect["corrected"]]
+        for name in printed:
+            one = published["rows"].get(row["name"], {}).get(name) if published else None
+            line += [None, None] if one is None else [one["printed"], one["source"]]
         line += [None if mean is None else mean["mean"] for mean in (row["seconds"], row["epochs"])]
         line += [row["num_parameters"], row["num_trained_parameters"], row["peak_memory_bytes"]]
         writer.writerow(line)
@@ -776,7 +757,7 @@ def _page(summary: ComparisonSummary) -> dict[str, Any]:
         ("Written, UTC", str(summary["created"])[:16].replace("T", " ")),
     ]
     found = detectable_lines(summary)
-    return {
+    return page_extras(summary, _labels(summary)) | {
         "title": summary.get("title")
         or f"{len(rows)} {_row_word(summary)}{'' if len(rows) == 1 else 's'} on "
         f"{summary['data']['dataset']}",

@@ -261,3 +261,88 @@ def windowed_means(
         np.add.reduceat(np.asarray(column, dtype=np.float64), starts) for column in (steps, values)
     ]
     return sums[0] / counts, sums[1] / counts
+
+
+def row_chart(
+    *,
+    names: Sequence[str],
+    places: Sequence[float | None],
+    means: Floats,
+    intervals: Sequence[tuple[float, ...] | None],
+    seeds: Sequence[Sequence[float]],
+    published: Sequence[float | None],
+    axis: str,
+    unit: str,
+    name: str,
+) -> Markup:
+    """A metric of the rows of a table: means with intervals, each seed, and published numbers.
+
+    Args:
+        names: of R rows, each under its place.
+        places: on the axis; where one is None all rows are evenly spaced.
+        means: (R,) over seeds.
+        intervals: (low, high) of each mean.
+        seeds: each row's values.
+        published: each row's published number.
+        axis: what the places are.
+        unit: of the metric.
+        name: unique among the page's figures.
+    """
+    at = [float(place) for place in places if place is not None]
+    is_spaced = len(at) < len(names)
+    where = np.arange(len(names), dtype=np.float64) if is_spaced else np.array(at)
+    with rc_context(_STYLE):
+        figure, axes = _axes(6.2, 2.9)
+        for place, values in zip(where, seeds, strict=True):
+            axes.plot([place] * len(values), values, "o", color=MUTED, markersize=2.6, alpha=0.6)
+        errors = np.array(
+            [
+                (0.0, 0.0) if ends is None else (max(mean - ends[0], 0), max(ends[1] - mean, 0))
+                for mean, ends in zip(means, intervals, strict=True)
+            ]
+        ).T
+        axes.errorbar(
+            where, means, yerr=errors, fmt="o" if is_spaced else "o-", color=ACCENT,
+            markersize=5, linewidth=1.4, elinewidth=1.2, capsize=3, label="measured",
+        )  # fmt: skip
+        known = [k for k, value in enumerate(published) if value is not None]
+        if known:
+            values = [float(published[k] or 0.0) for k in known]
+            axes.plot(
+                where[known], values, "s" if is_spaced else "s--", color=SECOND, markersize=4,
+                linewidth=1.1, label="published",
+            )  # fmt: skip
+            axes.legend(frameon=False)
+        # A dollar sign would begin a formula.
+        shown = [text.replace("$", r"\$") for text in names]
+        axes.set_xticks(where, shown if is_spaced else [f"{place:g}" for place in where])
+        axes.set_xlabel(axis.replace("$", r"\$"))
+        axes.set_ylabel(unit)
+        axes.margins(x=0.05)
+        low, high = int(np.argmin(means)), int(np.argmax(means))
+        return _svg(
+            figure,
+            name=name,
+            description=f"{unit} of {len(names)} rows, from {means[low]:.4g} ({names[low]}) to "
+            f"{means[high]:.4g} ({names[high]}).",
+        )
+
+
+def band_curve(
+    steps: Floats, means: Floats, stds: Floats | None, *, unit: str, name: str
+) -> Markup:
+    """A quantity over training steps, (W,) each; with deviations, a band of one to each side."""
+    with rc_context(_STYLE):
+        figure, axes = _axes(3.1, 1.9)
+        axes.plot(steps, means, color=ACCENT, linewidth=1.4)
+        if stds is not None:
+            axes.fill_between(steps, means - stds, means + stds, color=ACCENT, alpha=0.18)
+        axes.set_xlabel("training step")
+        axes.set_ylabel(unit)
+        axes.locator_params(axis="both", nbins=5)
+        axes.margins(x=0.02)
+        return _svg(
+            figure,
+            name=name,
+            description=f"{unit.capitalize()} over steps, from {means[0]:.3g} to {means[-1]:.3g}.",
+        )

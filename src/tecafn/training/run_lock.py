@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tecafn.core.errors import UserError
 from tecafn.core.parallel import rank
+from tecafn.core.places import LOCK_FILE
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def run_lock(run_dir: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     if rank() != 0:
         yield
         return
-    lock = FileLock(run_dir / ".lock")
+    lock = FileLock(run_dir / LOCK_FILE)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=wait_seconds)
