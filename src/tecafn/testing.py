@@ -319,7 +319,7 @@ def check_batch_of_one(case: MethodCase) -> None:
 
     def compare(scheme: Scheme, batch: Batch, limit: float) -> None:
         whole = _predict(scheme, batch)
-        for row in range(batch.size):
+        for row in range(7):  # every way to lack something, then a complete one
             alone = _predict(scheme, batch.select(torch.tensor([row])))
             claim = f"{case.name}: a batch of one must predict as any other batch does"
             _assert_close(alone, whole[row : row + 1], limit, claim)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -140,14 +141,19 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@functools.lru_cache(maxsize=1)  # a case's shares are tested one after another
+def one_process(name: str) -> dict[str, torch.Tensor]:
+    with method_case(CASES[name][0], config=CASES[name][1]) as case:
+        return step(case, slice(None))
+
+
 @pytest.mark.parametrize("title", SHARES)
 @pytest.mark.parametrize("name", CASES)
 def test_processes_together_give_the_one_process_gradient(
     name: str, title: str, answers: Path
 ) -> None:
     together = torch.load(answers / f"{name}-{title}.pt", weights_only=True)
-    with method_case(CASES[name][0], config=CASES[name][1]) as case:
-        alone = step(case, slice(None))
+    alone = one_process(name)
     assert set(together) == set(alone)
     for what, value in alone.items():
         torch.testing.assert_close(together[what], value, rtol=1e-9, atol=1e-11, msg=what)
