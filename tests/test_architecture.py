@@ -52,7 +52,9 @@ LIBRARIES = {
     "lightning_fabric": {"training", "experiments"},
     "markupsafe": {"report"},
     "matplotlib": {"report"},
+    "pocketsphinx": {"extract"},
     "pyarrow": {"data"},
+    "pysubs2": {"extract"},
     "h5py": {"data"},
     "pydantic": {"experiments", "serving"},
     "rich": {"console", "experiments", "training"},
@@ -64,7 +66,16 @@ LIBRARIES = {
     "typer": {"cli"},
 }
 # Imported inside what needs them, so that nothing else waits for them or fails without them.
-LAZY = {"PIL", "ai_edge_litert", "av", "scipy", "tensorboardX", "transformers"}
+LAZY = {
+    "PIL",
+    "ai_edge_litert",
+    "av",
+    "pocketsphinx",
+    "pysubs2",
+    "scipy",
+    "tensorboardX",
+    "transformers",
+}
 WITHOUT_TORCH = {"records", "report", "cli", "console", "exits", "__main__"}
 WITHOUT_NUMPY = {"core", "losses"}
 
