@@ -63,7 +63,7 @@ bench-variants: install ## the paper, its authors' code, both residuals, the ban
 	$(BIN)/python benchmarks/variants.py
 
 .PHONY: bench-variants-repeated
-bench-variants-repeated: install ## those that differed on the synthetic corpus anew, five seeds (resumable, an hour)
+bench-variants-repeated: install ## train again what differed on the synthetic corpus, five seeds (resumable, an hour)
 	$(BIN)/python benchmarks/variants.py --repeat
 
 SEEDS ?= 0

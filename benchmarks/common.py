@@ -232,8 +232,8 @@ def write_results(name: str, title: str, command: str, blocks: Sequence[str]) ->
     stamp = (
         f"Measured {datetime.date.today().isoformat()} with `{command}` on {os.cpu_count()} cores "
         f"({platform.machine()}), Python {versions['python']}, torch {versions['torch']}, "
-        f"transformers {versions['transformers']}. Times are of a shared machine: compare, do "
-        "not promise."
+        f"transformers {versions['transformers']}. Times are of a shared machine: use them "
+        "to compare, not as absolute figures."
     )
     path = RESULTS / f"{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)

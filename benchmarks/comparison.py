@@ -96,9 +96,8 @@ def synthetic(runs: Path, *, smoke: bool) -> Bench:
         intro=f"Train {spec.num_train}, valid {spec.num_valid}, test {spec.num_test} samples "
         f"(corpus seed {spec.seed}). The validation split chose each run's epoch; each run was "
         "evaluated once on the test split. The text encoder is frozen MiniLM, its states cached, "
-        "for every method. The ceiling is the noise-free score of the generating latents. A cell "
-        "is not trained again because code became faster: its minutes are of the day it was "
-        "trained.",
+        "for every method. The ceiling is the noise-free score of the generating latents. Minutes "
+        "are of the day on which a cell was trained: faster code does not train it again.",
         data=synthetic_corpus(runs / "bench-demo" / "corpus", spec).path,
         split="test",
         configs="synthetic",
@@ -115,7 +114,7 @@ def mosi(runs: Path, *, smoke: bool) -> Bench:
     del smoke  # the data are small as they are
     return Bench(
         title="Methods on CMU-MOSI, text and audio",
-        intro="One 73-wide acoustic vector an utterance, no vision. MiniLM reads the text, its "
+        intro="One 73-wide acoustic vector per utterance, no vision. MiniLM reads the text, its "
         "last two layers trained, at most 12 epochs, for every method. The test labels are "
         "withheld where this was measured: **the figures are of the 229 validation utterances, "
         "which also chose the epochs**.",
@@ -140,13 +139,17 @@ def slow_methods(bench: Bench, summary: ComparisonSummary) -> list[str]:
         if row["seconds"] and row["seconds"]["mean"] is not None
     }
     slow = [f"{name} ({mean:.1f})" for name, mean in means.items() if mean > bench.minutes + 0.05]
-    kept = f"Training was to take at most {bench.minutes:g} minutes."
-    said = f"{kept} It takes longer for {', '.join(slow)}." if slow else f"{kept} It does."
+    budget = f"The budget is {bench.minutes:g} minutes of training per run."
+    said = (
+        f"{budget} These take longer: {', '.join(slow)}."
+        if slow
+        else f"{budget} Every method keeps to it."
+    )
     if bench.shortened():
         fewer = " and ".join(f"{name} ({epochs})" for name, epochs in bench.shortened().items())
         said += (
-            f" For that {fewer} had fewer epochs than the others, over which the learning rate "
-            "fell as over theirs. With as many as the others:"
+            f" To come nearer to it, {fewer} train for fewer epochs, with the same schedule over "
+            "fewer steps. With as many epochs as the others:"
         )
     return [said]
 

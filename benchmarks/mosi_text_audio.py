@@ -54,7 +54,7 @@ def main() -> None:
         "make bench-mosi",
         [
             "TeCaFN with `configs/mosi/tecafn.toml`, `text_encoder=minilm`, one 73-wide acoustic "
-            "vector an utterance. Trained on the 1284 training utterances; the checkpoint is "
+            "vector per utterance. Trained on the 1284 training utterances; the checkpoint is "
             "chosen on, **and the figures are of, the 229 validation utterances**, since the test "
             f"labels are withheld here: they are optimistic. Seeds {', '.join(map(str, SEEDS))}, "
             "mean ± deviation. Hard pairs: share ranked correctly of "

@@ -125,9 +125,9 @@ def main() -> None:
         "CMU-MOSEI and UR-FUNNY, text alone",
         f"make bench-text SEEDS={options.seeds}",
         [
-            "TeCaFN's network with text alone (audio and vision absent), MiniLM wholly trained, at "
+            "TeCaFN's network with text alone (audio and vision absent), all of MiniLM trained, at "
             "most 4 epochs. UR-FUNNY is a classification; context and punchline are a pair of BERT "
-            "segments, the context is cut first.",
+            "segments, of which the context is cut first.",
             *blocks,
         ],
     )

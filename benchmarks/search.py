@@ -229,8 +229,9 @@ def search_blocks(bench: Bench, methods: Sequence[str]) -> list[str]:
         f"Chosen by validation MAE of seed {SEEDS[0]} among "
         f"{SEARCHES['tecafn'].num_trainings} trainings of each method, then trained with seeds "
         f"{', '.join(map(str, SEEDS))}; mean ± deviation. TETFN and MulT are the baselines that "
-        "order most of the comparison's hard pairs rightly; LMF was among the best when the search "
-        "began. Pairs: share ranked correctly in percent, with a 95 % interval from resampling "
+        "rank most of the comparison's hard pairs correctly; LMF was among the best when the "
+        "search began. Pairs: share ranked correctly in percent, with a 95 % interval from "
+        "resampling "
         "videos.",
         result_table(best, "tecafn"),
     ]

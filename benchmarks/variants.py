@@ -67,7 +67,7 @@ CHANGES: dict[str, tuple[str, ...]] = {
     "unmasked audio": ('model.differences=["unmasked_audio"]',),
     "misplaced masks": ('model.differences=["misplaced_masks"]',),
 }
-# One acoustic vector an utterance, no vision: no padding, no second contrast.
+# One acoustic vector per utterance, no vision: no padding, no second contrast.
 NOTHING_TO_SEE = ("token contrast", "unmasked self-attention", "unmasked audio", "misplaced masks")
 SMOKE = (
     "num_trained_text_layers=0",
@@ -264,12 +264,12 @@ def blocks_of(data: Data, rows: dict[str, SeedRuns], seeds: Sequence[int]) -> li
     if undone or partial:
         blocks.append(f"**Open**: {', '.join([*partial, *undone])}.")
     if data.left_out:
-        blocks.append(f"Not run, as they cannot change anything here: {', '.join(data.left_out)}.")
+        blocks.append(f"Not run, since they change nothing here: {', '.join(data.left_out)}.")
     if "pre_norm residual" in rows and len(rows["pre_norm residual"].records) == len(seeds):
         lines = difference_lines(
             rows["pre_norm residual"], rows[PAPER], ("`x + f(LN(x))`", "`f(LN(x)) + LN(x)`")
         )
-        blocks.append("\n".join(["The residual question:", "", *lines]))
+        blocks.append("\n".join(["The two residuals:", "", *lines]))
     return blocks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import shutil
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -172,3 +173,17 @@ def test_pages_use_the_fields_words(page: Path) -> None:
         "cut behind",
     ):
         assert phrase not in text.lower(), phrase
+
+
+def test_package_citation_and_changelog_name_one_version() -> None:
+    root = ROOT
+    version = tecafn.__version__
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["version"] == version
+    assert f"\nversion: {version}\n" in (root / "CITATION.cff").read_text("utf-8")
+    newest = next(
+        line for line in (root / "CHANGELOG.md").read_text("utf-8").split("\n") if line[:3] == "## "
+    )
+    is_development = ".dev" in version
+    assert newest.split()[1] == version.partition(".dev")[0]
+    assert newest.endswith("(not yet released)") == is_development

@@ -17,7 +17,7 @@ from tecafn.core.threads import wait_asleep
 
 wait_asleep()
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "Batch",
     "Modality",

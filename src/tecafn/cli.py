@@ -99,7 +99,7 @@ MatchIdsOption = Annotated[
         "ignore-case; separated by commas."
     ),
 ]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="No progress bar.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")]
 
 
 def _speaks() -> bool:
@@ -191,7 +191,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
     quiet: QuietOption = False,
 ) -> None:
-    """Generate the synthetic corpus, train on it, evaluate once on test, write the report."""
+    """Generate the synthetic corpus, train on it, evaluate once on test, and write the report."""
     from tecafn.experiments.demo import run_demo
 
     evaluation, report = run_demo(out, seed=seed, progress=not quiet)
@@ -213,9 +213,9 @@ def data_import(
     ids: IdsOption = None,
     drop_duplicates: Annotated[
         bool,
-        typer.Option("--drop-duplicates", help="Keep the first of samples that share an id."),
+        typer.Option("--drop-duplicates", help="Keep the first of the samples that share an id."),
     ] = False,
-    split: Annotated[str | None, typer.Option(help="The split of a file with just one.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split of a file that holds one.")] = None,
     padding: PaddingOption = None,
     ignore_lengths: IgnoreLengthsOption = False,
     allow_missing_frames: MissingOption = None,
@@ -255,7 +255,7 @@ def data_check(
     dataset: DatasetOption = None,
     label_range: LabelRangeOption = None,
     ids: IdsOption = None,
-    split: Annotated[str | None, typer.Option(help="The split of a file with just one.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split of a file that holds one.")] = None,
     padding: PaddingOption = None,
     ignore_lengths: IgnoreLengthsOption = False,
     allow_missing_frames: MissingOption = None,
@@ -292,7 +292,7 @@ def data_check(
 @data_app.command("make")
 def data_make(
     out: Annotated[Path, typer.Option(help="The store to write.")],
-    shape: Annotated[Shape, typer.Option(help="Widths of the frames.")] = Shape.MOSI,
+    shape: Annotated[Shape, typer.Option(help="Whose widths the frames have.")] = Shape.MOSI,
     train: Annotated[int, typer.Option(help="Training samples.")] = 2000,
     valid: Annotated[int, typer.Option(help="Validation samples.")] = 400,
     test: Annotated[int, typer.Option(help="Test samples.")] = 3000,
@@ -498,8 +498,8 @@ def compare(
     sort: Annotated[
         str | None, typer.Option(help="The metric that rows are sorted by; `rows`: as written.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Runs at once.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Threads of each run.")] = None,
+    jobs: Annotated[int, typer.Option(help="How many runs train at once.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="How many threads each run has.")] = None,
     device: DeviceOption = "auto",
     allow_data_errors: AllowErrorsOption = False,
     tables_only: Annotated[
@@ -507,7 +507,7 @@ def compare(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Train many methods, or the rows of a table: paired tests, time, memory, one table."""
+    """Train many methods, or the rows of a table; write one table with tests, time and memory."""
     from tecafn.experiments.rows import read_table
 
     if seeds is not None and seeds < 1:

@@ -15,7 +15,6 @@ import pytest
 from tecafn.core.errors import UserError
 from tecafn.records.comparison import read_comparison
 from tecafn.report.comparison import (
-    ABSTRACT_MARK,
     ABSTRACT_NOTE,
     about,
     basis_lines,
@@ -28,6 +27,7 @@ from tecafn.report.comparison import (
     render_page,
     write_tables,
 )
+from tecafn.report.marks import ABSTRACT_MARK
 
 HOSTILE = '<script>alert("x")</script> | 50 % of $x_1 & {{ 7*7 }}'
 

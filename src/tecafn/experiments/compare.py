@@ -180,10 +180,10 @@ def _refuse_own(override: str) -> None:
 def compare_methods(
     protocol: Protocol,
     *,
-    started: Callable[[Cell], None] = lambda cell: None,
-    ended: Callable[[Outcome], None] = lambda outcome: None,
-    planned: Callable[[Sequence[Cell]], None] = lambda cells: None,
-    waiting: Callable[[Sequence[Cell]], None] = lambda _cells: None,
+    started: Callable[[Cell], None] = lambda _: None,
+    ended: Callable[[Outcome], None] = lambda _: None,
+    planned: Callable[[Sequence[Cell]], None] = lambda _: None,
+    waiting: Callable[[Sequence[Cell]], None] = lambda _: None,
     train: bool = True,
 ) -> ComparisonSummary:
     """Train and evaluate what is not finished, and write the tables.
@@ -193,7 +193,8 @@ def compare_methods(
 
     Args:
         protocol: what is compared, and how.
-        started, ended: called with each cell that is run, from other threads, one at a time.
+        started: called with each cell that is begun, from other threads, one at a time.
+        ended: called with the outcome of each, likewise.
         planned: called once with the cells that will be run.
         waiting: called with the cells that other processes run, when only those are left.
         train: False runs nothing and writes the tables of what is finished.
