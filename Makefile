@@ -115,3 +115,7 @@ SEED ?= 0
 .PHONY: mutants
 mutants: install ## which small faults in methods, losses and layers no test notices (hours; SAMPLE=100 SEED=0)
 	$(BIN)/python benchmarks/mutants.py --sample $(SAMPLE) --seed $(SEED) --out mutants.jsonl
+
+.PHONY: bench-fast-paths
+bench-fast-paths: install ## what each fast path saves of a step and of a clip; writes docs/performance.md (resumable, minutes)
+	$(BIN)/python benchmarks/fast_paths.py

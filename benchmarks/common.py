@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 # Every benchmark is on CMU-MOSI, CMU-MOSEI or the synthetic corpora.
 CONVENTION, LABEL_RANGE = "mosi", (-3.0, 3.0)
+SHARED = "Times are of a shared machine: use them to compare, not as absolute figures."
 SHOWN = ("mae", "corr", "acc7", "acc2_nonneg", "acc2_pos", "f1_pos")
 
 
@@ -226,19 +227,24 @@ def metric_headers(names: Sequence[str] = SHOWN) -> list[str]:
     return [convention_named(CONVENTION).label_of(name) for name in names]
 
 
-def write_results(name: str, title: str, command: str, blocks: Sequence[str]) -> Path:
-    """Write ``docs/results/<name>.md``: what was measured, with which command, when, on what."""
+def stamp(command: str) -> str:
+    """When, with which command and on what something was measured."""
     versions: Mapping[str, str] = library_versions()
-    stamp = (
+    return (
         f"Measured {datetime.date.today().isoformat()} with `{command}` on {os.cpu_count()} cores "
         f"({platform.machine()}), Python {versions['python']}, torch {versions['torch']}, "
-        f"transformers {versions['transformers']}. Times are of a shared machine: use them "
-        "to compare, not as absolute figures."
+        f"transformers {versions['transformers']}."
     )
+
+
+def write_results(name: str, title: str, command: str, blocks: Sequence[str]) -> Path:
+    """Write ``docs/results/<name>.md``: what was measured, with which command, when, on what."""
     path = RESULTS / f"{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
     # Whatever names a file here names it from the repository's root.
-    text = "\n\n".join([f"# {title}", stamp, *blocks]).replace(f"{ROOT}/", "")
+    text = "\n\n".join([f"# {title}", f"{stamp(command)} {SHARED}", *blocks]).replace(
+        f"{ROOT}/", ""
+    )
     path.write_text(text + "\n", encoding="utf-8")
     print(f"{path.relative_to(ROOT)} written")
     return path

@@ -1,14 +1,15 @@
 """Which small faults do the tests notice? Faults are made one by one, and the tests are run.
 
     python benchmarks/mutants.py [--sample N] [--seed S] [--only PATH[:LINE]] [--limit SECONDS]
-                                 [--again FILE] [--out FILE]
+                                 [--again FILE] [--out FILE] [--users N]
 
 Run with ``make mutants``. A mutant is a copy of the package with one change in ``methods/``,
 ``losses/`` or ``layers/``: another operator, constant, default or argument, a term, call, layer or
 statement left out. Each is tested by what belongs to its file: its own tests and doctests, those of
-the methods that import it, and these methods' share of the contract and of the tables that every
-method is in. A mutant is killed if one of them fails or takes longer than ``--limit``. Everything
-happens in a temporary copy, so the checkout may change meanwhile.
+the modules that import it, and these methods' share of the contract and of the tables that every
+method is in. A mutant is killed if one of them fails, which must pass without the change, or if
+they take more than ``--limit`` seconds of processor time. Everything happens in a temporary copy,
+so the checkout may change meanwhile; what ``--out`` holds already is not tried again.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ import multiprocessing
 import os
 import py_compile
 import random
+import resource
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -54,6 +57,9 @@ HEAVY = (
     "transformers.models.bert",
     "lightning_fabric",
 )
+
+FAILED = "failed-test"  # a file in the copy
+WAITS = 10  # times the limit that a test may wait, asleep or behind others
 
 OTHER_OPERATOR: dict[type, type] = {
     ast.Add: ast.Sub,
@@ -286,8 +292,12 @@ def _imports(path: Path) -> frozenset[str]:
     return frozenset(name for name in found if name.split(".")[0] in FOLDERS)
 
 
-def tests_of(path: str, root: Path) -> tuple[list[str], list[str]]:
-    """The test files a mutant of ``path`` is given to, and the methods it concerns."""
+def tests_of(path: str, root: Path, *, most_users: int) -> tuple[list[str], list[str]]:
+    """The test files a mutant of ``path`` is given to, and the methods it concerns.
+
+    Of the modules that import a file of ``losses`` or ``layers``, and of the methods among them,
+    the first ``most_users`` lend their tests.
+    """
     folder, stem = Path(path).parent.name, Path(path).stem
     modules = {
         f"{p.parent.name}.{p.stem}": p for f in FOLDERS for p in (root / PACKAGE / f).glob("*.py")
@@ -302,10 +312,10 @@ def tests_of(path: str, root: Path) -> tuple[list[str], list[str]]:
     methods = sorted(name.split(".")[1] for name in users if name.startswith("methods."))
     methods = [stem] if folder == "methods" else [m for m in methods if m != "__init__"]
     chosen = [path, *_test_files(root, folder, stem)]
-    for name in sorted(users - {f"{folder}.{stem}"}):
-        if folder != "methods":
+    if folder != "methods":
+        for name in sorted(users - {f"{folder}.{stem}"})[:most_users]:
             chosen += _test_files(root, *name.split("."))
-    return [*dict.fromkeys(chosen)], methods
+    return [*dict.fromkeys(chosen)], methods[:most_users]
 
 
 def _test_files(root: Path, folder: str, stem: str) -> list[str]:
@@ -319,10 +329,19 @@ def _test_files(root: Path, folder: str, stem: str) -> list[str]:
 
 
 class OfMethods:
-    """A pytest plugin: of what every method is in, only the tests that name one of these."""
+    """A pytest plugin: of what every method is in, only the tests that name one of these.
 
-    def __init__(self, methods: Sequence[str]) -> None:
+    The name of a test that fails is written into ``failed``.
+    """
+
+    def __init__(self, methods: Sequence[str], failed: Path) -> None:
         self.methods = methods
+        self.failed = failed
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Note which test failed."""
+        if report.failed:
+            self.failed.write_text(report.nodeid, encoding="utf-8")
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
         """Drop the others' tests."""
@@ -335,12 +354,11 @@ class OfMethods:
         return any(inside == m or inside.startswith(f"{m}-") for m in self.methods)
 
 
-def run_tests(root: Path, path: str, *, cache_bytecode: bool = False) -> int:
-    """Run the tests of ``path`` in this process and return pytest's exit code."""
+def run_tests(root: Path, path: str, most_users: int, only: str | None) -> int:
+    """Run the tests of ``path``, or one test, in this process and return pytest's exit code."""
     import pytest
 
-    sys.dont_write_bytecode = not cache_bytecode
-    files, methods = tests_of(path, root)
+    files, methods = tests_of(path, root, most_users=most_users)
     if "MUTANTS_SHOW" not in os.environ:
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, 1)
@@ -350,25 +368,34 @@ def run_tests(root: Path, path: str, *, cache_bytecode: bool = False) -> int:
     __import__("tecafn.methods")  # once by its name, before doctests look at its files
     limit = methods[:3] if len(methods) > 3 else methods  # of the slow contract
     rounds = [(files, methods), ([*OF_EVERY_METHOD[:2]], methods), ([OF_EVERY_METHOD[2]], limit)]
+    if only:
+        rounds = [([only], methods)]
     for chosen, concerned in rounds:
-        there = [file for file in chosen if (root / file).exists()]
-        if not there:
+        present = [name for name in chosen if (root / name.partition("::")[0]).exists()]
+        if not present:
             continue
         options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--no-header"]
-        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", *there]
-        code = int(pytest.main(options, plugins=[OfMethods(concerned)]))
+        options += ["-o", "timeout=0"]
+        options += ["-W", "ignore::pytest.PytestAssertRewriteWarning", *present]
+        code = int(pytest.main(options, plugins=[OfMethods(concerned, root / FAILED)]))
         if code not in (0, 5):  # 5: no tests there
             return code
     return 0
 
 
-def _forked(root: Path, path: str, limit: float, *, cache_bytecode: bool = False) -> str:
-    """``survived``, ``killed`` or ``too slow``."""
+def _forked(
+    root: Path, path: str, limit: float, *, most_users: int, only: str | None = None
+) -> str:
+    """``survived``, ``killed`` or ``too slow``.
+
+    The limit is processor time, so that a busy neighbour kills nothing.
+    """
 
     def work() -> None:
         code = 3
+        resource.setrlimit(resource.RLIMIT_CPU, (round(limit), round(limit)))
         try:
-            code = run_tests(root, path, cache_bytecode=cache_bytecode)
+            code = run_tests(root, path, most_users, only)
             sys.stdout.flush()
         except BaseException:
             traceback.print_exc()
@@ -377,10 +404,12 @@ def _forked(root: Path, path: str, limit: float, *, cache_bytecode: bool = False
 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join(limit)
+    process.join(WAITS * limit)
     if process.is_alive():
         process.kill()
         process.join()
+        return "too slow"
+    if process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL):
         return "too slow"
     return "survived" if process.exitcode == 0 else "killed"
 
@@ -430,7 +459,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="files whose path contains this, or one line: PATH:LINE")
     parser.add_argument("--skip", default="", help="modules to leave out: tmbl,tetfn")
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds for one mutant's tests")
+    parser.add_argument(
+        "--limit", type=float, default=300.0, help="processor seconds for one mutant's tests"
+    )
+    parser.add_argument(
+        "--users", type=int, default=99, help="how many modules that import a file lend their tests"
+    )
     parser.add_argument("--again", help="a file of --out; only what survived there")
     parser.add_argument("--out", type=Path, help="a file for one line of JSON per mutant")
     arguments = parser.parse_args(argv)
@@ -462,24 +496,44 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _try_all(
     root: Path, chosen: Sequence[Mutant], arguments: argparse.Namespace
 ) -> Iterator[tuple[Mutant, str]]:
-    for path in sorted({mutant.path for mutant in chosen}):
-        was = _forked(root, path, 10 * arguments.limit, cache_bytecode=True)
-        if was != "survived":
-            sys.exit(f"the tests of {path} fail without a change; MUTANTS_SHOW=1 shows them")
+    done = _done(arguments.out)
     for number, mutant in enumerate(chosen, 1):
-        file, begun = root / mutant.path, time.monotonic()
+        record = asdict(mutant)
+        key = json.dumps(record, sort_keys=True)
+        if key in done:
+            yield mutant, done[key]
+            continue
+        file, failed, begun = root / mutant.path, root / FAILED, time.monotonic()
         source = file.read_text(encoding="utf-8")
+        failed.unlink(missing_ok=True)
         file.write_text(_apply(mutant, source), encoding="utf-8")
-        was = _forked(root, mutant.path, arguments.limit)
+        was = _forked(root, mutant.path, arguments.limit, most_users=arguments.users)
         file.write_text(source, encoding="utf-8")
+        by = failed.read_text(encoding="utf-8") if failed.exists() else ""
         took = time.monotonic() - begun
-        print(f"{number}/{len(chosen)} {was} ({took:.0f} s)  {mutant}", flush=True)
+        if by and was == "killed":
+            unchanged = _forked(
+                root, mutant.path, arguments.limit, most_users=arguments.users, only=by
+            )
+            if unchanged != "survived":
+                sys.exit(f"{by} fails without a change; MUTANTS_SHOW=1 shows it")
+        print(f"{number}/{len(chosen)} {was} ({took:.0f} s)  {mutant}  {by}", flush=True)
         if arguments.out:
             with arguments.out.open("a", encoding="utf-8") as sink:
-                sink.write(
-                    json.dumps({**asdict(mutant), "was": was, "seconds": round(took)}) + "\n"
-                )
+                sink.write(json.dumps({**record, "was": was, "by": by, "seconds": round(took)}))
+                sink.write("\n")
         yield mutant, was
+
+
+def _done(out: Path | None) -> dict[str, str]:
+    """By mutant: what ``--out`` says became of it."""
+    done = {}
+    if out is not None and out.exists():
+        for line in out.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            was, _, _ = record.pop("was"), record.pop("by", None), record.pop("seconds")
+            done[json.dumps(record, sort_keys=True)] = was
+    return done
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.shipped import find_config
 from tecafn.layers.text_encoder import StoredText, Tokenizer
 from tecafn.methods.tecafn import TeCaFN
+from tecafn.serving.packed import pack_weights
 from tecafn.serving.predictor import ModelDefinition, Predictor
 from tecafn.training.optimizers import build_optimizer
 
@@ -316,30 +317,36 @@ def measure_bank_memory(state: str, setup: Setup) -> dict[str, Any]:
     return {}
 
 
-def measure_clips(name: str, setup: Setup) -> dict[str, Any]:
-    """Raw text and the frames of one clip to a score."""
-    store = corpus(setup)
-    config = settings(name, "32-true", setup)
+def clips_of(config: RunConfig, store: Store) -> Callable[[int], object]:
+    """What predicts the clip of a row from raw text and frames, as a loaded model does."""
     prepared = prepare(config, store)
     train = store.split("train")
-    info = _info_of(config, store)
     definition = ModelDefinition(
         method=config.method,
         config=config.model,
-        info=info,
+        info=_info_of(config, store),
         max_text_tokens=config.max_text_tokens,
         dataset=store.description.dataset,
     )
-    predictor = Predictor(definition, network_of(prepared), Tokenizer(config.text_encoder))
+    network = network_of(prepared).eval()
+    pack_weights(network)
+    predictor = Predictor(definition, network, Tokenizer(config.text_encoder))
+
+    def predict(row: int) -> object:
+        at = row % len(train)
+        audio, vision = (train.sequence(at, m) for m in (Modality.AUDIO, Modality.VISION))
+        return predictor.predict(train.texts[at], audio=audio, vision=vision)
+
+    return predict
+
+
+def measure_clips(name: str, setup: Setup) -> dict[str, Any]:
+    """Raw text and the frames of one clip to a score."""
+    predict = clips_of(settings(name, "32-true", setup), corpus(setup))
     seconds = []
     for row in range(setup.clips + 5):
-        at = row % len(train)
-        frames: dict[str, Any] = {
-            "audio": train.sequence(at, Modality.AUDIO),
-            "vision": train.sequence(at, Modality.VISION),
-        }
         begun = time.perf_counter()
-        predictor.predict(train.texts[at], **frames)
+        predict(row)
         seconds.append(time.perf_counter() - begun)
     return {"milliseconds": 1000 * statistics.median(seconds[5:])}
 

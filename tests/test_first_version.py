@@ -80,5 +80,6 @@ def test_a_run_that_was_killed_goes_on_to_where_it_would_have_come(kept: Path) -
         progress=False,
     )
     assert record["training"]["epochs"] == 2
-    # Version 0.1 went on to this figure from the same checkpoint.
-    assert record["evaluations"]["valid"]["metrics"]["mae"] == pytest.approx(1.98936, abs=2e-3)
+    # Version 0.1 went on to this figure from the same checkpoint. Its dropout masks had no elements
+    # for padding, so that the draws of the last epoch are others.
+    assert record["evaluations"]["valid"]["metrics"]["mae"] == pytest.approx(1.98936, abs=2e-2)

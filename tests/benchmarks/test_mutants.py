@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -81,12 +83,26 @@ def test_a_file_is_given_to_its_own_tests_and_to_those_who_import_it(
 ) -> None:
     mutants = load_benchmark("mutants")
     root: Path = mutants.REPOSITORY
-    files, methods = mutants.tests_of("src/tecafn/methods/hcil.py", root)
+    files, methods = mutants.tests_of("src/tecafn/methods/hcil.py", root, most_users=9)
     assert methods == ["hcil"]
     assert "tests/methods/test_hcil.py" in files
-    files, methods = mutants.tests_of("src/tecafn/layers/memory_fusion.py", root)
+    files, methods = mutants.tests_of("src/tecafn/layers/memory_fusion.py", root, most_users=9)
     assert methods == ["mfm", "mfn"]
     assert {"tests/layers/test_memory_fusion.py", "tests/methods/test_mfm.py"} <= set(files)
+    files, methods = mutants.tests_of("src/tecafn/layers/memory_fusion.py", root, most_users=1)
+    assert methods == ["mfm"]
+    assert "tests/methods/test_mfn.py" not in files
+
+
+def test_what_was_tried_is_not_tried_again(load_benchmark: LoadBenchmark, tmp_path: Path) -> None:
+    mutants = load_benchmark("mutants")
+    mutant = mutants.Mutant("src/tecafn/losses/ring.py", 3, "1", "2", 30, 31)
+    out = tmp_path / "mutants.jsonl"
+    assert mutants._done(out) == {}
+    record = {**mutants.asdict(mutant), "was": "killed", "by": "a test", "seconds": 3}
+    out.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    arguments = argparse.Namespace(out=out, limit=1.0, users=1)
+    assert list(mutants._try_all(tmp_path, [mutant], arguments)) == [(mutant, "killed")]
 
 
 def test_a_share_has_wilsons_interval(load_benchmark: LoadBenchmark) -> None:

@@ -377,7 +377,7 @@ class _Fresh:
 
         with torch.inference_mode():
             padded = pad_rows([torch.from_numpy(self._tokens[row])])
-            return self._encoder.eval().frozen_states(padded).values[0].numpy()
+            return self._encoder.eval().run_frozen(padded).values[0].numpy()
 
 
 def _uncached(encoder: Any, tokens: Any, *, cache_dir: Path, device: Any) -> _Fresh:

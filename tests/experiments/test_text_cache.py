@@ -64,7 +64,7 @@ def test_states_are_those_of_each_text_alone(
     assert states.lengths().tolist() == [len(ids) for ids in tokens]
     for row, ids in enumerate(tokens):
         with torch.inference_mode():
-            alone = encoder.eval().frozen_states(pad_rows([torch.from_numpy(ids)])).values[0]
+            alone = encoder.eval().run_frozen(pad_rows([torch.from_numpy(ids)])).values[0]
         assert states.hidden(row).shape == (len(ids), 32)
         np.testing.assert_allclose(states.hidden(row), alone.numpy(), atol=1e-5)
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from tecafn.layers.attention import MultiHeadAttention, _attention_with_dropout, _parts_of
+from tecafn.layers.attention import MultiHeadAttention
+from tecafn.layers.cpu_attention import CpuAttention, parts_of
 from tecafn.layers.dropout import dropout
 
 PROBABILITY = 0.3
@@ -39,19 +40,17 @@ def plain(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
 @pytest.mark.parametrize("part", [1, 100, 10_000])
 @pytest.mark.parametrize(("seed", "narrow"), [(0, 8), (1, 8), (2, 1)])  # heads are 2 wide
 def test_answer_and_gradients_are_those_of_the_plain_formula(
-    seed: int, narrow: int, part: int, kept: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, narrow: int, part: int, kept: int
 ) -> None:
-    monkeypatch.setattr("tecafn.layers.attention._NARROW", narrow)
-    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_A_PART", part)
-    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", kept)
+    attend = CpuAttention(narrow=narrow, weights_per_part=part, weights_kept=kept)
     inputs, allowed = heads(seed)
     found = []
-    for attend in (
-        lambda q, k, v: _attention_with_dropout(q, k, v, allowed, PROBABILITY),
+    for compute in (
+        lambda q, k, v: attend(q, k, v, allowed, PROBABILITY),
         lambda q, k, v: plain(q, k, v, allowed),
     ):
         torch.manual_seed(seed)
-        answer = attend(*inputs)
+        answer = compute(*inputs)
         weight = torch.randn(answer.shape, generator=torch.Generator().manual_seed(9)).double()
         found.append((answer, *torch.autograd.grad(answer, inputs, weight)))
     for ours, expected in zip(*found, strict=True):
@@ -60,19 +59,17 @@ def test_answer_and_gradients_are_those_of_the_plain_formula(
 
 @pytest.mark.parametrize("kept", [0, 10_000])
 @pytest.mark.parametrize("factor", [1.0, 6.0, 1e3, 1e6])
-def test_scores_that_overflow_an_exponential_are_like_any_other(
-    factor: float, kept: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", kept)
+def test_scores_that_overflow_an_exponential_are_like_any_other(factor: float, kept: int) -> None:
+    attend = CpuAttention(weights_kept=kept)
     whole, allowed = heads(0, torch.float32)
     inputs = [(x.detach() * factor).requires_grad_() for x in whole]
     found = []
-    for attend in (
-        lambda q, k, v: _attention_with_dropout(q, k, v, allowed, PROBABILITY),
+    for compute in (
+        lambda q, k, v: attend(q, k, v, allowed, PROBABILITY),
         lambda q, k, v: plain(q.double(), k.double(), v.double(), allowed).float(),
     ):
         torch.manual_seed(1)
-        answer = attend(*inputs)
+        answer = compute(*inputs)
         found.append((answer, *torch.autograd.grad(answer.sum(), inputs)))
     for ours, expected in zip(*found, strict=True):
         size = expected.detach().abs().max().item()
@@ -83,26 +80,24 @@ def test_scores_that_overflow_an_exponential_are_like_any_other(
 @pytest.mark.parametrize("part", [1, 10_000])
 @pytest.mark.parametrize("safe", [0.0, 60.0])
 def test_gradients_and_their_gradients_are_those_of_finite_differences(
-    safe: float, part: int, kept: int, monkeypatch: pytest.MonkeyPatch
+    safe: float, part: int, kept: int
 ) -> None:
-    monkeypatch.setattr("tecafn.layers.attention._SAFE_EXPONENT", safe)
-    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_A_PART", part)
-    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", kept)
+    attend = CpuAttention(safe_exponent=safe, weights_per_part=part, weights_kept=kept)
     inputs, allowed = heads(3)
 
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def compute(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         torch.manual_seed(4)  # the same draws in every call
-        return _attention_with_dropout(query, key, value, allowed, PROBABILITY)
+        return attend(query, key, value, allowed, PROBABILITY)
 
-    assert gradcheck(attend, inputs)
-    assert gradgradcheck(attend, inputs)
+    assert gradcheck(compute, inputs)
+    assert gradgradcheck(compute, inputs)
 
 
 def test_under_autocast_it_stays_bfloat16_and_near_the_float32_answer() -> None:
     inputs, allowed = heads(5, torch.bfloat16)
     torch.manual_seed(6)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        answer = _attention_with_dropout(*inputs, allowed, PROBABILITY)
+        answer = CpuAttention()(*inputs, allowed, PROBABILITY)
     gradients = torch.autograd.grad(answer.float().square().sum(), inputs)
     assert {answer.dtype, *(g.dtype for g in gradients)} == {torch.bfloat16}
     query, key, value = (x.detach().float().requires_grad_() for x in inputs)
@@ -115,11 +110,8 @@ def test_under_autocast_it_stays_bfloat16_and_near_the_float32_answer() -> None:
         torch.testing.assert_close(ours.float(), theirs, rtol=0.05, atol=0.05)
 
 
-def test_a_training_step_on_long_sequences_keeps_about_a_byte_a_weight(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", 400_000)
-    rows, length, num_heads = 4, 200, 3
+def test_a_training_step_on_long_sequences_keeps_about_a_byte_per_weight() -> None:
+    rows, length, num_heads = 4, 300, 3
     module = MultiHeadAttention(6, num_heads=num_heads, dropout=0.1)
     frames = torch.randn(rows, length, 6)
     kept: dict[int, int] = {}
@@ -131,14 +123,14 @@ def test_a_training_step_on_long_sequences_keeps_about_a_byte_a_weight(
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         module(frames, frames, torch.ones(rows, length, dtype=torch.bool))
     num_weights = rows * num_heads * length**2
-    assert num_weights > 400_000
+    assert num_weights > CpuAttention().weights_kept
     assert num_weights <= sum(kept.values()) < 1.5 * num_weights
 
 
 def test_a_share_without_rows_has_an_answer_without_rows() -> None:
     inputs, allowed = heads(0)
     query, key, value = nothing = [x.detach()[:0].requires_grad_() for x in inputs]
-    answer = _attention_with_dropout(query, key, value, allowed[:0], PROBABILITY)
+    answer = CpuAttention()(query, key, value, allowed[:0], PROBABILITY)
     assert answer.shape == (0, 3, 4, 2)
     answer.sum().backward()
     assert all(x.grad is not None for x in nothing)
@@ -146,18 +138,15 @@ def test_a_share_without_rows_has_an_answer_without_rows() -> None:
 
 @pytest.mark.parametrize("kept", [0, 10_000])
 @pytest.mark.parametrize("part", [1, 10_000])
-def test_queries_that_nobody_reads_change_no_other(
-    part: int, kept: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_A_PART", part)
-    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_KEPT", kept)
+def test_queries_that_nobody_reads_change_no_other(part: int, kept: int) -> None:
+    attend = CpuAttention(weights_per_part=part, weights_kept=kept)
     inputs, allowed = heads(7)
     asked = torch.tensor([[True, False, True, False], [False] * 4])
     read = asked[:, None, :, None]
     found = []
     for of_interest in (None, asked):
         torch.manual_seed(8)
-        answer = _attention_with_dropout(*inputs, allowed, PROBABILITY, of_interest)
+        answer = attend(*inputs, allowed, PROBABILITY, of_interest)
         gradients = torch.autograd.grad((answer * read).square().sum(), inputs)
         found.append(((answer * read), *gradients))
     assert found[0][0].any()
@@ -165,14 +154,14 @@ def test_queries_that_nobody_reads_change_no_other(
         torch.testing.assert_close(less, everything, rtol=1e-10, atol=1e-12)
 
 
-def test_parts_end_behind_their_last_query_and_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tecafn.layers.attention._WEIGHTS_A_PART", 2 * 3 * 12)
+def test_parts_end_after_their_last_query_and_key() -> None:
     allowed = torch.tensor(
         [[1, 1, 1, 0, 0], [1, 0, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1]], dtype=torch.bool
     ).unsqueeze(1)
     asked = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 1]]).bool()
-    parts = _parts_of(allowed, asked, num_heads=3, length=4)
+    size = {"num_heads": 3, "length": 4, "weights_per_part": 2 * 3 * 12}
+    parts = parts_of(allowed, asked, **size)
     found = [(p.rows.start, p.rows.stop, p.num_queries, p.num_keys, p.hides) for p in parts]
     # Two rows of 2 queries and 3 keys are few enough; each of the others is too many with another.
     assert found == [(0, 2, 2, 3, True), (2, 3, 4, 5, False), (3, 4, 4, 5, False)]
-    assert len(_parts_of(allowed, None, num_heads=3, length=4)) == 3
+    assert len(parts_of(allowed, None, **size)) == 3

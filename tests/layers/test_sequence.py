@@ -13,6 +13,7 @@ from tecafn.layers.sequence import (
     MaskedConv1d,
     SequenceLSTM,
     Standardise,
+    add_positions,
     masked_mean,
     sinusoidal_positions,
     zero_padding,
@@ -126,6 +127,13 @@ def test_positions_are_sines_then_cosines(dim: int) -> None:
             angle = t * 10000.0 ** (-step / max(half - 1, 1))
             expected = math.sin(angle) if column < half else math.cos(angle)
             assert got[t, column].item() == pytest.approx(expected, abs=5e-6)
+
+
+def test_positions_are_added_to_scaled_frames_from_the_first_one_on() -> None:
+    values = frames(0, 6)
+    codes = sinusoidal_positions(9, 6).double()
+    assert torch.equal(add_positions(values), values + codes[:5])
+    assert torch.equal(add_positions(values, scale=2.0, first=3), 2 * values + codes[3:8])
 
 
 def test_positions_tell_frames_apart_and_do_not_depend_on_the_length() -> None:

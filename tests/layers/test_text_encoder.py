@@ -126,7 +126,7 @@ def test_cached_states_of_a_partly_frozen_encoder_equal_the_full_forward(
     module = encoder(bert, num_trained_layers=trained).eval()
     text = tokens()
     with torch.no_grad():
-        cached = module.frozen_states(text)
+        cached = module.run_frozen(text)
         assert cached.values.shape == (3, 8, 32)
         whole, continued = module(text), module(cached)
     assert torch.equal(continued.values, whole.values)
@@ -137,12 +137,11 @@ def test_cached_states_of_a_partly_frozen_encoder_equal_the_full_forward(
 @pytest.mark.parametrize("trained", [None, 0, 1])
 def test_forward_is_its_two_halves(bert: str, trained: int | None) -> None:
     whole, text = encoder(bert, num_trained_layers=trained).eval(), tokens()
-    first = whole.first_states(text)
+    first = whole.run_frozen(text)
     assert whole.num_trained_layers == (len(whole.layers) if trained is None else trained)
-    torch.testing.assert_close(first.values, whole.frozen_states(text).values)
     expected = whole(text)
-    for begun in (first, whole.first_states(first)):  # states are passed through
-        both = whole.trained_states(begun)
+    for begun in (first, whole.run_frozen(first)):  # states are passed through
+        both = whole.run_trained(begun)
         torch.testing.assert_close(both.values, expected.values)
         assert torch.equal(both.mask, text.mask)
 
@@ -150,9 +149,9 @@ def test_forward_is_its_two_halves(bert: str, trained: int | None) -> None:
 def test_cached_states_are_the_same_in_training_mode(bert: str) -> None:
     module = encoder(bert, num_trained_layers=1).train()
     text = tokens()
-    assert torch.equal(module.frozen_states(text).values, module.frozen_states(text).values)
-    frozen = encoder(bert, num_trained_layers=1).eval().frozen_states(text).values
-    assert torch.equal(module.frozen_states(text).values, frozen)
+    assert torch.equal(module.run_frozen(text).values, module.run_frozen(text).values)
+    frozen = encoder(bert, num_trained_layers=1).eval().run_frozen(text).values
+    assert torch.equal(module.run_frozen(text).values, frozen)
 
 
 def test_frozen_layers_stay_in_evaluation_mode_and_trained_ones_do_not(bert: str) -> None:
@@ -299,7 +298,7 @@ def test_a_pair_is_read_as_two_segments(
     with torch.no_grad():
         expected = model(**encoded).last_hidden_state
         got = module(text)
-        again = module(module.frozen_states(text))
+        again = module(module.run_frozen(text))
     torch.testing.assert_close(got.values[text.mask], expected[text.mask], rtol=0, atol=1e-5)
     assert torch.equal(got.values, again.values)
     if contexts is not None:
@@ -407,17 +406,6 @@ def test_the_fingerprint_tells_where_segments_begin(pair_bert: str) -> None:
     before = module.frozen_fingerprint()
     module.separator_id = None
     assert module.frozen_fingerprint() != before
-
-
-def test_kept_padding_holds_the_padding_tokens_states(bert: str) -> None:
-    module = encoder(bert).eval()
-    text = tokens()
-    ids = torch.where(text.mask, text.values, 0)
-    with torch.no_grad():
-        got = module(text, keep_padding=True)
-    expected = reference(bert, Padded(ids, text.mask))
-    torch.testing.assert_close(got.values, expected, rtol=0, atol=1e-5)
-    assert bool((got.values[~text.mask] != 0).any())
 
 
 # ---------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from torch import nn
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.sequence import SequenceLSTM
-from tecafn.layers.unimodal import GlobalBatchNorm, ModalityFrames, Slots, pool
+from tecafn.layers.unimodal import AbsentVectors, GlobalBatchNorm, ModalityFrames, pool
 
 TEXT, AUDIO, VISION = Modality
 MASK = torch.tensor(
@@ -59,7 +59,7 @@ def test_pooling_takes_the_first_real_frame_or_the_mean() -> None:
 
 
 def test_slots_fill_what_a_sample_or_the_whole_batch_lacks() -> None:
-    slots = Slots({Modality.TEXT: 2, Modality.AUDIO: 2})
+    slots = AbsentVectors({Modality.TEXT: 2, Modality.AUDIO: 2})
     with torch.no_grad():
         slots.vectors[Modality.TEXT].fill_(7.0)
         slots.vectors[Modality.AUDIO].fill_(8.0)
@@ -113,7 +113,7 @@ def test_batch_norm_is_torchs_on_the_rows_that_count() -> None:
 
 @pytest.mark.parametrize(("output", "bound"), [("tanh", 2.0), ("sigmoid", 2.0)])
 def test_bounded_answers_reach_the_label_range_and_no_further(output: str, bound: float) -> None:
-    answer = Answer(1, DataInfo(widths={}, label_range=(-1.0, bound)), output=output)  # type: ignore[arg-type]
+    answer = OutputLayer(1, DataInfo(widths={}, label_range=(-1.0, bound)), output=output)  # type: ignore[arg-type]
     with torch.no_grad():
         answer.linear.weight.fill_(1.0)
         answer.linear.bias.zero_()
@@ -123,6 +123,6 @@ def test_bounded_answers_reach_the_label_range_and_no_further(output: str, bound
 
 def test_logits_are_never_bounded() -> None:
     info = DataInfo(widths={}, task="classification", num_classes=2)
-    answer = Answer(3, info, output="tanh")
+    answer = OutputLayer(3, info, output="tanh")
     assert answer(100 * torch.ones(4, 3)).shape == (4, 2)
-    assert answer.output == "linear"
+    assert answer.scale.scale == "linear"

@@ -6,7 +6,9 @@ The loops are written from docs/paper-and-code.md, one sample, head and frame at
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +23,15 @@ from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.core.scheme import parameter_groups
 from tecafn.experiments.config import parse_config
-from tecafn.layers.attention import MultiHeadAttention, Transformer
-from tecafn.layers.authors import count_padding, misplaced_masks
-from tecafn.layers.encoders import AsTheAuthors, Dropouts, FrameEncoder
+from tecafn.layers import authors as authors_module
+from tecafn.layers.attention import MultiHeadAttention, Transformer, TransformerSettings
+from tecafn.layers.authors import (
+    AsTheAuthors,
+    AuthorsFrameEncoder,
+    count_padding,
+    misplaced_masks,
+)
+from tecafn.layers.encoders import FrameEncoder
 from tecafn.layers.sequence import sinusoidal_positions
 from tecafn.layers.utterance import LastState
 from tecafn.losses.information import negative_log_density
@@ -321,7 +329,7 @@ def test_padded_text_of_a_frozen_encoder_is_the_same_from_ids_and_from_its_cache
         network: Any = frozen.build().network.eval()
         encoder = network.encoders[TEXT]
         text = case.batch(3).sequences[TEXT]
-        states = encoder.text_encoder.frozen_states(text)
+        states = encoder.text_encoder.run_frozen(text)
         cached = Padded(states.values * text.mask.unsqueeze(-1), text.mask)
         torch.testing.assert_close(encoder(cached).values, encoder(text).values)
 
@@ -420,24 +428,84 @@ def test_what_depends_on_one_processs_batch_is_refused_on_several(
     scheme_of(differences=("no_lstm", "mutual_information"))
 
 
+ENCODER: dict[str, Any] = {
+    "dim": 6,
+    "num_layers": 1,
+    "hidden_dim": 4,
+    "kernel_size": 3,
+}
+
+
 @pytest.mark.parametrize("masked_later", [False, True])
 def test_padding_that_is_read_later_is_the_same_while_training(masked_later: bool) -> None:
-    """Without the LSTM and the convolution behind it, what stands in padding reaches its reader."""
+    """Without the LSTM and the convolution after it, what padding holds reaches its reader."""
     torch.manual_seed(0)
-    encoder = FrameEncoder(
+    differences = AsTheAuthors(no_lstm=not masked_later, early_convolution=not masked_later)
+    encoder = AuthorsFrameEncoder(
         5,
         None,
-        dim=6,
-        num_layers=1,
-        num_heads=2,
-        hidden_dim=4,
-        kernel_size=3,
-        residual="printed",
-        dropouts=Dropouts(),
-        authors=AsTheAuthors(no_lstm=not masked_later, early_convolution=not masked_later),
+        differences=differences,
+        transformer=TransformerSettings(num_heads=2),
+        embedding_dropout=0.0,
+        **ENCODER,
     ).double()
     mask = torch.tensor([[True, True, False], [True, True, True]])
     frames = Padded(torch.randn(2, 3, 5, dtype=torch.float64), mask)
     training, evaluating = encoder.train()(frames), encoder.eval()(frames)
     assert evaluating.values[0, 2].any()
     torch.testing.assert_close(training.values, evaluating.values)
+
+
+def test_without_a_difference_the_authors_encoder_is_the_papers_bit_for_bit() -> None:
+    settings = TransformerSettings(
+        num_heads=2, attention_dropout=0.1, relu_dropout=0.1, residual_dropout=0.1
+    )
+    options = {"transformer": settings, "embedding_dropout": 0.2, **ENCODER}
+    mask = torch.tensor([[True, False, True, False], [True] * 4, [False] * 4])
+    frames = Padded(torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1)), mask)
+    answers = []
+    for make in (
+        lambda: FrameEncoder(5, None, **options),
+        lambda: AuthorsFrameEncoder(5, None, differences=AsTheAuthors(), **options),
+    ):
+        torch.manual_seed(0)
+        encoder: nn.Module = make()
+        training, evaluated = encoder(frames).values, encoder.eval()(frames).values
+        answers.append((encoder.state_dict(), training, evaluated))
+    (state, *paper), (other_state, *authors) = answers
+    assert list(state) == list(other_state)
+    assert all(torch.equal(state[name], other_state[name]) for name in state)
+    assert all(torch.equal(one, other) for one, other in zip(paper, authors, strict=True))
+
+
+@pytest.mark.parametrize("names", [(), DIFFERENCES])
+def test_layers_of_the_authors_are_taken_only_where_a_difference_asks_for_them(
+    names: tuple[Any, ...],
+) -> None:
+    network = scheme_of(differences=names).network
+    taken = {type(encoder).__module__ for encoder in network.encoders.values()}
+    assert taken == {"tecafn.layers.authors" if names else "tecafn.layers.encoders"}
+
+
+@pytest.mark.parametrize("name", ["paper", "authors", *DIFFERENCES])
+def test_parameters_are_named_as_in_version_0_1(name: str) -> None:
+    """Its code wrote the file; a run that it saved loads into these names and shapes."""
+    path = Path(__file__).parents[1] / "fixtures" / "first-version-parameters.json"
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    expected = recorded["paper"]
+    if name != "paper":
+        changed = recorded[name]
+        kept = {key: shape for key, shape in expected.items() if key not in changed["removed"]}
+        expected = kept | changed["added"]
+    options: dict[str, Any] = {
+        "paper": {},
+        "authors": {"variant": "authors"},
+    }.get(name, {"differences": (name,)})
+    scheme = scheme_of(**options, num_layers=1, num_unimodal_layers=1)
+    assert {key: list(value.shape) for key, value in scheme.state_dict().items()} == expected
+
+
+def test_the_authors_flaws_are_in_one_file_of_the_layers() -> None:
+    folder = Path(authors_module.__file__).parent
+    named = [path.name for path in folder.glob("*.py") if "authors" in path.read_text("utf-8")]
+    assert named == ["authors.py"]

@@ -132,7 +132,7 @@ def test_cached_states_of_frozen_layers_serve_as_well_as_ids(
     case: MethodCase, num_trained: int
 ) -> None:
     network, batch = network_of(case, 0, num_trained_layers=num_trained), batch_of(case, 0)
-    states = network.frames.text_encoder.frozen_states(batch.sequences[TEXT])
+    states = network.frames.text_encoder.run_frozen(batch.sequences[TEXT])
     cached = dataclasses.replace(batch, sequences={**batch.sequences, TEXT: states})
     torch.testing.assert_close(network(cached).prediction, network(batch).prediction)
 
@@ -144,7 +144,7 @@ def test_without_a_trained_layer_behind_the_gate_the_tokens_mean_is_pooled(
     network, batch = network_of(case, 0, num_trained_layers=0), batch_of(case, 0)
     assert network.pooling == "mean"
     assert network_of(case, 0).pooling == "first"
-    first = network.frames.text_encoder.first_states(batch.sequences[TEXT])
+    first = network.frames.text_encoder.run_frozen(batch.sequences[TEXT])
     shifted = network.gate(first.values, network._spoken(batch))
     there = batch.present[TEXT]
     mean = torch.stack(

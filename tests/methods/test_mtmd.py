@@ -73,10 +73,8 @@ def test_a_fresh_copy_agrees_with_its_student_and_then_follows_it(case: MethodCa
     losses = scheme.loss(batch, PROGRESS)
     assert losses.terms["momentum"].item() > 0
     scheme.after_step(batch, losses, PROGRESS)
-    student, copied = (
-        (losses.output.features[f"{which}_audio"] - batch.labels).abs().mean().item()
-        for which in ("score", "copied_score")
-    )
+    score, (copied_score, _) = losses.output.features["score_audio"], losses.carry[Modality.AUDIO]
+    student, copied = ((x - batch.labels).abs().mean().item() for x in (score, copied_score))
     rate = 2 * 0.25 * copied / (copied + student)
     goals = [p for part in scheme._followed(Modality.AUDIO) for p in part.parameters()]
     for old, new, goal in zip(before, follower.parameters(), goals, strict=True):

@@ -46,7 +46,12 @@ from slow_tecafn import (
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
-from tecafn.layers.attention import MultiHeadAttention, Transformer, TransformerLayer
+from tecafn.layers.attention import (
+    MultiHeadAttention,
+    Transformer,
+    TransformerLayer,
+    TransformerSettings,
+)
 from tecafn.layers.sequence import MaskedConv1d, SequenceLSTM, masked_mean
 from tecafn.losses.contrastive import info_nce
 from tecafn.losses.task import task_loss
@@ -57,18 +62,20 @@ from tecafn.testing import method_case
 # Equation by equation
 
 
+def settings_of(residual: Any, *, dropout: float = 0.0) -> TransformerSettings:
+    return TransformerSettings(
+        num_heads=5,
+        attention_dropout=dropout,
+        relu_dropout=dropout,
+        residual_dropout=dropout,
+        residual=residual,
+    )
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("residual", ["printed", "pre_norm"])
-def test_equations_2_and_3_self_attention_layer(seed: int, residual: Any) -> None:
-    layer = TransformerLayer(
-        10,
-        num_heads=5,
-        attention_dropout=0.1,
-        relu_dropout=0.1,
-        residual_dropout=0.1,
-        residual=residual,
-        cross=False,
-    )
+def test_equations_2_and_3_self_attention_layer(seed: int, residual: str) -> None:
+    layer = TransformerLayer(10, settings_of(residual, dropout=0.1), cross=False)
     randomise(layer, seed)
     values, mask = frames(seed, 3, 5, 10)
     expected = [
@@ -83,7 +90,7 @@ def test_equations_2_and_3_the_two_residuals_give_different_numbers(seed: int) -
     values, mask = frames(seed, 2, 4, 10)
     answers = []
     for residual in ("printed", "pre_norm"):
-        module = Transformer(10, num_layers=2, num_heads=5, residual=residual)
+        module = Transformer(10, settings_of(residual), num_layers=2)
         answers.append(randomise(module, seed)(values, None, mask))
     assert float((answers[0] - answers[1]).detach().abs().max()) > 0.1
 
@@ -193,7 +200,7 @@ def test_equations_8_to_10_multi_head_attention(seed: int) -> None:
 def test_equations_11_and_12_query_is_the_stream_and_key_value_the_same_source_in_every_layer(
     seed: int, residual: Any
 ) -> None:
-    module = Transformer(10, num_layers=3, num_heads=5, residual=residual, cross=True)
+    module = Transformer(10, settings_of(residual), num_layers=3, cross=True)
     randomise(module, seed)
     core, _ = frames(seed, 3, 4, 10)
     source, mask = frames(seed + 50, 3, 6, 10)

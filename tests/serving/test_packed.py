@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tecafn.core.fast import without
 from tecafn.layers.encoder_source import FAMILY
 from tecafn.serving.packed import PackedLinear, PackedTextLayer, can_pack, pack_weights
 
@@ -43,6 +44,22 @@ def test_it_computes_what_the_layer_computes(shape: tuple[int, ...]) -> None:
             answer = PackedLinear(linear)(rows)
         assert answer.shape == (*shape[:-1], 320)
         torch.testing.assert_close(answer.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+def test_without_the_fast_path_the_layer_itself_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    linear, rows = nn.Linear(256, 320), torch.randn(7, 256)
+    packed = PackedLinear(linear)
+
+    def taken(rows: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("the fast path is taken")
+
+    monkeypatch.setattr(type(packed._rearranged), "__call__", lambda _, rows: taken(rows))
+    with torch.inference_mode():
+        with without("packed_weights"):
+            assert torch.equal(packed(rows), linear(rows))
+        with pytest.raises(RuntimeError, match="the fast path is taken"):
+            packed(rows)
 
 
 @needs_onednn

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tecafn.core.modality import Modality
 
@@ -50,6 +51,19 @@ class Padded:
     def select(self, rows: Tensor) -> Padded:
         """Rows (K,) int64, in that order, repeats allowed."""
         return Padded(self.values[rows], self.mask[rows])
+
+    def padded_to(self, length: int) -> Padded:
+        """Masked frames of zeros after the last until there are ``length``; never fewer than now.
+
+        Example:
+            >>> Padded(torch.ones(1, 1, 2), torch.tensor([[True]])).padded_to(3).mask
+            tensor([[ True, False, False]])
+        """
+        missing = length - self.mask.shape[1]
+        if missing <= 0:
+            return self
+        after = (0, missing) if self.values.ndim == 2 else (0, 0, 0, missing)
+        return Padded(functional.pad(self.values, after), functional.pad(self.mask, (0, missing)))
 
 
 @dataclass(frozen=True)

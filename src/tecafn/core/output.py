@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class Losses:
         output: the network's answer that the terms were computed from.
         log: further scalars to write down (sums, shares), not optimised.
         health: readings by name, each with what it would be if nothing had been learned.
+        carry: what the scheme hands to its own ``after_step``; nobody else looks at it.
 
     Example:
         >>> import torch
@@ -56,6 +58,7 @@ class Losses:
     output: Output
     log: Mapping[str, Tensor] = field(default_factory=dict)
     health: Mapping[str, Reading] = field(default_factory=dict)
+    carry: Any = None
 
     @property
     def total(self) -> Tensor:

@@ -156,7 +156,7 @@ def _compute(
         for place, row in enumerate(rows):
             ids[place, : lengths[row]] = torch.from_numpy(tokens[row])
         mask = torch.arange(longest) < torch.from_numpy(lengths[rows])[:, None]
-        values = frozen.frozen_states(Padded(ids, mask).to(device)).values.float().cpu().numpy()
+        values = frozen.run_frozen(Padded(ids, mask).to(device)).values.float().cpu().numpy()
         for place, row in enumerate(rows):
             states[offsets[row] : offsets[row + 1]] = values[place, : lengths[row]]
     states.flush()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.modality import Modality
+from tecafn.core.settings import per_modality
 from tecafn.layers.alignment import tokens_to_frames
 from tecafn.layers.dropout import Dropout
 
@@ -45,15 +45,7 @@ def joint_frames(frames: Mapping[Modality, Padded], batch: Batch) -> dict[Modali
         lengths.append(int(last.max()) + 1 if last.numel() else 0)
         joint[Modality.TEXT] = tokens_to_frames(text, spoken, max(1, *lengths))
     length = max(padded.mask.shape[1] for padded in joint.values())
-    return {m: _stretch(padded, length) for m, padded in joint.items()}
-
-
-def _stretch(padded: Padded, length: int) -> Padded:
-    missing = length - padded.mask.shape[1]
-    return Padded(
-        functional.pad(padded.values, (0, 0, 0, missing)),
-        functional.pad(padded.mask, (0, missing)),
-    )
+    return {m: padded.padded_to(length) for m, padded in joint.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +71,6 @@ class MemoryFusionSettings:
     candidate_dropout: float
     retain_dropout: float
     update_dropout: float
-
-    def hidden_dim_of(self, modality: Modality) -> int:
-        """Width of the modality's LSTM."""
-        return {
-            Modality.TEXT: self.text_hidden_dim,
-            Modality.AUDIO: self.audio_hidden_dim,
-            Modality.VISION: self.vision_hidden_dim,
-        }[modality]
 
 
 def _two_layers(in_dim: int, hidden_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
@@ -117,7 +101,8 @@ class MemoryFusion(nn.Module):
 
     def __init__(self, dims: Mapping[Modality, int], settings: MemoryFusionSettings) -> None:
         super().__init__()
-        self.hidden_dims = {m: settings.hidden_dim_of(m) for m in dims}
+        hidden_dims = per_modality(settings, "hidden_dim")
+        self.hidden_dims: dict[Modality, int] = {m: hidden_dims[m] for m in dims}
         self.cells = nn.ModuleDict(
             {m: nn.LSTMCell(dim, self.hidden_dims[m]) for m, dim in dims.items()}
         )

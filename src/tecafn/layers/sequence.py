@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tecafn.core.batch import Padded
+from tecafn.core.fast import is_on
+from tecafn.core.info import FeatureStatistics
 
 
 def zero_padding(values: Tensor, mask: Tensor) -> Tensor:
@@ -19,76 +19,18 @@ def zero_padding(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask.unsqueeze(-1), 0.0)
 
 
-def hides_frames(mask: Tensor) -> bool:
+def may_hide_frames(mask: Tensor) -> bool:
     """Can this mask hide a frame? A clip alone has no padding, and masks cost attention time.
 
     Not looked at on a GPU, where the answer would be waited for: True there.
 
     Example:
-        >>> hides_frames(torch.tensor([[True, True]])), hides_frames(torch.tensor([[True, False]]))
-        (False, True)
+        >>> may_hide_frames(torch.tensor([[True, True]]))
+        False
+        >>> may_hide_frames(torch.tensor([[True, False]]))
+        True
     """
-    return mask.device.type != "cpu" or not bool(mask.all())
-
-
-class Places:
-    """Where a batch's real frames stand: to take them out of the padding, and put them back.
-
-    Args:
-        mask: (B, L) bool; N frames are real.
-
-    Example:
-        >>> places = Places(torch.tensor([[True, True], [True, False]]))
-        >>> packed = places.pack(torch.tensor([[[1.0], [2.0]], [[3.0], [9.0]]]))
-        >>> packed.tolist()
-        [[1.0], [2.0], [3.0]]
-        >>> places.spread(packed).squeeze(2).tolist()
-        [[1.0, 2.0], [3.0, 0.0]]
-    """
-
-    def __init__(self, mask: Tensor) -> None:
-        self.mask = mask
-        self._index = mask.flatten().nonzero().squeeze(1)
-
-    def pack(self, values: Tensor) -> Tensor:
-        """(B, L, D) to the real frames, (N, D), row after row."""
-        packed: Tensor = _Pack.apply(values.flatten(0, 1), self._index)  # type: ignore[no-untyped-call]
-        return packed
-
-    def spread(self, packed: Tensor) -> Tensor:
-        """(N, D) to (B, L, D), with zeros for padding."""
-        total = self.mask.numel()
-        flat: Tensor = _Spread.apply(packed, self._index, total)  # type: ignore[no-untyped-call]
-        return flat.view(*self.mask.shape, packed.shape[1])
-
-
-class _Pack(Function):
-    """Rows of (M, D). An index's own gradient adds row by row, which takes ten times as long."""
-
-    @staticmethod
-    def forward(ctx: Any, flat: Tensor, index: Tensor) -> Tensor:
-        ctx.save_for_backward(index)
-        ctx.total = len(flat)
-        return flat.index_select(0, index)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (index,) = ctx.saved_tensors
-        return _Spread.apply(gradient, index, ctx.total), None  # type: ignore[no-untyped-call]
-
-
-class _Spread(Function):
-    """(N, D) to those rows of (M, D), zeros elsewhere."""
-
-    @staticmethod
-    def forward(ctx: Any, packed: Tensor, index: Tensor, total: int) -> Tensor:
-        ctx.save_for_backward(index)
-        return packed.new_zeros(total, packed.shape[1]).index_copy_(0, index, packed)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (index,) = ctx.saved_tensors
-        return _Pack.apply(gradient, index), None, None  # type: ignore[no-untyped-call]
+    return mask.device.type != "cpu" or not is_on("no_mask") or not bool(mask.all())
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -137,6 +79,24 @@ def sinusoidal_positions(length: int, dim: int, *, device: torch.device | None =
     return torch.cat([angle.sin(), angle.cos()], dim=1)[:, :dim]
 
 
+def add_positions(values: Tensor, *, scale: float = 1.0, first: int = 0) -> Tensor:
+    """(B, L, D) times ``scale``, plus position codes.
+
+    Args:
+        values: (B, L, D).
+        scale: Vaswani et al. 2017, Sect. 3.4, scale embeddings by the square root of D; so does
+            MulT (Tsai et al. 2019).
+        first: the position of the first frame.
+
+    Example:
+        >>> add_positions(torch.ones(1, 1, 4), scale=2.0)
+        tensor([[[2., 2., 3., 3.]]])
+    """
+    length, dim = values.shape[-2:]
+    positions = sinusoidal_positions(first + length, dim, device=values.device)[first:]
+    return (values if scale == 1.0 else values * scale) + positions.to(values.dtype)
+
+
 class Standardise(nn.Module):
     """Columns to mean 0 and deviation 1 by the training split's statistics, clipped.
 
@@ -158,6 +118,13 @@ class Standardise(nn.Module):
         self.register_buffer("mean", torch.tensor(list(mean), dtype=torch.float32))
         self.register_buffer("scale", torch.where(deviation > 1e-6, deviation, 1.0))
         self.limit = limit
+
+    @classmethod
+    def by(cls, statistics: FeatureStatistics | None, width: int) -> Standardise:
+        """By these statistics; without any, columns are only clipped."""
+        if statistics is None:
+            return cls([0.0] * width, [1.0] * width)
+        return cls(statistics.mean, statistics.std)
 
     def forward(self, values: Tensor) -> Tensor:
         """(B, L, D) to the same shape."""
@@ -228,23 +195,22 @@ class SequenceLSTM(nn.Module):
                 Padded(values.new_zeros(*mask.shape, self.out_dim), mask),
                 values.new_zeros(0, self.out_dim),
             )
-        if not self.training and not hides_frames(mask):
+        if not self.training and not may_hide_frames(mask):
             states, (final, _) = self.lstm(values)
             return Padded(states, mask), self._last(final)
         order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
         front = values.gather(1, order.unsqueeze(-1).expand_as(values))
         lengths = mask.sum(1).clamp(min=1)
-        states, last = (self._both_ways if self.lstm.bidirectional else self._forward)(
-            front, lengths
-        )
+        is_packed = self.lstm.bidirectional or not is_on("unpacked_lstm")
+        states, last = (self._packed if is_packed else self._unpacked)(front, lengths)
         restored = torch.zeros_like(states).scatter(
             1, order.unsqueeze(-1).expand_as(states), states
         )
         last = last * mask.any(1, keepdim=True)
         return Padded(zero_padding(restored, mask), mask), last
 
-    def _forward(self, front: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """States and final state of (B, L, in_dim) whose real frames come first.
+    def _unpacked(self, front: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """States and final state, in one direction, of (B, L, in_dim) with real frames first.
 
         What follows them comes too late to matter, and on a CPU an unpacked LSTM takes a sixth of
         the time of a packed one.
@@ -253,8 +219,8 @@ class SequenceLSTM(nn.Module):
         ends = (lengths - 1).view(-1, 1, 1).expand(-1, 1, self.out_dim)
         return states, states.gather(1, ends).squeeze(1)
 
-    def _both_ways(self, front: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, where one direction begins at the last real frame."""
+    def _packed(self, front: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in any direction; the second one begins at the last real frame."""
         packed = pack_padded_sequence(front, lengths.cpu(), batch_first=True, enforce_sorted=False)
         packed_states, (final, _) = self.lstm(packed)
         states, _ = pad_packed_sequence(
@@ -270,11 +236,5 @@ class SequenceLSTM(nn.Module):
 def concatenate_rows(first: Padded, second: Padded) -> Padded:
     """Rows of both, padded to the longer."""
     length = max(first.mask.shape[1], second.mask.shape[1])
-
-    def stretch(padded: Padded) -> tuple[Tensor, Tensor]:
-        missing = length - padded.mask.shape[1]
-        values = nn.functional.pad(padded.values, (0, 0, 0, missing))
-        return values, nn.functional.pad(padded.mask, (0, missing))
-
-    pairs = (stretch(first), stretch(second))
-    return Padded(torch.cat([v for v, _ in pairs]), torch.cat([m for _, m in pairs]))
+    both = [padded.padded_to(length) for padded in (first, second)]
+    return Padded(torch.cat([p.values for p in both]), torch.cat([p.mask for p in both]))

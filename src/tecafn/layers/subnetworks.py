@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
+from tecafn.core.settings import per_modality
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.sequence import SequenceLSTM, masked_mean
-from tecafn.layers.unimodal import GlobalBatchNorm, ModalityFrames, Slots
+from tecafn.layers.unimodal import AbsentVectors, GlobalBatchNorm, ModalityFrames
 
 
 class TextSubnetwork(nn.Module):
@@ -105,29 +106,22 @@ class Subnetworks(nn.Module):
     def __init__(self, info: DataInfo, widths: SubnetworkWidths) -> None:
         super().__init__()
         self.frames = ModalityFrames(info)
-        outs = {
-            Modality.TEXT: widths.text_dim,
-            Modality.AUDIO: widths.audio_dim,
-            Modality.VISION: widths.vision_dim,
-        }
-        self.dims = {m: outs[m] for m in self.frames.dims}
+        dims, dropouts = per_modality(widths, "dim"), per_modality(widths, "dropout")
+        self.dims: dict[Modality, int] = {m: dims[m] for m in self.frames.dims}
         self.subnetworks = nn.ModuleDict()
         for modality, in_dim in self.frames.dims.items():
             if modality == Modality.TEXT:
                 self.subnetworks[modality] = TextSubnetwork(
                     in_dim,
                     hidden_dim=widths.text_hidden_dim,
-                    out_dim=widths.text_dim,
-                    dropout=widths.text_dropout,
+                    out_dim=dims[modality],
+                    dropout=dropouts[modality],
                 )
             else:
-                is_audio = modality == Modality.AUDIO
                 self.subnetworks[modality] = FrameSubnetwork(
-                    in_dim,
-                    hidden_dim=self.dims[modality],
-                    dropout=widths.audio_dropout if is_audio else widths.vision_dropout,
+                    in_dim, hidden_dim=dims[modality], dropout=dropouts[modality]
                 )
-        self.slots = Slots(self.dims)
+        self.slots = AbsentVectors(self.dims)
 
     def forward(self, batch: Batch) -> dict[Modality, Tensor]:
         """(B, dims[m]) of every modality m, in the order text, audio, vision."""

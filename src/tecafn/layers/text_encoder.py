@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.info import STORED_FEATURES, DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.layers.encoder_source import FAMILY, hub_options, not_found, resolve_source
-from tecafn.layers.sequence import hides_frames, zero_padding
+from tecafn.layers.sequence import may_hide_frames, zero_padding
 
 # Those that tell the second segment of a pair by an embedding; the others have one segment.
 SEGMENTED = ("bert", "electra", "ernie")
@@ -283,13 +282,25 @@ class TextEncoder(nn.Module):
             module.eval()
         return self
 
-    def _run(self, values: Tensor, mask: Tensor, layers: Sequence[nn.Module]) -> Tensor:
+    @property
+    def frozen_layers(self) -> list[nn.Module]:
+        """Those whose states are the same in every epoch."""
+        return [*self.layers][: self.num_frozen_layers]
+
+    @property
+    def trained_layers(self) -> list[nn.Module]:
+        """Those after the frozen ones."""
+        return [*self.layers][self.num_frozen_layers :]
+
+    def run_layers(self, hidden: Padded, layers: Sequence[nn.Module]) -> Tensor:
+        """Hidden states (B, L, D) through some layers. What comes out for padding means nothing."""
+        values, mask = hidden.values, hidden.mask
         if len(values) == 0:
             return values  # a process's empty share of a batch, which transformers cannot reshape
         # Every query sees every real token. A row without any (an absent text) sees them all: an
         # empty softmax is NaN in some kernels, and callers drop that row by ``present``.
         allowed: Tensor | None = None
-        if self.training or hides_frames(mask):
+        if self.training or may_hide_frames(mask):
             allowed = (mask | ~mask.any(1, keepdim=True))[:, None, None, :]
         for layer in layers:
             states = layer(values, attention_mask=allowed)
@@ -305,57 +316,38 @@ class TextEncoder(nn.Module):
         before = separators.cumsum(1) - separators
         return before.clamp(max=self.config.type_vocab_size - 1) * tokens.mask
 
-    def frozen_states(self, tokens: Padded) -> Padded:
-        """Token ids (B, L) to the states (B, L, D) that the first trained layer takes."""
-        segments = {}
-        if self.separator_id is not None:
-            segments["token_type_ids"] = self.segment_ids(tokens, self.separator_id)
-        values = self.embeddings(input_ids=tokens.values, **segments)
-        frozen = [*self.layers][: self.num_frozen_layers]
-        return Padded(self._run(values, tokens.mask, frozen), tokens.mask)
-
-    def forward(self, text: Padded, *, keep_padding: bool = False) -> Padded:
-        """Token ids (B, L), or cached states (B, L, D), to last hidden states (B, L, D).
-
-        Args:
-            text: ids or states.
-            keep_padding: leave the states of padding as they come, not zero. Padding then holds
-                the padding token, or zero states after frozen layers (a cache has none for it).
-        """
-        if not text.values.is_floating_point() and keep_padding:
-            padding = torch.full_like(text.values, self.config.pad_token_id or 0)
-            text = Padded(torch.where(text.mask, text.values, padding), text.mask)
-            text = self.frozen_states(text)
-            if self.is_partly_frozen:
-                text = Padded(zero_padding(text.values, text.mask), text.mask)
-        states = self._trained(self.first_states(text))
-        return Padded(states if keep_padding else zero_padding(states, text.mask), text.mask)
-
-    def first_states(self, text: Padded) -> Padded:
-        """Where training begins: the states (B, L, D) that the first trained layer takes.
+    def run_frozen(self, text: Padded) -> Padded:
+        """The hidden states (B, L, D) that the first trained layer takes.
 
         Those after the embeddings where everything is trained, or else after the frozen layers.
 
         Args:
-            text: token ids (B, L), or cached states (B, L, D), which are these already.
+            text: token ids (B, L), or these states (B, L, D), cached, which are returned.
         """
-        return text if text.values.is_floating_point() else self.frozen_states(text)
+        if text.values.is_floating_point():
+            return text
+        segments = {}
+        if self.separator_id is not None:
+            segments["token_type_ids"] = self.segment_ids(text, self.separator_id)
+        embedded = Padded(self.embeddings(input_ids=text.values, **segments), text.mask)
+        return Padded(self.run_layers(embedded, self.frozen_layers), text.mask)
 
-    def trained_states(self, states: Padded) -> Padded:
-        """What the trained layers make of ``first_states``: (B, L, D), zero where masked.
+    def run_trained(self, hidden: Padded) -> Padded:
+        """What the trained layers make of ``run_frozen``: (B, L, D), zero where masked.
 
-        With ``first_states`` the two halves of ``forward``, for a method that changes the states
-        in between.
+        The other half of ``forward``, for a method that changes the states in between.
         """
-        return Padded(zero_padding(self._trained(states), states.mask), states.mask)
+        states = self.run_layers(hidden, self.trained_layers)
+        return Padded(zero_padding(states, hidden.mask), hidden.mask)
 
-    def _trained(self, states: Padded) -> Tensor:
-        return self._run(states.values, states.mask, [*self.layers][self.num_frozen_layers :])
+    def forward(self, text: Padded) -> Padded:
+        """Token ids (B, L), or cached states (B, L, D), to last hidden states (B, L, D)."""
+        return self.run_trained(self.run_frozen(text))
 
     @property
     def num_trained_layers(self) -> int:
-        """Layers behind ``first_states``."""
-        return len(self.layers) - self.num_frozen_layers
+        """Layers after the frozen ones."""
+        return len(self.trained_layers)
 
     def frozen_fingerprint(self) -> str:
         """SHA-256 over what decides the frozen states: the key under which they are cached."""
@@ -387,13 +379,13 @@ class StoredText(nn.Module):
         """(B, L, D) with padding zeroed."""
         return Padded(zero_padding(text.values, text.mask), text.mask)
 
-    def first_states(self, text: Padded) -> Padded:
+    def run_frozen(self, text: Padded) -> Padded:
         """The stored vectors."""
         return self.forward(text)
 
-    def trained_states(self, states: Padded) -> Padded:
-        """No layer is trained: the states as they are, padding zeroed."""
-        return self.forward(states)
+    def run_trained(self, hidden: Padded) -> Padded:
+        """No layer is trained: the vectors as they are, padding zeroed."""
+        return self.forward(hidden)
 
 
 def build_text_encoder(info: DataInfo) -> TextEncoder | StoredText:

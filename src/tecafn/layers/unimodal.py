@@ -7,16 +7,16 @@ text encoder's [CLS].
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from tecafn.core.batch import Batch, Padded
-from tecafn.core.info import DataInfo, FeatureStatistics
+from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
-from tecafn.core.parallel import world_size
+from tecafn.core.parallel import sum_over_ranks
 from tecafn.layers.sequence import SequenceLSTM, Standardise, masked_mean, zero_padding
 from tecafn.layers.text_encoder import build_text_encoder
 
@@ -46,9 +46,7 @@ class ModalityFrames(nn.Module):
                 self.dims[modality] = self.text_encoder.hidden_dim
             else:
                 width = info.widths[modality]
-                known = info.statistics.get(modality)
-                known = known or FeatureStatistics([0.0] * width, [1.0] * width)
-                self.standardise[modality] = Standardise(known.mean, known.std)
+                self.standardise[modality] = Standardise.by(info.statistics.get(modality), width)
                 self.dims[modality] = width
 
     def forward(self, batch: Batch) -> dict[Modality, Padded]:
@@ -112,7 +110,7 @@ class UtteranceLSTM(nn.Module):
         return torch.cat([last, final], dim=1)
 
 
-class Slots(nn.Module):
+class AbsentVectors(nn.Module):
     """A learned vector for each modality, in the place of a sample's that it lacks.
 
     Args:
@@ -131,15 +129,56 @@ class Slots(nn.Module):
             vectors: (B, D) of the modalities the batch has.
             batch: says which samples have which.
         """
-        filled = {}
-        for name, slot in self.vectors.items():
-            modality = Modality(name)
-            if modality in vectors:
-                there = batch.present[modality].unsqueeze(1)
-                filled[modality] = torch.where(there, vectors[modality], slot)
-            else:
-                filled[modality] = slot.expand(batch.size, -1)
-        return filled
+        return fill_absent(vectors, self.vectors, batch)
+
+
+def fill_absent(
+    vectors: Mapping[Modality, Tensor], slots: nn.ParameterDict, batch: Batch
+) -> dict[Modality, Tensor]:
+    """(B, D) for every modality with a slot: a sample's own vector, or the slot where it lacks it.
+
+    Args:
+        vectors: (B, D) of the modalities the batch has.
+        slots: (D,) by modality.
+        batch: says which samples have which.
+    """
+    filled = {}
+    for name, slot in slots.items():
+        modality = Modality(name)
+        if modality in vectors:
+            present = batch.present[modality].unsqueeze(1)
+            filled[modality] = torch.where(present, vectors[modality], slot)
+        else:
+            filled[modality] = slot.expand(batch.size, -1)
+    return filled
+
+
+def fill_absent_frames(sequence: Padded | None, slot: Tensor, present: Tensor) -> Padded:
+    """A sample that lacks the modality gets one real frame, a learned one.
+
+    Args:
+        sequence: (B, L, D); None where no sample of the batch has one.
+        slot: (D,), the frame.
+        present: (B,) bool, which samples have the modality.
+
+    Returns:
+        (B, L, D), or (B, 1, D) without a sequence.
+
+    Example:
+        >>> frames = Padded(torch.zeros(2, 2, 1), torch.tensor([[True, True], [False, False]]))
+        >>> filled = fill_absent_frames(frames, torch.ones(1), torch.tensor([True, False]))
+        >>> filled.values.squeeze(2).tolist(), filled.mask.tolist()
+        ([[0.0, 0.0], [1.0, 0.0]], [[True, True], [True, False]])
+    """
+    learned = Padded(slot.expand(len(present), 1, -1), torch.ones_like(present).unsqueeze(1))
+    if sequence is None:
+        return learned
+    learned = learned.padded_to(sequence.mask.shape[1])
+    values = learned.values.to(sequence.values.dtype)
+    return Padded(
+        torch.where(present[:, None, None], sequence.values, values),
+        torch.where(present[:, None], sequence.mask, learned.mask),
+    )
 
 
 class GlobalBatchNorm(nn.Module):
@@ -174,12 +213,12 @@ class GlobalBatchNorm(nn.Module):
         """(B, D) to the same shape; ``present`` (B,) bool."""
         mean, variance = self.running_mean, self.running_var
         if self.training:
-            count = _sum_over_ranks(present.sum().to(vectors.dtype))
+            count = sum_over_ranks(present.sum().to(vectors.dtype))
             if count >= 2:
                 kept = torch.where(present.unsqueeze(1), vectors, vectors.new_zeros(()))
-                mean = _sum_over_ranks(kept.sum(0)) / count
+                mean = sum_over_ranks(kept.sum(0)) / count
                 centred = torch.where(present.unsqueeze(1), vectors - mean, vectors.new_zeros(()))
-                variance = _sum_over_ranks(centred.square().sum(0)) / count
+                variance = sum_over_ranks(centred.square().sum(0)) / count
                 with torch.no_grad():
                     unbiased = variance * count / (count - 1)
                     self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
@@ -188,13 +227,3 @@ class GlobalBatchNorm(nn.Module):
         if self.weight is None or self.bias is None:
             return normed
         return normed * self.weight + self.bias
-
-
-def _sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum over processes, with gradients."""
-    if world_size() == 1:
-        return values
-    from torch.distributed.nn.functional import all_reduce
-
-    total: Tensor = all_reduce(values, op=dist.ReduceOp.SUM)
-    return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,12 @@ from tecafn.core.batch import Batch, Padded
 from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
 from tecafn.core.output import Output
+from tecafn.core.scheme import Network
+from tecafn.core.settings import per_modality
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.sequence import SequenceLSTM
-from tecafn.layers.unimodal import Slots, UtteranceLSTM, pool
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames, UtteranceLSTM, pool
 
 
 class LastState(nn.Module):
@@ -107,12 +110,12 @@ class JoinedUtterances(nn.Module):
     ) -> None:
         super().__init__()
         self.encoders = encoders
-        self.slots = Slots(encoders.dims)
+        self.slots = AbsentVectors(encoders.dims)
         self.fuse = nn.Sequential(
             Dropout(dropout), nn.Linear(sum(encoders.dims.values()), fused_dim), nn.ReLU()
         )
         self.hidden = nn.Sequential(nn.Linear(fused_dim, fused_dim), nn.ReLU())
-        self.answer = Answer(fused_dim, info, output="linear")
+        self.answer = OutputLayer(fused_dim, info, output="linear")
 
     def forward(self, frames: Mapping[Modality, Padded], batch: Batch) -> Output:
         """(B,) scores; features ``vector_<modality>`` and ``fused`` (B, fused_dim)."""
@@ -120,6 +123,55 @@ class JoinedUtterances(nn.Module):
         fused = self.fuse(torch.cat([filled[m] for m in self.encoders.dims], dim=1))
         features = {f"vector_{m}": vector for m, vector in filled.items()} | {"fused": fused}
         return Output(self.answer(self.hidden(fused)), features)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UtteranceSettings:
+    """Widths and dropout of an ``UtteranceNetwork``.
+
+    Args:
+        audio_lstm_dim, vision_lstm_dim: widths of the LSTMs.
+        audio_dim, vision_dim: widths of the vectors made of their last states.
+        fused_dim: width of the fused features.
+        fusion_dropout: of the joined vectors.
+    """
+
+    audio_lstm_dim: int
+    vision_lstm_dim: int
+    audio_dim: int
+    vision_dim: int
+    fused_dim: int
+    fusion_dropout: float
+
+
+class UtteranceNetwork(Network):
+    """The whole network of Self-MM, and of those that take it over: a batch to its answer.
+
+    Args:
+        settings: widths and dropout.
+        info: of the dataset.
+
+    Source: Self-MM, Yu et al. 2021.
+    """
+
+    def __init__(self, settings: UtteranceSettings, info: DataInfo) -> None:
+        super().__init__()
+        self.frames = ModalityFrames(info)
+        self.joined = JoinedUtterances(
+            UtteranceEncoders(
+                self.frames.dims,
+                lstm_dims=per_modality(settings, "lstm_dim"),
+                dims=per_modality(settings, "dim"),
+            ),
+            info,
+            fused_dim=settings.fused_dim,
+            dropout=settings.fusion_dropout,
+        )
+
+    def forward(self, batch: Batch) -> Output:
+        """(B,) scores; features ``vector_<modality>`` and ``fused`` (B, fused_dim)."""
+        output: Output = self.joined(self.frames(batch), batch)
+        return output
 
 
 class ProjectedUtterances(nn.Module):

@@ -5,10 +5,14 @@ Every one of them is over the global batch and over the rows that have what is c
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tecafn.core.modality import Modality
 from tecafn.core.parallel import gather_rows, mean_over_rows
 
 
@@ -95,6 +99,28 @@ def difference(first: Tensor, second: Tensor, *, present: Tensor) -> Tensor:
     if len(one) < 2:
         return one.sum() * 0 + two.sum() * 0
     return (_rows_of_length_one(one).T @ _rows_of_length_one(two)).square().mean()
+
+
+def subspace_differences(
+    private: Mapping[Modality, Tensor],
+    shared: Mapping[Modality, Tensor],
+    *,
+    present: Mapping[Modality, Tensor],
+) -> Tensor:
+    """``difference`` of each modality's two vectors, and of every two private ones, summed.
+
+    Args:
+        private: (B, D) of each modality.
+        shared: (B, D) of each modality.
+        present: (B,) bool, which samples have it.
+
+    Source: MISA, Hazarika et al. 2020, its difference loss.
+    """
+    unlike = [difference(private[m], shared[m], present=present[m]) for m in private] + [
+        difference(private[one], private[other], present=present[one] & present[other])
+        for one, other in itertools.combinations(private, 2)
+    ]
+    return torch.stack(unlike).sum()
 
 
 def _rows_of_length_one(values: Tensor) -> Tensor:

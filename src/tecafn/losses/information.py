@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tecafn.core.parallel import gather_rows, mean_over_rows
+from tecafn.losses.ring import next_places
 
 
 def negative_log_density(
@@ -130,9 +131,7 @@ class HalvesMemory(nn.Module):
         """
         kept = gather_rows(present & (half >= 0))
         vectors, half = gather_rows(vectors)[kept], gather_rows(half)[kept]
-        size = len(self.halves)
-        last = slice(max(0, len(half) - size), None)  # of a batch larger than the memory
-        slots = (self.num_pushed + torch.arange(len(half), device=half.device))[last] % size
+        last, slots = next_places(self.num_pushed, len(half), size=len(self.halves))
         self.vectors[slots] = vectors[last].to(self.vectors.dtype)
         self.halves[slots] = half[last]
         self.num_pushed += len(half)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from tecafn.core.batch import Padded
 from tecafn.core.parallel import gather_rows
+from tecafn.losses.ring import next_places
 
 
 class NegativeBank(nn.Module):
@@ -66,22 +67,18 @@ class NegativeBank(nn.Module):
             present: (B,) bool; the other rows are left out.
         """
         kept = gather_rows(present)
-        gathered_frames = Padded(gather_rows(frames.values), gather_rows(frames.mask))
         keys, index = (
             gather_rows(functional.normalize(keys, dim=-1))[kept],
             gather_rows(index)[kept],
         )
         size, num_frames = self.mask.shape
-        # The last ones of a batch larger than the bank.
-        last = slice(max(0, len(index) - size), None)
-        slots = (self.num_pushed + torch.arange(len(index), device=index.device))[last] % size
-        values, mask = gathered_frames.values[kept][last], gathered_frames.mask[kept][last]
-        missing = max(0, num_frames - mask.shape[1])
-        values = functional.pad(values[:, :num_frames], (0, 0, 0, missing))
-        mask = functional.pad(mask[:, :num_frames], (0, missing))
+        last, slots = next_places(self.num_pushed, len(index), size=size)
+        values, mask = gather_rows(frames.values)[kept][last], gather_rows(frames.mask)[kept][last]
+        stored = Padded(values[:, :num_frames], mask[:, :num_frames]).padded_to(num_frames)
         self.keys[slots] = keys[last].to(self.keys.dtype)
-        self.frames[slots] = values.masked_fill(~mask.unsqueeze(-1), 0.0).to(self.frames.dtype)
-        self.mask[slots] = mask.to(self.mask.dtype)
+        unseen = ~stored.mask.unsqueeze(-1)
+        self.frames[slots] = stored.values.masked_fill(unseen, 0.0).to(self.frames.dtype)
+        self.mask[slots] = stored.mask.to(self.mask.dtype)
         self.index[slots] = index[last]
         self.num_pushed += len(index)
 

@@ -29,9 +29,9 @@ from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network
 from tecafn.layers.attention import MultiHeadAttention
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.sequence import SequenceLSTM
-from tecafn.layers.unimodal import ModalityFrames, Slots, pool
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames, pool
 from tecafn.losses.task import TaskScheme
 
 PAIRS = (
@@ -80,7 +80,7 @@ class BIMHA(Network):
             self.project[modality] = nn.Sequential(
                 nn.Linear(width, config.unimodal_dim), nn.Tanh(), Dropout(config.unimodal_dropout)
             )
-        self.slots = Slots(dict.fromkeys(Modality, config.unimodal_dim))
+        self.slots = AbsentVectors(dict.fromkeys(Modality, config.unimodal_dim))
         self.pairs = nn.ModuleList(
             nn.Sequential(nn.Linear(config.unimodal_dim**2, config.pair_dim), nn.ReLU())
             for _ in PAIRS
@@ -94,7 +94,7 @@ class BIMHA(Network):
             nn.Linear(len(PAIRS) * config.pair_dim, config.hidden_dim),
             nn.ReLU(),
         )
-        self.answer = Answer(config.hidden_dim, info, output="linear")
+        self.answer = OutputLayer(config.hidden_dim, info, output="linear")
 
     def forward(self, batch: Batch) -> Output:
         """Scores or logits; features ``bimodal`` (B, 3, pair_dim) and ``fused``, the same shape."""

@@ -17,10 +17,12 @@ from tecafn.core.modality import Modality
 from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network
-from tecafn.layers.attention import Residual
-from tecafn.layers.encoders import Dropouts, FrameEncoder, TextSequenceEncoder
+from tecafn.core.settings import select
+from tecafn.layers.attention import Residual, TransformerSettings
+from tecafn.layers.encoders import FrameEncoder, TextSequenceEncoder
 from tecafn.layers.heads import PredictionHead
 from tecafn.layers.sequence import masked_mean
+from tecafn.layers.unimodal import fill_absent
 from tecafn.losses.task import TaskScheme
 
 
@@ -62,17 +64,11 @@ class Concat(Network):
                     info.widths[modality],
                     info.statistics.get(modality),
                     dim=config.dim,
+                    transformer=select(config, TransformerSettings, closing_norm=False),
                     num_layers=config.num_unimodal_layers,
-                    num_heads=config.num_heads,
                     hidden_dim=config.unimodal_hidden_dim,
                     kernel_size=config.frame_kernel_size,
-                    residual=config.residual,
-                    dropouts=Dropouts(
-                        embedding=config.embedding_dropout,
-                        attention=config.attention_dropout,
-                        relu=config.relu_dropout,
-                        residual=config.residual_dropout,
-                    ),
+                    embedding_dropout=config.embedding_dropout,
                 )
         self.absent = nn.ParameterDict({m: torch.zeros(config.dim) for m in self.encoders})
         self.head = PredictionHead(
@@ -84,15 +80,13 @@ class Concat(Network):
 
     def forward(self, batch: Batch) -> Output:
         """(B,) scores or (B, C) logits."""
-        vectors = []
-        for modality, encoder in self.encoders.items():
-            slot = self.absent[modality].expand(batch.size, -1)
+        vectors = {}
+        for modality in map(Modality, self.encoders):
             if modality in batch.sequences:
-                sequence = encoder(batch.sequences[Modality(modality)])
-                pooled = masked_mean(sequence.values, sequence.mask)
-                slot = torch.where(batch.present[Modality(modality)].unsqueeze(1), pooled, slot)
-            vectors.append(slot)
-        fused = torch.cat(vectors, dim=1)
+                sequence = self.encoders[modality](batch.sequences[modality])
+                vectors[modality] = masked_mean(sequence.values, sequence.mask)
+        filled = fill_absent(vectors, self.absent, batch)
+        fused = torch.cat([filled[m] for m in map(Modality, self.encoders)], dim=1)
         return Output(self.head(fused), {"fused": fused})
 
 

@@ -36,8 +36,8 @@ from tecafn.core.parallel import mean_over_rows
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.heads import OutputLayer
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
 from tecafn.layers.utterance import UtteranceEncoders
 from tecafn.losses.task import task_loss, task_rows
 
@@ -107,12 +107,12 @@ class CRNet(Network):
             lstm_dims=dict.fromkeys(OTHERS, config.lstm_dim),
             dims=dict.fromkeys(Modality, dim),
         )
-        self.slots = Slots(dict.fromkeys(Modality, dim))
+        self.slots = AbsentVectors(dict.fromkeys(Modality, dim))
         self.audio, self.vision = Subspace(dim), Subspace(dim)
         self.hidden = nn.Sequential(
             Dropout(config.fusion_dropout), nn.Linear(4 * dim, dim), nn.ReLU()
         )
-        self.answer = Answer(dim, info, output="linear")
+        self.answer = OutputLayer(dim, info, output="linear")
 
     def subspace(self, other: Modality) -> Subspace:
         """That of audio or of vision."""
@@ -146,7 +146,7 @@ class CRNetScheme(Scheme):
         self.config = config
         self.network: CRNet = CRNet(config, info)
         self.heads = nn.ModuleDict(
-            {m: Answer(config.dim, info, output="linear") for m in self.network.frames.dims}
+            {m: OutputLayer(config.dim, info, output="linear") for m in self.network.frames.dims}
         )
 
     def loss(self, batch: Batch, progress: Progress) -> Losses:

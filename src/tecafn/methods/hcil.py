@@ -36,8 +36,8 @@ from tecafn.core.parallel import gather_rows, mean_over_rows, row_offset
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.heads import OutputLayer
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
 from tecafn.layers.utterance import UtteranceEncoders
 from tecafn.losses.contrastive import info_nce
 from tecafn.losses.task import task_loss
@@ -125,14 +125,14 @@ class HCIL(Network):
             lstm_dims=dict.fromkeys((Modality.AUDIO, Modality.VISION), config.lstm_dim),
             dims=dict.fromkeys(Modality, dim),
         )
-        self.slots = Slots(dict.fromkeys(Modality, dim))
+        self.slots = AbsentVectors(dict.fromkeys(Modality, dim))
         self.interactions = nn.ModuleDict(
             {f"{a}_{b}": nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU()) for a, b in PAIRS}
         )
         self.hidden = nn.Sequential(
             Dropout(config.fusion_dropout), nn.Linear(6 * dim, dim), nn.ReLU()
         )
-        self.answer = Answer(dim, info, output="linear")
+        self.answer = OutputLayer(dim, info, output="linear")
 
     def forward(self, batch: Batch) -> Output:
         """Scores or logits; features ``vector_<modality>``, ``pair_<one>_<other>``, ``fused``."""

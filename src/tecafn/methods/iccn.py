@@ -23,9 +23,9 @@ from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.sequence import MaskedConv1d, SequenceLSTM
-from tecafn.layers.unimodal import ModalityFrames, Slots, pool
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames, pool
 from tecafn.losses.canonical_correlation import canonical_correlation
 from tecafn.losses.task import task_loss
 
@@ -145,7 +145,9 @@ class ICCN(Network):
             }
         )
         text_dim = self.frames.dims.get(Modality.TEXT, config.frame_dim)
-        self.slots = Slots({Modality.TEXT: text_dim, **dict.fromkeys(OTHERS, config.frame_dim)})
+        self.slots = AbsentVectors(
+            {Modality.TEXT: text_dim, **dict.fromkeys(OTHERS, config.frame_dim)}
+        )
         self.frame_dropout = Dropout(config.frame_dropout)
         self.pairs = nn.ModuleDict(
             {
@@ -159,7 +161,7 @@ class ICCN(Network):
             }
         )
         self.head_dropout = Dropout(config.head_dropout)
-        self.answer = Answer(text_dim + 2 * config.pair_dim, info, output="linear")
+        self.answer = OutputLayer(text_dim + 2 * config.pair_dim, info, output="linear")
 
     def forward(self, batch: Batch) -> Output:
         """Scores or logits; features ``text``, ``text_audio`` and ``text_vision``."""

@@ -19,6 +19,8 @@ from tecafn.core.modality import Modality
 from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network
+from tecafn.core.settings import select
+from tecafn.layers.heads import LabelScale, unrounded
 from tecafn.layers.subnetworks import Subnetworks, SubnetworkWidths, with_one
 from tecafn.losses.task import TaskScheme
 
@@ -50,18 +52,6 @@ class LMFConfig:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank must be >= 1, got {self.rank}")
-
-    def widths(self) -> SubnetworkWidths:
-        """Of the sub-networks."""
-        return SubnetworkWidths(
-            text_hidden_dim=self.text_hidden_dim,
-            text_dim=self.text_dim,
-            audio_dim=self.audio_dim,
-            vision_dim=self.vision_dim,
-            text_dropout=self.text_dropout,
-            audio_dropout=self.audio_dropout,
-            vision_dropout=self.vision_dropout,
-        )
 
 
 class LowRankFusion(nn.Module):
@@ -107,24 +97,19 @@ class LMF(Network):
 
     def __init__(self, config: LMFConfig, info: DataInfo) -> None:
         super().__init__()
-        self.subnetworks = Subnetworks(info, config.widths())
+        self.subnetworks = Subnetworks(info, select(config, SubnetworkWidths))
         self.fusion = LowRankFusion(
             self.subnetworks.dims, rank=config.rank, out_dim=info.output_dim
         )
-        self.is_regression = info.task == "regression"
-        # Where labels are not around zero (ours): scores start in the middle of their range.
-        self.centre = sum(info.label_range) / 2 if self.is_regression else 0.0
+        self.scale = LabelScale(info, "centred")  # ours, for labels that are not around zero
 
     def forward(self, batch: Batch) -> Output:
         """(B,) scores or (B, C) logits."""
         vectors = self.subnetworks(batch)
-        # Autocasting would round the answer: bfloat16 steps by 1/64 near 3, which ties samples.
-        with torch.autocast(batch.device.type, enabled=False):
-            dtype = self.fusion.bias.dtype
-            answer = self.fusion({m: vector.to(dtype) for m, vector in vectors.items()})
-        answer = answer + self.centre
-        features = {str(m): vector for m, vector in vectors.items()}
-        return Output(answer.squeeze(-1) if self.is_regression else answer, features)
+        bias = self.fusion.bias
+        with unrounded(bias):
+            raw = self.fusion({m: vector.to(bias.dtype) for m, vector in vectors.items()})
+        return Output(self.scale(raw), {str(m): vector for m, vector in vectors.items()})
 
 
 METHODS.register(

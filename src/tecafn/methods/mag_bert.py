@@ -27,9 +27,9 @@ from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network
 from tecafn.layers.alignment import frames_of_tokens
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.sequence import zero_padding
-from tecafn.layers.unimodal import ModalityFrames, Pooling, Slots, pool
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames, Pooling, pool
 from tecafn.losses.task import TaskScheme
 
 
@@ -123,9 +123,9 @@ class MAGBERT(Network):
         self.pooling: Pooling = config.pooling or (
             "first" if encoder.num_trained_layers else "mean"
         )
-        self.slots = Slots({Modality.TEXT: dim})
+        self.slots = AbsentVectors({Modality.TEXT: dim})
         self.pooler = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), Dropout(config.head_dropout))
-        self.answer = Answer(dim, info, output="linear")
+        self.answer = OutputLayer(dim, info, output="linear")
 
     def forward(self, batch: Batch) -> Output:
         """Scores or logits; the feature ``text`` (B, D) is the pooled state.
@@ -136,9 +136,9 @@ class MAGBERT(Network):
         vectors = {}
         if Modality.TEXT in batch.sequences:
             encoder = self.frames.text_encoder
-            first = encoder.first_states(batch.sequences[Modality.TEXT])
+            first = encoder.run_frozen(batch.sequences[Modality.TEXT])
             shifted = self.gate(first.values, self._spoken(batch))
-            states = encoder.trained_states(Padded(shifted, first.mask))
+            states = encoder.run_trained(Padded(shifted, first.mask))
             vectors[Modality.TEXT] = pool(states, self.pooling)
         text = self.slots(vectors, batch)[Modality.TEXT]
         return Output(self.answer(self.pooler(text)), {"text": text})

@@ -24,11 +24,12 @@ from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.parallel import mean_over_rows
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
+from tecafn.core.settings import per_modality, select
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.memory_fusion import MemoryFusion, MemoryFusionSettings, joint_frames
 from tecafn.layers.sequence import SequenceLSTM
-from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
 from tecafn.losses.mmd import normal_mmd
 from tecafn.losses.task import task_loss
 
@@ -89,28 +90,6 @@ class MFMConfig:
     vision_factor_dropout: float = 0.5
     output_dropout: float = 0.0
 
-    def settings(self) -> MemoryFusionSettings:
-        """Of the recurrence."""
-        return MemoryFusionSettings(
-            text_hidden_dim=self.text_hidden_dim,
-            audio_hidden_dim=self.audio_hidden_dim,
-            vision_hidden_dim=self.vision_hidden_dim,
-            memory_dim=self.memory_dim,
-            attention_dim=self.attention_dim,
-            candidate_dim=self.candidate_dim,
-            retain_dim=self.retain_dim,
-            update_dim=self.update_dim,
-            attention_dropout=self.attention_dropout,
-            candidate_dropout=self.candidate_dropout,
-            retain_dropout=self.retain_dropout,
-            update_dropout=self.update_dropout,
-        )
-
-    def of(self, modality: Modality, setting: str) -> float:
-        """A setting with a value per modality: ``of("audio", "weight")`` is ``audio_weight``."""
-        value: float = getattr(self, f"{modality}_{setting}")
-        return value
-
     def variance_for(self, code_dim: int) -> float:
         """Of the kernel between codes of this width."""
         return code_dim**2 / 2 if self.kernel_variance is None else self.kernel_variance
@@ -148,8 +127,8 @@ class MFM(Network):
     def __init__(self, config: MFMConfig, info: DataInfo) -> None:
         super().__init__()
         self.frames = ModalityFrames(info)
-        self.fusion = MemoryFusion(self.frames.dims, config.settings())
-        self.slots = Slots(self.fusion.hidden_dims)
+        self.fusion = MemoryFusion(self.frames.dims, select(config, MemoryFusionSettings))
+        self.slots = AbsentVectors(self.fusion.hidden_dims)
         self.code = nn.Linear(self.fusion.out_dim, config.joint_code_dim)
         self.factor = two_layers(
             config.joint_code_dim, config.joint_factor_dim, config.joint_factor_dropout
@@ -159,7 +138,7 @@ class MFM(Network):
             nn.ReLU(),
             Dropout(config.output_dropout),
         )
-        self.answer = Answer(config.joint_factor_dim, info, output="linear")
+        self.answer = OutputLayer(config.joint_factor_dim, info, output="linear")
 
     def join(self, batch: Batch) -> Joint:
         """Frames, z_y and f_y."""
@@ -193,11 +172,12 @@ class Generator(nn.Module):
 
     def __init__(self, frame_dim: int, modality: Modality, config: MFMConfig) -> None:
         super().__init__()
-        code_dim = int(config.of(modality, "code_dim"))
-        factor_dim = int(config.of(modality, "factor_dim"))
+        code_dim = per_modality(config, "code_dim")[modality]
+        factor_dim = per_modality(config, "factor_dim")[modality]
+        dropout = per_modality(config, "factor_dropout")[modality]
         self.encoder = SequenceLSTM(frame_dim, code_dim)
         self.code = nn.Linear(code_dim, code_dim)
-        self.factor = two_layers(code_dim, factor_dim, config.of(modality, "factor_dropout"))
+        self.factor = two_layers(code_dim, factor_dim, dropout)
         decoded_dim = config.joint_factor_dim + factor_dim
         self.decoder = nn.LSTM(decoded_dim, decoded_dim, batch_first=True)
         self.rebuild = nn.Linear(decoded_dim, frame_dim)
@@ -251,6 +231,7 @@ class MFMScheme(Scheme):
         super().__init__()
         self.config = config
         self.network = MFM(config, info)
+        self.weights = per_modality(config, "weight")
         self.generators = nn.ModuleDict(
             {m: Generator(dim, m, config) for m, dim in self.network.frames.dims.items()}
         )
@@ -274,7 +255,7 @@ class MFMScheme(Scheme):
             code, rebuilt = self.generators[modality](frames, joint.factor)
             name = f"reconstruction_{modality}"
             terms[name] = reconstruction_loss(rebuilt, frames)
-            weights[name] = self.config.of(modality, "weight")
+            weights[name] = self.weights[modality]
             discrepancy = discrepancy + self._discrepancy(code, frames.mask.any(1))
         terms["discrepancy"] = discrepancy
         return Losses(terms, weights, output)

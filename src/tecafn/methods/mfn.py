@@ -17,10 +17,11 @@ from tecafn.core.info import DataInfo
 from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network
+from tecafn.core.settings import select
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.memory_fusion import MemoryFusion, MemoryFusionSettings, joint_frames
-from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
 from tecafn.losses.task import TaskScheme
 
 
@@ -53,23 +54,6 @@ class MFNConfig:
     update_dropout: float = 0.5
     output_dropout: float = 0.0
 
-    def settings(self) -> MemoryFusionSettings:
-        """Of the recurrence."""
-        return MemoryFusionSettings(
-            text_hidden_dim=self.text_hidden_dim,
-            audio_hidden_dim=self.audio_hidden_dim,
-            vision_hidden_dim=self.vision_hidden_dim,
-            memory_dim=self.memory_dim,
-            attention_dim=self.attention_dim,
-            candidate_dim=self.candidate_dim,
-            retain_dim=self.retain_dim,
-            update_dim=self.update_dim,
-            attention_dropout=self.attention_dropout,
-            candidate_dropout=self.candidate_dropout,
-            retain_dropout=self.retain_dropout,
-            update_dropout=self.update_dropout,
-        )
-
 
 class MFN(Network):
     """The recurrence over joint frames, a hidden layer, an answer.
@@ -81,14 +65,14 @@ class MFN(Network):
     def __init__(self, config: MFNConfig, info: DataInfo) -> None:
         super().__init__()
         self.frames = ModalityFrames(info)
-        self.fusion = MemoryFusion(self.frames.dims, config.settings())
-        self.slots = Slots(self.fusion.hidden_dims)
+        self.fusion = MemoryFusion(self.frames.dims, select(config, MemoryFusionSettings))
+        self.slots = AbsentVectors(self.fusion.hidden_dims)
         self.hidden = nn.Sequential(
             nn.Linear(self.fusion.out_dim, config.output_dim),
             nn.ReLU(),
             Dropout(config.output_dropout),
         )
-        self.answer = Answer(config.output_dim, info, output="linear")
+        self.answer = OutputLayer(config.output_dim, info, output="linear")
 
     def forward(self, batch: Batch) -> Output:
         """(B,) scores or (B, C) logits."""

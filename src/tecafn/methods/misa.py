@@ -26,10 +26,10 @@ from tecafn.core.parallel import mean_over_rows
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
-from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.heads import OutputLayer
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
 from tecafn.layers.utterance import ProjectedUtterances
-from tecafn.losses.discrepancy import central_moment_discrepancy, difference
+from tecafn.losses.discrepancy import central_moment_discrepancy, subspace_differences
 from tecafn.losses.task import task_loss
 
 PAIRS = tuple(itertools.combinations(Modality, 2))
@@ -73,7 +73,7 @@ class MISA(Network):
         dim = config.dim
         self.frames = ModalityFrames(info)
         self.encoders = ProjectedUtterances(self.frames.dims, dim)
-        self.slots = Slots(dict.fromkeys(Modality, dim))
+        self.slots = AbsentVectors(dict.fromkeys(Modality, dim))
         # The sigmoid bounds the subspaces to [0, 1], where the CMD is defined.
         self.private = nn.ModuleDict(
             {m: nn.Sequential(nn.Linear(dim, dim), nn.Sigmoid()) for m in Modality}
@@ -89,7 +89,7 @@ class MISA(Network):
         self.hidden = nn.Sequential(
             nn.Linear(6 * dim, 3 * dim), Dropout(config.head_dropout), nn.ReLU()
         )
-        self.answer = Answer(3 * dim, info, output="linear")
+        self.answer = OutputLayer(3 * dim, info, output="linear")
 
     def forward(self, batch: Batch) -> Output:
         """Scores or logits; features ``projected_*``, ``private_*``, ``shared_*`` (B, dim)."""
@@ -118,21 +118,14 @@ class MISAScheme(Scheme):
         output: Output = self.network(batch)
         features = output.features
         present = self.network.frames.presence(batch)
-        unlike = [
-            difference(features[f"private_{m}"], features[f"shared_{m}"], present=present[m])
-            for m in Modality
-        ] + [
-            difference(
-                features[f"private_{one}"],
-                features[f"private_{other}"],
-                present=present[one] & present[other],
-            )
-            for one, other in PAIRS
-        ]
+        private, shared = (
+            {m: features[f"{kind}_{m}"] for m in Modality} for kind in ("private", "shared")
+        )
+        unlike = subspace_differences(private, shared, present=present)
         alike = [
             central_moment_discrepancy(
-                features[f"shared_{one}"],
-                features[f"shared_{other}"],
+                shared[one],
+                shared[other],
                 first_present=present[one],
                 second_present=present[other],
                 num_moments=self.config.num_moments,
@@ -142,7 +135,7 @@ class MISAScheme(Scheme):
         rebuilt = [self._reconstruction(features, m, present[m]) for m in Modality]
         terms = {
             "task": task_loss(output.prediction, batch.labels, scores="mse"),
-            "difference": torch.stack(unlike).sum(),
+            "difference": unlike,
             "similarity": torch.stack(alike).mean(),
             "reconstruction": torch.stack(rebuilt).mean(),
         }

@@ -25,9 +25,9 @@ from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Phase, Scheme, parameter_groups
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.sequence import SequenceLSTM
-from tecafn.layers.unimodal import ModalityFrames, Slots, pool
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames, pool
 from tecafn.losses.contrastive import info_nce
 from tecafn.losses.information import HalvesMemory, negative_log_density
 from tecafn.losses.task import task_loss
@@ -79,7 +79,7 @@ class MMIM(Network):
                 self.project[modality] = nn.Linear(width, width)
         text_dim = self.frames.dims.get(Modality.TEXT, config.recurrent_dim)
         self.dims = {Modality.TEXT: text_dim, **dict.fromkeys(OTHERS, config.recurrent_dim)}
-        self.slots = Slots(self.dims)
+        self.slots = AbsentVectors(self.dims)
         self.fusion = nn.Sequential(
             Dropout(config.fusion_dropout),
             nn.Linear(sum(self.dims.values()), config.fusion_dim),
@@ -87,7 +87,7 @@ class MMIM(Network):
             nn.Linear(config.fusion_dim, config.fusion_dim),
             nn.Tanh(),
         )
-        self.answer = Answer(config.fusion_dim, info, output="linear")
+        self.answer = OutputLayer(config.fusion_dim, info, output="linear")
 
     def forward(self, batch: Batch) -> Output:
         """Scores or logits; features ``text``, ``audio``, ``vision`` and ``fused``."""

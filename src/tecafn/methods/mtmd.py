@@ -19,7 +19,6 @@ and weight; a learned vector for an absent modality. None of its published numbe
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,10 +32,10 @@ from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.parallel import mean_over_rows
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network, Scheme
+from tecafn.core.scheme import Scheme
+from tecafn.core.settings import select
 from tecafn.layers.heads import task_heads
-from tecafn.layers.unimodal import ModalityFrames
-from tecafn.layers.utterance import JoinedUtterances, UtteranceEncoders
+from tecafn.layers.utterance import UtteranceNetwork, UtteranceSettings
 from tecafn.losses.distillation import (
     MomentumCopy,
     adaptive_rate,
@@ -45,6 +44,9 @@ from tecafn.losses.distillation import (
 )
 from tecafn.losses.generated_labels import UnimodalTasks
 from tecafn.losses.task import task_loss
+
+Copied = dict[Modality, tuple[Tensor, Tensor]]
+"""Scores (B,) and logits of classes (B, C) that the momentum copies give."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,37 +90,15 @@ class MTMDConfig:
             raise ValueError(f"temperature must be > 0, got {self.temperature}")
 
 
-class MTMD(Network):
-    """One vector per modality, joined; two ReLU layers and a linear one."""
-
-    def __init__(self, config: MTMDConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.frames = ModalityFrames(info)
-        encoders = UtteranceEncoders(
-            self.frames.dims,
-            lstm_dims={
-                Modality.AUDIO: config.audio_lstm_dim,
-                Modality.VISION: config.vision_lstm_dim,
-            },
-            dims={Modality.AUDIO: config.audio_dim, Modality.VISION: config.vision_dim},
-        )
-        self.joined = JoinedUtterances(
-            encoders, info, fused_dim=config.fused_dim, dropout=config.fusion_dropout
-        )
-
-    def forward(self, batch: Batch) -> Output:
-        """(B,) scores; features ``vector_<modality>`` and ``fused`` (B, fused_dim)."""
-        output: Output = self.joined(self.frames(batch), batch)
-        return output
-
-
 class MTMDScheme(Scheme):
     """Tasks, classes, what the better teach the weaker, and what each learns from its copy."""
+
+    network: UtteranceNetwork
 
     def __init__(self, config: MTMDConfig, info: DataInfo) -> None:
         super().__init__()
         self.config = config
-        self.network: MTMD = MTMD(config, info)
+        self.network = UtteranceNetwork(select(config, UtteranceSettings), info)
         dims = self.network.joined.encoders.dims
         task_dims = dict.fromkeys(dims, config.task_dim)
         self.tasks = UnimodalTasks(
@@ -159,13 +139,14 @@ class MTMDScheme(Scheme):
         logits = {"fused": self.classify["fused"](output.features["fused"])}
         logits |= {m: self.classify[m](output.features[f"task_{m}"]) for m in self.tasks.heads}
         terms["class"] = self._classes(logits, batch)
+        copied: Copied = {}
         if self.students:
-            output = self._ask_copies(output, frames)
+            copied = self._copied(frames)
             terms["distillation"] = self._from_the_better(output, logits, batch)
-            terms["momentum"] = self._from_copies(output, logits, batch)
+            terms["momentum"] = self._from_copies(output, copied, logits, batch)
             weights["distillation"] = self.config.distillation_weight
             weights["momentum"] = self.config.momentum_weight
-        return Losses(terms, weights, output)
+        return Losses(terms, weights, output, carry=copied)
 
     def _classes(self, logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Mean cross-entropy of the tasks with the sample's label, rounded."""
@@ -181,18 +162,17 @@ class MTMDScheme(Scheme):
         return torch.stack(entropies).mean()
 
     @torch.no_grad()
-    def _ask_copies(self, output: Output, frames: Mapping[Modality, Padded]) -> Output:
-        """The output with ``copied_score_<modality>`` and ``copied_classes_<modality>``."""
-        more: dict[str, Tensor] = {}
+    def _copied(self, frames: Mapping[Modality, Padded]) -> Copied:
+        """What the copies of audio and vision say, where the batch has frames."""
+        copied: Copied = {}
         for modality in self.students:
             if modality in frames:
                 follower = self.copies[modality]
                 assert isinstance(follower, MomentumCopy)
                 encoder, head, classify = follower.module
                 features, score = head(encoder(frames[modality]))
-                more[f"copied_score_{modality}"] = score
-                more[f"copied_classes_{modality}"] = classify(features)
-        return dataclasses.replace(output, features={**output.features, **more})
+                copied[modality] = (score, classify(features))
+        return copied
 
     def _from_the_better(
         self, output: Output, logits: Mapping[str, Tensor], batch: Batch
@@ -218,21 +198,23 @@ class MTMDScheme(Scheme):
                 )
         return torch.stack(taught).mean()
 
-    def _from_copies(self, output: Output, logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def _from_copies(
+        self, output: Output, copied: Copied, logits: Mapping[str, Tensor], batch: Batch
+    ) -> Tensor:
         """Audio and vision from their momentum copies, scores and classes."""
         taught = [output.prediction.sum() * 0]  # of a batch without either
         for student in self.students:
-            if student not in batch.sequences:
+            if student not in copied:
                 continue
-            there = batch.has(student)
-            score = output.features[f"score_{student}"]
-            copied = output.features[f"copied_score_{student}"]
-            taught.append(score_distillation(score, copied, defined=there))
+            has_it = batch.has(student)
+            own = output.features[f"score_{student}"]
+            score, classes = copied[student]
+            taught.append(score_distillation(own, score, defined=has_it))
             taught.append(
                 class_distillation(
                     logits[student],
-                    output.features[f"copied_classes_{student}"],
-                    defined=there,
+                    classes,
+                    defined=has_it,
                     temperature=self.config.temperature,
                 )
             )
@@ -243,12 +225,11 @@ class MTMDScheme(Scheme):
         output = losses.output
         assert batch.labels is not None, "the task's loss has refused such a batch"
         self.tasks.update(output, batch, epoch=progress.epoch)
-        for modality in self.students:
-            if modality not in batch.sequences:
-                continue
+        copied: Copied = losses.carry
+        for modality, (score, _) in copied.items():
             rate = adaptive_rate(
                 output.features[f"score_{modality}"],
-                output.features[f"copied_score_{modality}"],
+                score,
                 batch.labels,
                 defined=batch.has(modality),
                 momentum=self.config.momentum,

@@ -21,16 +21,17 @@ from tecafn.core.modality import Modality
 from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network
-from tecafn.layers.attention import Transformer
+from tecafn.core.settings import per_modality, select
+from tecafn.layers.attention import Transformer, TransformerSettings
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.sequence import (
     MaskedConv1d,
+    add_positions,
     last_real,
-    sinusoidal_positions,
     zero_padding,
 )
-from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
 from tecafn.losses.task import TaskScheme
 
 
@@ -69,34 +70,15 @@ class MulTConfig:
     residual_dropout: float = 0.1
     output_dropout: float = 0.0
 
-    def kernel_size_of(self, modality: Modality) -> int:
-        """Of the modality's convolution."""
-        return {
-            Modality.TEXT: self.text_kernel_size,
-            Modality.AUDIO: self.audio_kernel_size,
-            Modality.VISION: self.vision_kernel_size,
-        }[modality]
-
-    def attention_dropout_of(self, target: Modality) -> float:
-        """Of the cross-modal transformers to this modality."""
-        return {
-            Modality.TEXT: self.text_attention_dropout,
-            Modality.AUDIO: self.audio_attention_dropout,
-            Modality.VISION: self.vision_attention_dropout,
-        }[target]
-
-
-def place(values: Tensor) -> Tensor:
-    """Frames times the square root of their width, plus position codes.
-
-    Args:
-        values: (B, L, D).
-
-    Source: MulT, Tsai et al. 2019; the factor, from Vaswani et al. 2017, is its code's.
-    """
-    length, dim = values.shape[1:]
-    positions = sinusoidal_positions(length, dim, device=values.device)
-    return sqrt(dim) * values + positions.to(values.dtype)
+    def transformer_to(self, target: Modality) -> TransformerSettings:
+        """Of the cross-modal transformers to this modality; those to text serve the memories."""
+        return select(
+            self,
+            TransformerSettings,
+            attention_dropout=per_modality(self, "attention_dropout")[target],
+            residual="pre_norm",
+            closing_norm=True,
+        )
 
 
 class MulT(Network):
@@ -117,28 +99,22 @@ class MulT(Network):
         super().__init__()
         self.frames = ModalityFrames(info)
         self.modalities = tuple(self.frames.dims)
+        kernel_sizes = per_modality(config, "kernel_size")
         self.convolutions = nn.ModuleDict(
             {
-                m: MaskedConv1d(width, config.dim, kernel_size=config.kernel_size_of(m))
+                m: MaskedConv1d(width, config.dim, kernel_size=kernel_sizes[m])
                 for m, width in self.frames.dims.items()
             }
         )
         self.input_dropout = Dropout(config.input_dropout)
         self.embedding_dropout = Dropout(config.embedding_dropout)
+        settings = {m: config.transformer_to(m) for m in Modality}
         self.crossings = nn.ModuleDict()
         self.absent_sources = nn.ParameterDict()
         for target in self.modalities:
             for source in self.sources(target):
                 self.crossings[f"{source}_to_{target}"] = Transformer(
-                    config.dim,
-                    num_layers=config.num_layers,
-                    num_heads=config.num_heads,
-                    attention_dropout=config.attention_dropout_of(target),
-                    relu_dropout=config.relu_dropout,
-                    residual_dropout=config.residual_dropout,
-                    residual="pre_norm",
-                    cross=True,
-                    closing_norm=True,
+                    config.dim, settings[target], num_layers=config.num_layers, cross=True
                 )
                 self.absent_sources[f"{source}_to_{target}"] = torch.zeros(config.dim)
         # Of a dataset with one modality the sequence itself goes on.
@@ -146,19 +122,12 @@ class MulT(Network):
         self.memories = nn.ModuleDict(
             {
                 m: Transformer(
-                    joined_dim,
-                    num_layers=config.num_memory_layers,
-                    num_heads=config.num_heads,
-                    attention_dropout=config.text_attention_dropout,
-                    relu_dropout=config.relu_dropout,
-                    residual_dropout=config.residual_dropout,
-                    residual="pre_norm",
-                    closing_norm=True,
+                    joined_dim, settings[Modality.TEXT], num_layers=config.num_memory_layers
                 )
                 for m in self.modalities
             }
         )
-        self.slots = Slots(dict.fromkeys(self.modalities, joined_dim))
+        self.slots = AbsentVectors(dict.fromkeys(self.modalities, joined_dim))
         fused_dim = joined_dim * len(self.modalities)
         self.block = nn.Sequential(
             nn.Linear(fused_dim, fused_dim),
@@ -166,7 +135,7 @@ class MulT(Network):
             Dropout(config.output_dropout),
             nn.Linear(fused_dim, fused_dim),
         )
-        self.answer = Answer(fused_dim, info, output="linear")
+        self.answer = OutputLayer(fused_dim, info, output="linear")
 
     def sources(self, target: Modality) -> tuple[Modality, ...]:
         """The other modalities in use, in the order text, audio, vision."""
@@ -194,19 +163,24 @@ class MulT(Network):
             slot = self.absent_sources[name].expand_as(own.values)
             if source in projected:
                 other = projected[source]
-                queries = self.embedding_dropout(place(own.values))
-                keys = self.embedding_dropout(place(other.values))
+                queries = self._placed(own.values)
+                keys = self._placed(other.values)
                 stream = self.crossings[name](queries, keys, other.mask, stream_mask=own.mask)
                 slot = torch.where(batch.present[source][:, None, None], stream, slot)
             streams.append(slot)
         return torch.cat(streams, dim=2) if streams else own.values
+
+    def _placed(self, values: Tensor) -> Tensor:
+        """Frames as they enter a transformer; the factor is that of the public code."""
+        placed: Tensor = self.embedding_dropout(add_positions(values, scale=sqrt(values.shape[-1])))
+        return placed
 
     def forward(self, batch: Batch) -> Output:
         """(B,) scores or (B, C) logits."""
         projected = self.project(batch)
         last = {}
         for target, own in projected.items():
-            joined = self.embedding_dropout(place(self.reinforce(target, projected, batch)))
+            joined = self._placed(self.reinforce(target, projected, batch))
             remembered = self.memories[target](joined, None, own.mask, stream_mask=own.mask)
             last[target] = last_real(Padded(remembered, own.mask))
         filled = self.slots(last, batch)

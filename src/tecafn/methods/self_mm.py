@@ -13,15 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tecafn.core.batch import Batch
 from tecafn.core.info import DataInfo
-from tecafn.core.modality import Modality
-from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
-from tecafn.core.scheme import Network
+from tecafn.core.settings import per_modality, select
 from tecafn.layers.heads import task_heads
-from tecafn.layers.unimodal import ModalityFrames
-from tecafn.layers.utterance import JoinedUtterances, UtteranceEncoders
+from tecafn.layers.utterance import UtteranceNetwork, UtteranceSettings
 from tecafn.losses.generated_labels import UnimodalTasks, UnimodalTaskScheme
 
 
@@ -51,35 +47,6 @@ class SelfMMConfig:
     fusion_dropout: float = 0.1
     task_dropout: float = 0.1
 
-    def task_dims(self) -> dict[Modality, int]:
-        """Width of each task's features."""
-        widths = (self.text_task_dim, self.audio_task_dim, self.vision_task_dim)
-        return dict(zip(Modality, widths, strict=True))
-
-
-class SelfMM(Network):
-    """One vector per modality, joined; two ReLU layers and a linear one."""
-
-    def __init__(self, config: SelfMMConfig, info: DataInfo) -> None:
-        super().__init__()
-        self.frames = ModalityFrames(info)
-        encoders = UtteranceEncoders(
-            self.frames.dims,
-            lstm_dims={
-                Modality.AUDIO: config.audio_lstm_dim,
-                Modality.VISION: config.vision_lstm_dim,
-            },
-            dims={Modality.AUDIO: config.audio_dim, Modality.VISION: config.vision_dim},
-        )
-        self.joined = JoinedUtterances(
-            encoders, info, fused_dim=config.fused_dim, dropout=config.fusion_dropout
-        )
-
-    def forward(self, batch: Batch) -> Output:
-        """(B,) scores; features ``vector_<modality>`` and ``fused`` (B, fused_dim)."""
-        output: Output = self.joined(self.frames(batch), batch)
-        return output
-
 
 class SelfMMScheme(UnimodalTaskScheme):
     """The multimodal task's absolute error and each modality's weighted one.
@@ -91,8 +58,8 @@ class SelfMMScheme(UnimodalTaskScheme):
     """
 
     def __init__(self, config: SelfMMConfig, info: DataInfo) -> None:
-        network = SelfMM(config, info)
-        task_dims = config.task_dims()
+        network = UtteranceNetwork(select(config, UtteranceSettings), info)
+        task_dims = per_modality(config, "task_dim")
         in_dims = network.joined.encoders.dims
         tasks = UnimodalTasks(
             task_heads(in_dims, task_dims, info, dropout=config.task_dropout),

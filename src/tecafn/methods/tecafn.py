@@ -13,8 +13,9 @@ depart on purpose is named in ``PARTS``; the variant ``revised`` has those of ``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -29,24 +30,22 @@ from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.parallel import gather_rows, mean_over_rows, world_size
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
-from tecafn.layers.attention import Residual, Transformer
+from tecafn.core.settings import select
+from tecafn.layers.attention import Residual, Transformer, TransformerSettings
 from tecafn.layers.authors import (
+    AsTheAuthors,
+    AuthorsFrameEncoder,
+    AuthorsTextSequenceEncoder,
     FrozenGaussian,
     count_padding,
     misplaced_masks,
-    scale_and_place,
+    token_means,
 )
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.encoders import (
-    AsTheAuthors,
-    Dropouts,
-    FrameEncoder,
-    TextSequenceEncoder,
-    VectorEncoder,
-)
-from tecafn.layers.heads import Answer, OutputKind, PredictionHead
-from tecafn.layers.sequence import MaskedConv1d, concatenate_rows, masked_mean
-from tecafn.layers.unimodal import GlobalBatchNorm
+from tecafn.layers.encoders import FrameEncoder, TextSequenceEncoder, VectorEncoder
+from tecafn.layers.heads import OutputKind, OutputLayer, PredictionHead
+from tecafn.layers.sequence import MaskedConv1d, add_positions, concatenate_rows, masked_mean
+from tecafn.layers.unimodal import GlobalBatchNorm, fill_absent_frames
 from tecafn.layers.utterance import LastState
 from tecafn.losses.contrastive import ContrastiveOutput, info_nce
 from tecafn.losses.differences import difference_loss
@@ -289,14 +288,39 @@ class TeCaFNConfig:
         return self.output or ("linear" if self.variant == "authors" else "tanh")
 
     @property
-    def dropouts(self) -> Dropouts:
-        """Inside the transformers."""
-        return Dropouts(
-            embedding=self.embedding_dropout,
-            attention=self.attention_dropout,
-            relu=self.relu_dropout,
-            residual=self.residual_dropout,
+    def transformer(self) -> TransformerSettings:
+        """Of every transformer."""
+        return select(
+            self,
+            TransformerSettings,
+            residual=self.settled_residual,
+            closing_norm=self.has("closing_norm"),
         )
+
+    @property
+    def frame_encoder(self) -> Callable[..., nn.Module]:
+        """What makes the encoder of audio or vision (eq. 1-5)."""
+        differences = AsTheAuthors(
+            no_lstm=self.has("no_lstm"),
+            early_convolution=self.has("early_convolution"),
+            scaled_inputs=self.has("scaled_inputs"),
+            unmasked=self.has("unmasked_self_attention"),
+        )
+        if differences == AsTheAuthors():
+            return FrameEncoder
+        return partial(AuthorsFrameEncoder, differences=differences)
+
+    @property
+    def sequence_encoder(self) -> Callable[..., nn.Module]:
+        """What makes the encoder of text."""
+        if not self.has("padded_text"):
+            return TextSequenceEncoder
+        return partial(AuthorsTextSequenceEncoder, padded_to=_TEXT_PADDED_TO)
+
+    @property
+    def frames_to_pool(self) -> Callable[[Padded], Padded]:
+        """Which frames count in a mean: the real ones, as they come."""
+        return count_padding if self.has("pooled_padding") else _as_it_is
 
     @property
     def others(self) -> tuple[Modality, ...]:
@@ -344,6 +368,10 @@ class TeCaFNConfig:
         return weights
 
 
+def _as_it_is(sequence: Padded) -> Padded:
+    return sequence
+
+
 class TeCaFN(Network):
     """The inference path: every sample is fused with itself.
 
@@ -368,11 +396,10 @@ class TeCaFN(Network):
         )
         for modality in info.usable:
             if modality == Modality.TEXT:
-                self.encoders[modality] = TextSequenceEncoder(
+                self.encoders[modality] = config.sequence_encoder(
                     info,
                     dim=config.dim,
                     kernel_size=1 if config.has("early_convolution") else config.text_kernel_size,
-                    padded_to=_TEXT_PADDED_TO if config.has("padded_text") else None,
                     transformer=self._text_layers(config),
                 )
             elif modality in self.joined:
@@ -380,23 +407,15 @@ class TeCaFN(Network):
                     info.widths[modality], info.statistics.get(modality), dim=config.dim
                 )
             else:
-                self.encoders[modality] = FrameEncoder(
+                self.encoders[modality] = config.frame_encoder(
                     info.widths[modality],
                     info.statistics.get(modality),
                     dim=config.dim,
+                    transformer=config.transformer,
                     num_layers=config.num_unimodal_layers,
-                    num_heads=config.num_heads,
                     hidden_dim=config.unimodal_hidden_dim,
                     kernel_size=config.frame_kernel_size,
-                    residual=config.settled_residual,
-                    dropouts=config.dropouts,
-                    authors=AsTheAuthors(
-                        no_lstm=config.has("no_lstm"),
-                        early_convolution=config.has("early_convolution"),
-                        scaled_inputs=config.has("scaled_inputs"),
-                        unmasked=config.has("unmasked_self_attention"),
-                        closing_norm=config.has("closing_norm"),
-                    ),
+                    embedding_dropout=config.embedding_dropout,
                 )
         self.others = tuple(m for m in config.others if m in self.encoders)
         self.joins = nn.ModuleDict(
@@ -405,20 +424,13 @@ class TeCaFN(Network):
         self.attention = nn.ModuleDict(
             {
                 m: Transformer(
-                    config.dim,
-                    num_layers=config.num_layers,
-                    num_heads=config.num_heads,
-                    attention_dropout=config.attention_dropout,
-                    relu_dropout=config.relu_dropout,
-                    residual_dropout=config.residual_dropout,
-                    residual=config.settled_residual,
-                    cross=True,
-                    closing_norm=config.has("closing_norm"),
+                    config.dim, config.transformer, num_layers=config.num_layers, cross=True
                 )
                 for m in self.others
                 if m not in self.joined
             }
         )
+        self.frames_to_pool = config.frames_to_pool
         if config.has("scaled_inputs"):  # positions enter here, too
             self.entry_dropout = Dropout(config.embedding_dropout)
         self.usual_others = config.others
@@ -443,16 +455,8 @@ class TeCaFN(Network):
         """Operations between the tokens of a text, which eq. 1-5 leave to the text encoder."""
         if not config.adds("text_layers"):
             return None
-        return Transformer(
-            config.dim,
-            num_layers=config.num_text_layers,
-            num_heads=config.num_heads,
-            attention_dropout=config.attention_dropout,
-            relu_dropout=config.relu_dropout,
-            residual_dropout=config.residual_dropout,
-            residual="pre_norm",
-            closing_norm=True,
-        )
+        settings = replace(config.transformer, residual="pre_norm", closing_norm=True)
+        return Transformer(config.dim, settings, num_layers=config.num_text_layers)
 
     def encode(self, batch: Batch) -> dict[Modality, Padded]:
         """X_m of eq. 5 for each modality the batch has, and always one for the core.
@@ -462,19 +466,8 @@ class TeCaFN(Network):
         encoded = {
             m: self.encoders[m](batch.sequences[m]) for m in Modality if self.takes(m, batch)
         }
-        learned = self.absent_core.expand(batch.size, 1, -1)
-        first_only = torch.ones(batch.size, 1, dtype=torch.bool, device=batch.device)
-        if self.core not in encoded:
-            encoded[self.core] = Padded(learned, first_only)
-            return encoded
-        core, present = encoded[self.core], batch.present[self.core]
-        length = core.mask.shape[1]
-        stand_in = functional.pad(learned, (0, 0, 0, length - 1))
-        stand_in_mask = functional.pad(first_only, (0, length - 1))
-        encoded[self.core] = Padded(
-            torch.where(present[:, None, None], core.values, stand_in.to(core.values.dtype)),
-            torch.where(present[:, None], core.mask, stand_in_mask),
-        )
+        core = encoded.get(self.core)
+        encoded[self.core] = fill_absent_frames(core, self.absent_core, batch.has(self.core))
         return encoded
 
     def takes(self, modality: Modality, batch: Batch) -> bool:
@@ -491,17 +484,19 @@ class TeCaFN(Network):
             return Padded(core.values + vector.unsqueeze(1), core.mask)
         query, source, mask = core.values, other.values, other.mask
         if self.config.has("scaled_inputs"):
-            query, source = (self.entry_dropout(scale_and_place(x)) for x in (query, source))
+            scale = self.config.dim**0.5
+            query, source = (
+                self.entry_dropout(add_positions(x, scale=scale)) for x in (query, source)
+            )
         if self.config.has("misplaced_masks"):
             mask = misplaced_masks(mask, num_heads=self.config.num_heads)
-        read = None if self.config.has("pooled_padding") else core.mask
+        read = self.frames_to_pool(core).mask
         return Padded(self.attention[modality](query, source, mask, stream_mask=read), core.mask)
 
     def pool(self, sequence: Padded) -> Tensor:
-        """``Pool`` of eq. 13, (B, L, d) to (B, d): over real frames."""
-        if self.config.has("pooled_padding"):
-            sequence = count_padding(sequence)
-        return masked_mean(sequence.values, sequence.mask)
+        """``Pool`` of eq. 13, (B, L, d) to (B, d)."""
+        counted = self.frames_to_pool(sequence)
+        return masked_mean(counted.values, counted.mask)
 
     def combine(
         self,
@@ -547,7 +542,7 @@ class TeCaFN(Network):
         """Predict each sample from its own modalities."""
         encoded = self.encode(batch)
         if self.config.has("unmasked_audio") and Modality.AUDIO in self.others:
-            # That code hands the mask over under the wrong name, when evaluating alone.
+            # That code hands the mask over under the wrong name, in evaluation alone.
             encoded |= {m: count_padding(x) for m, x in encoded.items() if m == Modality.AUDIO}
         core = encoded[self.core]
         attended = {m: self.attend(m, core, encoded[m]) for m in self.others if m in encoded}
@@ -584,19 +579,24 @@ class Mapper(nn.Module):
     Args:
         dim: width d.
         dropout: of the convolution's input.
-        pool_padding: padding counts as frames (the authors' code).
+        frames_to_pool: says which frames are read.
     """
 
-    def __init__(self, dim: int, *, dropout: float, pool_padding: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        dropout: float,
+        frames_to_pool: Callable[[Padded], Padded] = _as_it_is,
+    ) -> None:
         super().__init__()
-        self.pool_padding = pool_padding
+        self.frames_to_pool = frames_to_pool
         self.dropout = Dropout(dropout)
         self.convolution = MaskedConv1d(dim, dim, kernel_size=3, depthwise=True)
 
     def forward(self, sequence: Padded) -> Tensor:
         """(B, L, d) to (B, d)."""
-        if self.pool_padding:
-            sequence = count_padding(sequence)
+        sequence = self.frames_to_pool(sequence)
         values = self.convolution(self.dropout(sequence.values), sequence.mask)
         return masked_mean(values, sequence.mask)
 
@@ -616,6 +616,21 @@ class _Judged:
     counts: Tensor
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """What a bank keeps of a batch.
+
+    Args:
+        keys: (B, d), what queries are compared with.
+        frames: (B, L, d), X_m.
+        present: (B,) bool, rows with the core and this modality.
+    """
+
+    keys: Tensor
+    frames: Padded
+    present: Tensor
+
+
 class TeCaFNScheme(Scheme):
     """The training: similarity ranking, replacement gate, pairwise prediction, fused contrast."""
 
@@ -632,7 +647,7 @@ class TeCaFNScheme(Scheme):
                     m: Mapper(
                         config.dim,
                         dropout=config.mapper_dropout,
-                        pool_padding=config.has("pooled_padding"),
+                        frames_to_pool=config.frames_to_pool,
                     )
                     for m in self.network.others
                 }
@@ -665,7 +680,7 @@ class TeCaFNScheme(Scheme):
         self.unimodal_heads = nn.ModuleDict()
         if config.adds("unimodal_heads"):
             self.unimodal_heads = nn.ModuleDict(
-                {m: Answer(config.dim, info, output="linear") for m in self.network.encoders}
+                {m: OutputLayer(config.dim, info, output="linear") for m in self.network.encoders}
             )
         self.banks = nn.ModuleDict(
             {
@@ -691,7 +706,7 @@ class TeCaFNScheme(Scheme):
         attended: dict[Modality, Padded] = {}
         pair_hits: list[Tensor] = []
         both: dict[Modality, Tensor] = {}
-        remembered: dict[str, Tensor] = {}
+        remembered: dict[Modality, Remembered] = {}
 
         for modality in network.others:
             if modality not in encoded:
@@ -716,14 +731,7 @@ class TeCaFNScheme(Scheme):
             pair_hits.append(mean_over_rows(hits, judged.counts))
             health |= self._health(modality, terms, contrast, pairing, progress)
             if self.bank_of(modality) is not None:
-                remembered |= {
-                    f"bank_key_{modality}": key,
-                    f"bank_present_{modality}": both[modality],
-                }
-                remembered |= {
-                    f"bank_{modality}": other.values,
-                    f"bank_mask_{modality}": other.mask,
-                }
+                remembered[modality] = Remembered(key, other, both[modality])
 
         if len(attended) == 2 and not config.adds("no_fused_contrast"):
             everything = torch.stack(list(both.values())).all(0)
@@ -736,9 +744,8 @@ class TeCaFNScheme(Scheme):
         if self.information is not None and network.takes(config.core, batch):
             terms |= self.information(encoded, output, batch.present)
         terms |= self._further_terms(encoded, output, batch)
-        output = Output(output.prediction, {**output.features, **remembered})
         log = self._log(terms, pair_hits)
-        return Losses(terms, config.term_weights(), output, log, health)
+        return Losses(terms, config.term_weights(), output, log, health, carry=remembered)
 
     def _core_present(self, batch: Batch) -> Tensor:
         """(B,) bool: rows that have a core which the network can read."""
@@ -786,7 +793,8 @@ class TeCaFNScheme(Scheme):
         """``bicon`` of eq. 15-16, and ``explained`` where the text's share is taken out first."""
         config, terms = self.config, {}
         if config.has("token_contrast"):
-            first, second, rows = self._token_means(attended, rows)
+            pooled = map(self.network.frames_to_pool, attended.values())
+            (first, second), rows = token_means(pooled, rows)
         else:
             mapped = {m: self.fused_mappers[m](h) for m, h in attended.items()}
             if self.explaining:
@@ -860,16 +868,11 @@ class TeCaFNScheme(Scheme):
 
     def after_step(self, batch: Batch, losses: Losses, progress: Progress) -> None:
         """Remember the batch as candidates for later ones."""
-        remembered = losses.output.features
-        for modality in self.network.others:
+        remembered: Mapping[Modality, Remembered] = losses.carry
+        for modality, rows in remembered.items():
             bank = self.bank_of(modality)
-            if bank is not None and f"bank_{modality}" in remembered:
-                bank.push(
-                    remembered[f"bank_key_{modality}"],
-                    Padded(remembered[f"bank_{modality}"], remembered[f"bank_mask_{modality}"]),
-                    batch.index,
-                    remembered[f"bank_present_{modality}"],
-                )
+            if bank is not None:
+                bank.push(rows.keys, rows.frames, batch.index, rows.present)
 
     def bank_of(self, modality: Modality) -> NegativeBank | None:
         """The memory of this modality's earlier samples; None without ``bank_size``."""
@@ -932,30 +935,6 @@ class TeCaFNScheme(Scheme):
                 column[from_bank] = size + torch.arange(len(stored.mask), device=column.device)
                 gathered = concatenate_rows(gathered, stored)
         return gathered.select(column)
-
-    def _token_means(
-        self, attended: Mapping[Modality, Padded], rows: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What the authors' second contrast compares: token positions, averaged over samples.
-
-        Its tensors are length-first where the contrast expects rows first, so that it is over
-        positions: row l of (Lc, d) is the mean of every sample's h_cm at position l.
-
-        Args:
-            attended: h_cm, (B, Lc, d).
-            rows: (B,) bool, samples that have all modalities.
-
-        Returns:
-            Both means, (Lc, d), and (Lc,) bool: positions that some sample has.
-        """
-        means, counted = [], rows
-        for sequence in attended.values():
-            if self.config.has("pooled_padding"):
-                sequence = count_padding(sequence)
-            real = (sequence.mask & rows.unsqueeze(1)).T  # (B, Lc) -> (Lc, B)
-            means.append(masked_mean(sequence.values.transpose(0, 1), real))
-            counted = real.any(1)
-        return means[0], means[1], counted
 
     def _log(self, terms: Mapping[str, Tensor], pair_hits: list[Tensor]) -> dict[str, Tensor]:
         """The sums that Figure 4 draws, and how often the pairwise heads are right."""

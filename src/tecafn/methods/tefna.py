@@ -28,16 +28,17 @@ from tecafn.core.modality import Modality
 from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
-from tecafn.layers.attention import Transformer
+from tecafn.core.settings import select
+from tecafn.layers.attention import Transformer, TransformerSettings
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import PredictionHead
 from tecafn.layers.sequence import (
     MaskedConv1d,
+    add_positions,
     masked_mean,
-    sinusoidal_positions,
     zero_padding,
 )
-from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
 from tecafn.losses.contrastive import info_nce
 from tecafn.losses.task import task_loss
 
@@ -102,23 +103,14 @@ class TeFNA(Network):
             }
         )
         self.embedding_dropout = Dropout(config.embedding_dropout)
+        settings = select(config, TransformerSettings, residual="pre_norm", closing_norm=True)
         self.crossings = nn.ModuleDict(
             {
-                m: Transformer(
-                    config.dim,
-                    num_layers=config.num_layers,
-                    num_heads=config.num_heads,
-                    attention_dropout=config.attention_dropout,
-                    relu_dropout=config.relu_dropout,
-                    residual_dropout=config.residual_dropout,
-                    residual="pre_norm",
-                    cross=True,
-                    closing_norm=True,
-                )
+                m: Transformer(config.dim, settings, num_layers=config.num_layers, cross=True)
                 for m in self.others
             }
         )
-        self.slots = Slots(dict.fromkeys(self.frames.dims, config.dim))
+        self.slots = AbsentVectors(dict.fromkeys(self.frames.dims, config.dim))
         self.head = PredictionHead(
             config.dim * len(self.frames.dims), info, dropout=config.head_dropout, output="tanh"
         )
@@ -132,11 +124,7 @@ class TeFNA(Network):
         return projected
 
     def _place(self, sequence: Padded) -> Tensor:
-        length, dim = sequence.values.shape[1:]
-        positions = sinusoidal_positions(length, dim, device=sequence.values.device)
-        placed: Tensor = self.embedding_dropout(
-            sequence.values + positions.to(sequence.values.dtype)
-        )
+        placed: Tensor = self.embedding_dropout(add_positions(sequence.values))
         return placed
 
     def fuse(self, projected: Mapping[Modality, Padded], batch: Batch) -> Tensor:

@@ -29,17 +29,18 @@ from tecafn.core.modality import Modality
 from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network
-from tecafn.layers.attention import Transformer
+from tecafn.core.settings import per_modality, select
+from tecafn.layers.attention import Transformer, TransformerSettings
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer, task_heads
+from tecafn.layers.heads import OutputLayer, task_heads
 from tecafn.layers.sequence import (
     MaskedConv1d,
     SequenceLSTM,
+    add_positions,
     last_real,
-    sinusoidal_positions,
     zero_padding,
 )
-from tecafn.layers.unimodal import ModalityFrames
+from tecafn.layers.unimodal import ModalityFrames, fill_absent_frames
 from tecafn.losses.generated_labels import UnimodalTasks, UnimodalTaskScheme
 
 
@@ -101,17 +102,8 @@ class TETFNConfig:
 
     def layers(self, dim: int, num_layers: int, *, cross: bool) -> Transformer:
         """A transformer as all here are, pre-norm with a closing LayerNorm."""
-        return Transformer(
-            dim,
-            num_layers=num_layers,
-            num_heads=self.num_heads,
-            attention_dropout=self.attention_dropout,
-            relu_dropout=self.relu_dropout,
-            residual_dropout=self.residual_dropout,
-            residual="pre_norm",
-            cross=cross,
-            closing_norm=True,
-        )
+        settings = select(self, TransformerSettings, residual="pre_norm", closing_norm=True)
+        return Transformer(dim, settings, num_layers=num_layers, cross=cross)
 
 
 def maximum(sequence: Padded) -> Tensor:
@@ -146,10 +138,8 @@ class Entrance(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(B, L, D) to the same shape."""
-        length, dim = values.shape[1:]
-        positions = sinusoidal_positions(self.first + length, dim, device=values.device)
-        scaled = sqrt(dim) * values if self.scaled else values
-        placed: Tensor = self.dropout(scaled + positions[self.first :].to(values.dtype))
+        scale = sqrt(values.shape[-1]) if self.scaled else 1.0
+        placed: Tensor = self.dropout(add_positions(values, scale=scale, first=self.first))
         return placed
 
 
@@ -205,10 +195,7 @@ class TETFN(Network):
         super().__init__()
         dim = config.dim
         self.frames = ModalityFrames(info)
-        lstm_dims = {
-            Modality.AUDIO: config.audio_lstm_dim,
-            Modality.VISION: config.vision_lstm_dim,
-        }
+        lstm_dims = per_modality(config, "lstm_dim")
         self.recurrent, self.convolutions = nn.ModuleDict(), nn.ModuleDict()
         for modality, width in self.frames.dims.items():
             if modality in lstm_dims:
@@ -246,27 +233,22 @@ class TETFN(Network):
                 Dropout(config.output_dropout), nn.Linear(joined_dim, self.fused_dim), nn.ReLU()
             )
             self.hidden = nn.Sequential(nn.Linear(self.fused_dim, self.fused_dim), nn.ReLU())
-        self.answer = Answer(self.fused_dim, info, output="linear")
+        self.answer = OutputLayer(self.fused_dim, info, output="linear")
 
     def sequences(self, batch: Batch) -> dict[Modality, Padded]:
         """(B, L, d) of all three; a sample that lacks one has a single learned frame."""
         projected: dict[Modality, Padded] = {}
         frames = self.frames(batch)
         for modality in Modality:
-            slot = self.absent[modality]
-            if modality not in frames:
-                mask = torch.ones(batch.size, 1, dtype=torch.bool, device=batch.device)
-                projected[modality] = Padded(slot.expand(batch.size, 1, -1), mask)
-                continue
-            own = frames[modality]
-            if modality in self.recurrent:
-                own, _ = self.recurrent[modality](own)
-            values = zero_padding(self.convolutions[modality](own.values, own.mask), own.mask)
-            lacks = ~batch.present[modality].unsqueeze(1)  # (B, 1)
-            first = torch.arange(own.mask.shape[1], device=batch.device) == 0
-            stands_in = lacks & first  # (B, L)
-            values = torch.where(stands_in.unsqueeze(-1), slot, values)
-            projected[modality] = Padded(values, torch.where(lacks, stands_in, own.mask))
+            own = frames.get(modality)
+            if own is not None:
+                if modality in self.recurrent:
+                    own, _ = self.recurrent[modality](own)
+                values = self.convolutions[modality](own.values, own.mask)
+                own = Padded(zero_padding(values, own.mask), own.mask)
+            projected[modality] = fill_absent_frames(
+                own, self.absent[modality], batch.has(modality)
+            )
         return projected
 
     def streams(self, sequences: Mapping[Modality, Padded]) -> dict[Modality, Padded]:

@@ -18,8 +18,9 @@ from tecafn.core.info import DataInfo
 from tecafn.core.output import Output
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network
+from tecafn.core.settings import select
 from tecafn.layers.dropout import Dropout
-from tecafn.layers.heads import Answer
+from tecafn.layers.heads import OutputLayer
 from tecafn.layers.subnetworks import Subnetworks, SubnetworkWidths, with_one
 from tecafn.losses.task import TaskScheme
 
@@ -47,18 +48,6 @@ class TFNConfig:
     vision_dropout: float = 0.3
     fusion_dropout: float = 0.5
     output: Literal["sigmoid", "linear"] = "sigmoid"
-
-    def widths(self) -> SubnetworkWidths:
-        """Of the sub-networks."""
-        return SubnetworkWidths(
-            text_hidden_dim=self.text_hidden_dim,
-            text_dim=self.text_dim,
-            audio_dim=self.audio_dim,
-            vision_dim=self.vision_dim,
-            text_dropout=self.text_dropout,
-            audio_dropout=self.audio_dropout,
-            vision_dropout=self.vision_dropout,
-        )
 
 
 def tensor_fusion(vectors: Sequence[Tensor]) -> Tensor:
@@ -92,7 +81,7 @@ class TFN(Network):
 
     def __init__(self, config: TFNConfig, info: DataInfo) -> None:
         super().__init__()
-        self.subnetworks = Subnetworks(info, config.widths())
+        self.subnetworks = Subnetworks(info, select(config, SubnetworkWidths))
         product_dim = prod(dim + 1 for dim in self.subnetworks.dims.values())
         self.inference = nn.Sequential(
             Dropout(config.fusion_dropout),
@@ -101,7 +90,7 @@ class TFN(Network):
             nn.Linear(config.post_fusion_dim, config.post_fusion_dim),
             nn.ReLU(),
         )
-        self.answer = Answer(config.post_fusion_dim, info, output=config.output)
+        self.answer = OutputLayer(config.post_fusion_dim, info, output=config.output)
 
     def forward(self, batch: Batch) -> Output:
         """(B,) scores or (B, C) logits."""

@@ -51,10 +51,15 @@ from tecafn.core.output import Losses, Output, Progress
 from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.dropout import Dropout
+from tecafn.layers.heads import LabelScale, unrounded
 from tecafn.layers.sequence import sinusoidal_positions
-from tecafn.layers.unimodal import ModalityFrames, Slots
+from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
 from tecafn.layers.utterance import ProjectedUtterances
-from tecafn.losses.discrepancy import cosine_distance, difference, softmax_divergence
+from tecafn.losses.discrepancy import (
+    cosine_distance,
+    softmax_divergence,
+    subspace_differences,
+)
 from tecafn.losses.task import task_loss
 
 PAIRS = tuple(itertools.combinations(Modality, 2))
@@ -311,18 +316,14 @@ class Fusion(nn.Module):
         self.second = nn.Conv1d(half, half, 3, padding=1)
         self.last = nn.Conv1d(half, info.output_dim, 3, padding=1)
         self.dropout = Dropout(dropout)
-        self.is_regression = info.task == "regression"
-        # Where labels are not around zero (ours): scores start in the middle of their range.
-        self.centre = sum(info.label_range) / 2 if self.is_regression else 0.0
+        self.scale = LabelScale(info, "centred")  # ours, for labels that are not around zero
 
     def forward(self, places: Tensor) -> Tensor:
         """(B, L, dim) to (B,) scores or (B, C) logits."""
         columns = torch.relu(self.first(places.transpose(1, 2)))
         columns = torch.relu(self.dropout(self.second(columns)))
-        # Autocasting would round the answer: bfloat16 steps by 1/64 near 3, which ties samples.
-        with torch.autocast(places.device.type, enabled=False):
-            answer: Tensor = self.last(columns.to(self.last.weight.dtype)).mean(2) + self.centre
-        return answer.squeeze(-1) if self.is_regression else answer
+        with unrounded(places):
+            return self.scale(self.last(columns.to(self.last.weight.dtype)).mean(2))
 
 
 class TMBL(Network):
@@ -333,7 +334,7 @@ class TMBL(Network):
         dim = config.dim
         self.frames = ModalityFrames(info)
         self.encoders = ProjectedUtterances(self.frames.dims, dim)
-        self.slots = Slots(dict.fromkeys(Modality, dim))
+        self.slots = AbsentVectors(dict.fromkeys(Modality, dim))
         self.private = nn.ModuleDict(
             {f"{one}_{other}": PrivateTransformer(config) for one, other in PRIVATE}
         )
@@ -414,16 +415,13 @@ class TMBLScheme(Scheme):
             {m: output.features[f"{kind}_{m}"].flatten(1) for m in Modality}  # (B, 2 dim)
             for kind in ("private", "shared")
         )
-        unlike = [difference(private[m], shared[m], present=present[m]) for m in Modality] + [
-            difference(private[one], private[other], present=present[one] & present[other])
-            for one, other in PAIRS
-        ]
+        unlike = subspace_differences(private, shared, present=present)
         alike = [
             self._apart(output, one, other, present[one] & present[other]) for one, other in PAIRS
         ]
         terms = {
             "task": task_loss(output.prediction, batch.labels, scores="mse"),
-            "difference": torch.stack(unlike).sum(),
+            "difference": unlike,
             "similarity": torch.stack(alike).mean(),
         }
         weights = {

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tecafn.core.fast import is_on
+
 _FEWEST_WEIGHTS = 1 << 16  # below, calling costs more than fetching
 _MOST_ROWS = 256  # above, arithmetic costs more than fetching
 _USUAL_ROWS = 16  # what the arrangement is made for; any number of rows may come
@@ -42,7 +44,8 @@ class _Rearranged:
         """Few rows of float32 on a CPU, and no gradient."""
         linear = self._linears[0]
         return (
-            not torch.is_grad_enabled()
+            is_on("packed_weights")
+            and not torch.is_grad_enabled()
             and linear.weight.device.type == "cpu"
             and linear.weight.dtype == rows.dtype == torch.float32
             and 0 < rows.numel() <= _MOST_ROWS * linear.in_features
