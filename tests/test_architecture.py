@@ -53,6 +53,7 @@ LIBRARIES = {
     "markupsafe": {"report"},
     "matplotlib": {"report"},
     "pocketsphinx": {"extract"},
+    "packaging": {"extract"},
     "pyarrow": {"data"},
     "pysubs2": {"extract"},
     "h5py": {"data"},

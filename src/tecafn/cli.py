@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tecafn.console import legible_output, print_json, print_list, print_table
+from tecafn.console import counting_bar, legible_output, print_json, print_list, print_table
 from tecafn.core.errors import UserError
 from tecafn.exits import (
     INTERRUPTED,
@@ -677,6 +677,152 @@ def predict(
     count = predict_run(run, data=data, split=split, out=out, device=device)
     if _speaks():
         print(f"{out}: {count} predictions")
+
+
+@app.command()
+def extract(
+    source: Annotated[Path, typer.Argument(help="A clip, or a folder of clips.")],
+    out: Annotated[Path, typer.Option(help="The store to write.")],
+    table: Annotated[
+        Path | None, typer.Argument(help="label.csv, which names the clips of a folder.")
+    ] = None,
+    audio: Annotated[
+        str, typer.Option(help="What sound becomes: measures, whisper or both.")
+    ] = "whisper",
+    rate: Annotated[int, typer.Option(help="Frames per second in the store.")] = 10,
+    face: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose face: left, right or a track's number; by default the one whose mouth "
+            "moves with the voice."
+        ),
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="What is said in a clip.")] = None,
+    dataset: DatasetOption = None,
+    label_range: LabelRangeOption = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Where each clip's features are kept; by default OUT.clips."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Clips that are read at once.", min=1)] = 1,
+    max_hours: Annotated[float, typer.Option(help="A longer clip is refused.", min=0.0)] = 3.0,
+    speech_model: Annotated[
+        str | None, typer.Option(help="A Whisper model for `--audio whisper`: folder or hub name.")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Turn clips into a store: a folder with its label.csv to train on, a clip to predict from."""
+    from tecafn.extract.clip import ClipSettings
+
+    settings = ClipSettings(
+        audio=audio,
+        frames_per_second=rate,
+        face=face,
+        speech_model=speech_model,
+        max_hours=max_hours,
+    )
+    if table is None:
+        if source.is_dir():
+            raise UserError(f"{source} is a folder: name the label.csv of its clips after it")
+        _extract_clip(source, out, settings, text=text or "", as_json=as_json, quiet=quiet)
+        return
+    if text is not None:
+        raise UserError("--text is of one clip; the clips of a folder have theirs in the table")
+    from tecafn.data.readers.base import ReadOptions
+    from tecafn.extract.folder import extract_folder
+
+    with counting_bar("clips", show=not quiet and not as_json) as done:
+        extracted = extract_folder(
+            source,
+            table,
+            out=out,
+            settings=settings,
+            options=ReadOptions(dataset=dataset, label_range=label_range),
+            cache=cache,
+            processes=jobs,
+            done=done,
+        )
+    failed = extracted.failed
+    if as_json:
+        print_json(
+            {
+                "store": str(out),
+                "report": str(extracted.report),
+                "clips": len(extracted.rows),
+                "failed": [{"id": r.id, "file": r.file, "error": r.error} for r in failed],
+            }
+        )
+    else:
+        print(f"{out}: {_summary(extracted.store.manifest)}")
+        print(
+            f"{len(extracted.rows) - len(failed)} of {len(extracted.rows)} clips were read; ",
+            end="",
+        )
+        print(f"a row for each: {extracted.report}")
+        for row in failed:
+            print(f"{row.id} is left out: {row.file or 'no file'}: {row.error}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _extract_clip(
+    source: Path, out: Path, settings: Any, *, text: str, as_json: bool, quiet: bool
+) -> None:
+    from tecafn.extract.folder import extract_one
+
+    with counting_bar("seconds", show=not quiet and not as_json) as done:
+        _, features = extract_one(
+            source,
+            out=out,
+            settings=settings,
+            text=text,
+            tell=None if done is None else (lambda seconds: done(round(seconds), 0)),
+        )
+    shapes = {str(m): list(frames.shape) for m, frames in features.sequences.items()}
+    if as_json:
+        about = {k: v for k, v in vars(features).items() if k != "sequences"}
+        print_json({"store": str(out), "shapes": shapes, **about})
+        return
+    found = ", ".join(f"{m} {shape[0]} x {shape[1]}" for m, shape in shapes.items())
+    print(f"{out}: {features.duration:.1f} s, {features.num_pictures} pictures; {found or 'text'}")
+    if features.faces:
+        chosen = "unknown" if features.face is None else f"track {features.face}"
+        print(f"{len(features.faces)} faces; the speaker's: {chosen}, {features.face_reason}")
+    for remark in features.remarks:
+        print(f"note: {remark}")
+
+
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what is installed for your own video, and the one command that brings what is missing."""
+    from tecafn.extract.doctor import examine
+
+    report = examine()
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        print(report.render())
+    if not report.is_healthy:
+        raise typer.Exit(1)
+
+
+@app.command()
+def licences(as_json: JsonOption = False) -> None:
+    """Every package, model and data term that this installation touches."""
+    from tecafn.extract.licences import survey, warnings_of
+
+    rows = survey()
+    if as_json:
+        print_json([vars(row) for row in rows])
+        return
+    print_table(
+        "licences of what is installed",
+        ["what", "version", "licence", "note"],
+        [[row.name, row.version, row.licence, row.note] for row in rows],
+    )
+    for line in warnings_of(rows):
+        print(line)
 
 
 @list_app.command("methods")

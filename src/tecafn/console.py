@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -99,3 +99,22 @@ def print_list(entries: Mapping[str, Iterable[str]]) -> None:
         ] or [""]
         for number, line in enumerate(lines):
             print(f"{'' if number else name:<{indent}}{line}".rstrip())
+
+
+@contextmanager
+def counting_bar(what: str, *, show: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A progress bar on standard error, told (done, total); total 0 = unknown.
+
+    None where it is not wanted or nobody is there to see it.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    screen = Console(stderr=True)
+    if not show or not screen.is_terminal:
+        yield None
+        return
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen, transient=True) as progress:
+        bar = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(bar, completed=done, total=total or None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tecafn.core.errors import UserError
@@ -10,7 +11,7 @@ from tecafn.core.places import refuse_taken
 from tecafn.data.ids import Identities
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
-from tecafn.data.samples import missing_frames_of
+from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.store import Store, StoreWriter
 from tecafn.data.summary import check_frames
 
@@ -34,6 +35,30 @@ def import_dataset(
     refuse_taken(out, may_be="neither")
     options = options or ReadOptions()
     description, samples = open_source(source, format=format, options=options)
+    return write_store(out, description, samples, options=options, source=source)
+
+
+def write_store(
+    out: Path,
+    description: DatasetDescription,
+    samples: Iterator[Sample],
+    *,
+    options: ReadOptions | None = None,
+    source: Path | None = None,
+) -> Store:
+    """Write samples, whatever made them, into a new store.
+
+    Args:
+        out: where the store shall be; must not exist, or be an empty folder.
+        description: of the dataset.
+        samples: one by one.
+        options: what the caller allows.
+        source: for messages.
+
+    Raises:
+        UserError: as ``import_dataset``.
+    """
+    options = options or ReadOptions()
     identities = Identities()
     seen: set[str] = set()
     num_dropped = 0
@@ -46,7 +71,7 @@ def import_dataset(
             identities.add(sample.id, sample.video, sample.split)
             writer.add(sample)
         if not writer.census.num_samples:
-            raise UserError(f"{source} has no sample: nothing is imported")
+            raise UserError(f"{source or out} has no sample: nothing is imported")
         writer.warn(*identities.warnings())
         if num_dropped:
             writer.allow(
