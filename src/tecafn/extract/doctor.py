@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import sys
@@ -113,7 +114,8 @@ def _packages() -> Iterator[Finding]:
 
 def _face_models() -> Iterator[Finding]:
     for name in KNOWN_SHA256:
-        yield _model(name, lambda name=name: _placed(find(name)), is_needed=True, command=INSTALL)
+        place = functools.partial(_placed, name)
+        yield _model(name, place, is_needed=True, command=INSTALL)
 
 
 def _speech_model() -> Finding:
@@ -125,7 +127,8 @@ def _speech_model() -> Finding:
     )
 
 
-def _placed(file: Any) -> str:
+def _placed(name: str) -> str:
+    file = find(name)
     return f"{file.path} ({'your folder' if file.origin == 'folder' else WHEEL})"
 
 

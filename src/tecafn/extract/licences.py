@@ -139,17 +139,21 @@ def _canonical(name: str) -> str:
 
 def _terms(name: str) -> Terms:
     about = importlib.metadata.metadata(name)
-    licence = _STATED.get(name) or about.get("License-Expression") or ""
+
+    def values(key: str) -> list[str]:
+        return [str(value) for value in about.get_all(key) or ()]
+
+    licence = _STATED.get(name) or next(iter(values("License-Expression")), "")
     if not licence:
         classified = [
             value.rpartition("::")[2].strip()
-            for value in about.get_all("Classifier") or []
+            for value in values("Classifier")
             if value.startswith("License ::")
         ]
-        stated = (about.get("License") or "").strip()
+        stated = next(iter(values("License")), "").strip()
         short = stated.splitlines()[0][:60] if stated else ""
         licence = "; ".join(c for c in classified if c != "OSI Approved") or short
     if not licence:
-        files = [str(f) for f in about.get_all("License-File") or []]
+        files = values("License-File")
         licence = f"see its {files[0]}" if files else "its metadata say nothing"
     return Terms("package", name, importlib.metadata.version(name), licence, _INSIDE.get(name, ""))
