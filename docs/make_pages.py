@@ -1,8 +1,8 @@
-"""The pages that are made from the code: docs/configuration.md and the README's table of methods.
+"""The pages made from the code: configuration.md, run-directory.md, the README's methods.
 
     python docs/make_pages.py        # or: make docs
 
-A test compares both with what this would write.
+A test compares all with what this would write.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ import json
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints
 
 import tecafn
 from tecafn.core.registry import METHODS
 from tecafn.experiments.config import RunConfig
+from tecafn.records import begun, cell, comparison, evaluation_log, events, record
 from tecafn.training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
+RUN_DIRECTORY = ROOT / "docs" / "run-directory.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- methods -->", "<!-- /methods -->"
 INTRO = """# Configuration
@@ -47,6 +50,94 @@ what departs from the budget, and nothing else. A run's `config.toml` and record
 full."""
 
 
+RUN_INTRO = """# What a run leaves on disk
+
+*Made by `make docs` from the types in `src/tecafn/records/`; do not edit it here.*
+
+`tecafn train CONFIG --data DIR --out RUN` writes `RUN`. Every file is text or safetensors; none holds code.
+
+| file | what it holds | written by |
+|---|---|---|
+| `record.json` | [what was run, on what, with which outcome](#recordjson) | once, at the end; `evaluate` adds to it |
+| `predictions/<split>.csv` | one row per sample: `id,video,clip,label,prediction,pair_id,text`; the prediction is a score, the probability of class 1 of two classes, or the class of more | each evaluation |
+| `evaluations.jsonl` | [every evaluation](#evaluationsjsonl), each line sealing the one before; `tecafn audit` counts the looks at test | each evaluation |
+| `model/` | the network alone, as `tecafn.load` reads it | once, at the end |
+| `report.html` | drawn from the files above | after each change of the record |
+| `config.toml` | the config as it was used, defaults included | at the start |
+| `begun.json` | [what a resume must find unchanged](#begunjson) | at the start |
+| `events.jsonl` | [what happened](#eventsjsonl), one JSON object per line | during training |
+| `tensorboard/` | the numbers of `events.jsonl` for TensorBoard, if the config asks for them | during training |
+| `checkpoints/<step>/` | scheme, optimizers, counters and generator states, with hashes; the newest two | during training; removed at the end |
+| `checkpoints/best/<step>/` | the scheme of the best epoch; with `training.keep_improving_epochs`, of every epoch that was the best when it ended | during training |
+| `.lock` | held by the process that writes the folder | always |
+
+A cross-validation has `RUN/fold-NN/` with the events and checkpoints of one fold and, once it is finished,
+`out-of-fold.npz`. Its record has `folds` in place of `training`, and its one evaluation is `out-of-fold`.
+
+`tecafn compare --out OUT` writes a run per cell, `OUT/<row>/seed-<n>`, with three files more: `cell.json`
+([what its processes used](#celljson)), `cell.log` (what they said), and `cell.claim` while somebody runs it. In `OUT`
+lie `comparison.json` ([all that its tables are made from](#comparisonjson)) and the tables, `comparison.html`,
+`.md`, `.csv` and `.tex`.
+
+A `format_version` or `comparison_format` that the program does not know is refused by every command. Each file has one
+reader, in `records/`.
+"""
+RECORDS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
+    (
+        "record.json",
+        "One `RunRecord`.",
+        (
+            record.RunRecord,
+            record.DataRecord,
+            record.AllowedError,
+            record.TrainingRecord,
+            record.FoldRecord,
+            record.Evaluation,
+            record.ResamplingRecord,
+            record.PairShare,
+            record.Ceiling,
+            record.RunComparison,
+            record.PairedDifference,
+        ),
+    ),
+    ("evaluations.jsonl", "One `LoggedEvaluation` per line.", (evaluation_log.LoggedEvaluation,)),
+    ("begun.json", "One `Begun`.", (begun.Begun,)),
+    (
+        "events.jsonl",
+        "One event per line; `event` says which. A resumed run may repeat a step; the later line "
+        "counts.",
+        (
+            events.StartEvent,
+            events.ResumeEvent,
+            events.StepEvent,
+            events.EpochEvent,
+            events.WarningEvent,
+            events.EndEvent,
+        ),
+    ),
+    ("cell.json", "One `CellUsage`.", (cell.CellUsage,)),
+    (
+        "comparison.json",
+        "One `ComparisonSummary`.",
+        (
+            comparison.ComparisonSummary,
+            comparison.ComparisonRow,
+            comparison.SeedMean,
+            comparison.RowDifference,
+            comparison.OverSeeds,
+            comparison.Detectable,
+            comparison.Published,
+            comparison.PublishedCell,
+            comparison.Losses,
+            comparison.LossSeries,
+            comparison.Cases,
+            comparison.Case,
+            comparison.CaseClip,
+        ),
+    ),
+)
+
+
 def described(kind: type[Any]) -> dict[str, str]:
     """Each argument of a docstring's ``Args`` with its description in one line.
 
@@ -59,7 +150,7 @@ def described(kind: type[Any]) -> dict[str, str]:
     if part is None:
         return {}
     found: dict[str, str] = {}
-    order = [field.name for field in dataclasses.fields(kind)]
+    order = list(inspect.get_annotations(kind))
     for entry in re.split(r"\n(?= {4}\S)", "\n" + part[1].rstrip()):
         listed, _, words = " ".join(entry.split()).partition(": ")
         names = listed.split(", ")
@@ -120,6 +211,50 @@ def configuration() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def _type_in_words(hint: Any) -> str:
+    """A type as the page shows it.
+
+    Example:
+        >>> _type_in_words(list[float] | None), _type_in_words(dict[str, int])
+        ('list of number, or null', 'name to whole number')
+    """
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any"}
+    if hint in words:
+        return words[hint]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is NotRequired:
+        return f"{_type_in_words(arguments[0])}; may be absent"
+    if origin is list:
+        return f"list of {_type_in_words(arguments[0])}"
+    if origin is dict:
+        return f"name to {_type_in_words(arguments[1])}"
+    if origin in (UnionType, Union):
+        parts = [_type_in_words(each) for each in arguments if each is not NoneType]
+        return ", or ".join([*parts, *(["null"] if NoneType in arguments else [])])
+    return f"[{hint.__name__}](#{hint.__name__.lower()})"
+
+
+def record_table(kind: type[Any]) -> str:
+    """A heading, what it is, and one row per key of a typed dictionary."""
+    words, text = described(kind), (inspect.getdoc(kind) or "").split("\n")[0]
+    rows = ["| key | value | |", "|---|---|---|"]
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        said = words.get(name, "").replace("|", "\\|").replace("``", "`")
+        shown = _type_in_words(hint)
+        if not kind.__total__ and "may be absent" not in shown:
+            shown += "; may be absent"
+        rows.append(f"| `{name}` | {shown} | {said} |")
+    return "\n\n".join([f"### {kind.__name__}", text, "\n".join(rows)])
+
+
+def run_directory() -> str:
+    """The page."""
+    blocks = [RUN_INTRO.strip()]
+    for title, words, kinds in RECORDS:
+        blocks += [f"## {title}", words, *(record_table(kind) for kind in kinds)]
+    return "\n\n".join(blocks) + "\n"
+
+
 def methods_table() -> str:
     """One row per method: name, paper, what it needs and does, and what it rests on."""
     bases = {"paper": "paper", "abstract": "abstract only", "ours": "ours: the baseline"}
@@ -151,4 +286,5 @@ def readme(text: str) -> str:
 
 if __name__ == "__main__":
     CONFIGURATION.write_text(configuration(), encoding="utf-8")
+    RUN_DIRECTORY.write_text(run_directory(), encoding="utf-8")
     README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")

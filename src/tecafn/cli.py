@@ -664,6 +664,34 @@ def _check_splits(table: Path, data: Sequence[Path], out: Path) -> None:
 
 
 @app.command()
+def audit(
+    place: Annotated[Path, typer.Argument(help="A run's directory, or a comparison's.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The store: its files are hashed as well.")
+    ] = None,
+    other_code: Annotated[
+        bool, typer.Option("--other-code", help="Accept results of another version of tecafn.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Do the records bear out the results? Exit code 1 where something fails or is not shown."""
+    from tecafn.experiments.audit import FAILED, PASSED, UNKNOWN, audit
+
+    findings = audit(place, data=data, other_code=other_code)
+    if as_json:
+        print_json([finding.as_dict() for finding in findings])
+    else:
+        for finding in findings:
+            if finding.verdict != PASSED or not finding.run or place.name == finding.run:
+                name = f"{finding.run}: " if finding.run not in ("", place.name) else ""
+                print(f"{finding.verdict}: {name}{finding.question}: {finding.words}")
+        counts = {v: sum(f.verdict == v for f in findings) for v in (PASSED, FAILED, UNKNOWN)}
+        print(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count))
+    if any(finding.verdict != PASSED for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="A run's directory, or a model on the hub.")],
     data: DataOption,

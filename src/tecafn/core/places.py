@@ -16,6 +16,7 @@ _OF_A_RUN = (
     "begun.json",
     "config.toml",
     "events.jsonl",
+    "evaluations.jsonl",
     "report.html",
     "cell.log",
     "cell.json",

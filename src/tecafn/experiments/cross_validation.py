@@ -20,7 +20,7 @@ from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.evaluator import Predictions
 from tecafn.experiments.config import RunConfig
-from tecafn.experiments.evaluate import new_evaluation, prediction_rows
+from tecafn.experiments.evaluate import keep_evaluation, new_evaluation, prediction_rows
 from tecafn.experiments.fit import fit
 from tecafn.experiments.presence import presence_of, warn_about_absent_modalities
 from tecafn.experiments.run_folder import (
@@ -38,8 +38,7 @@ from tecafn.experiments.setup import (
     say_what_is_cut,
 )
 from tecafn.records.begun import Begun
-from tecafn.records.predictions import write_predictions
-from tecafn.records.record import FoldRecord, RunRecord, write_record
+from tecafn.records.record import FoldRecord, RunRecord
 from tecafn.training.ranks import on_rank_0
 
 OUT_OF_FOLD = "out-of-fold"
@@ -174,10 +173,7 @@ def cross_validate_run(
                 allowed=allowed,
             )
             record["evaluations"][OUT_OF_FOLD] = {**evaluation, "split": OUT_OF_FOLD}
-            write_predictions(
-                out / "predictions" / f"{OUT_OF_FOLD}.csv", prediction_rows(pool, predictions)
-            )
-            write_record(out, record)
+            keep_evaluation(out, record, OUT_OF_FOLD, prediction_rows(pool, predictions))
             return finished_record(out)
 
         return on_rank_0(finish)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,11 +37,14 @@ from tecafn.experiments.setup import (
     say_what_is_cut,
     token_frames,
 )
+from tecafn.records.evaluation_log import LoggedEvaluation, log_evaluation
 from tecafn.records.measured import convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import write_predictions
 from tecafn.records.record import (
     Evaluation,
     RunRecord,
+    code_hash,
+    config_hash,
     file_hash,
     now,
     read_record,
@@ -336,9 +339,47 @@ def add_evaluation(
         allowed=allowed,
     )
     record["evaluations"][name] = evaluation
-    write_predictions(run / "predictions" / f"{name}.csv", prediction_rows(view, predictions))
-    write_record(run, record)
+    keep_evaluation(run, record, name, prediction_rows(view, predictions))
     return evaluation
+
+
+def keep_evaluation(
+    run: Path, record: RunRecord, name: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write predictions, a line of the log of evaluations, and the record that has the evaluation.
+
+    Args:
+        run: the run's directory.
+        record: with the evaluation ``name``.
+        name: of the evaluation.
+        rows: of ``predictions/<name>.csv``.
+    """
+    path = run / "predictions" / f"{name}.csv"
+    write_predictions(path, rows)
+    log_look(run, record, name, record["evaluations"][name], predictions_hash=file_hash(path))
+    write_record(run, record)
+
+
+def log_look(
+    run: Path,
+    record: RunRecord,
+    name: str,
+    evaluation: Evaluation,
+    *,
+    predictions_hash: str | None = None,
+) -> None:
+    """Append to the log that somebody looked at a split; ``tecafn audit`` counts the looks."""
+    entry: LoggedEvaluation = {
+        "created": evaluation["created"],
+        "name": name,
+        "weights_hash": evaluation.get("weights_hash"),
+        "data_hash": evaluation["data_hash"],
+        "config_hash": config_hash(record["config"]),
+        "code_hash": code_hash(),
+        "predictions_hash": predictions_hash,
+        "previous": "",
+    }
+    log_evaluation(run, entry)
 
 
 def new_evaluation(

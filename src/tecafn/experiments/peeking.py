@@ -18,7 +18,7 @@ from tecafn.core.registry import METHODS
 from tecafn.core.weights import load_module
 from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import Store
-from tecafn.experiments.evaluate import assess_view, open_run
+from tecafn.experiments.evaluate import assess_view, log_look, open_run
 from tecafn.experiments.run_folder import add_allowed
 from tecafn.experiments.setup import open_fabric
 from tecafn.records.events import read_events
@@ -92,6 +92,7 @@ def peek_at_test(
         record = read_record(run)
         key = PROTOCOL.replace("-", "_")
         record["protocols"] = {**record.get("protocols", {}), key: outcome}
+        log_look(run, record, f"protocol:{PROTOCOL}", cast(Evaluation, outcome))
         write_record(run, record)
     return outcome
 

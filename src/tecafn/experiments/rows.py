@@ -88,7 +88,17 @@ class Row:
             >>> Row(name="w/o V, A", method="tecafn").folder
             'w-o-V,-A'
         """
-        return re.sub(r"[^\w.,=+-]", "-", self.name).lstrip(".") or "-"
+        return folder_for(self.name)
+
+
+def folder_for(name: str) -> str:
+    """The folder of a row's runs, from its name.
+
+    Example:
+        >>> folder_for("w/o L_ta + L_tv")
+        'w-o-L_ta-+-L_tv'
+    """
+    return re.sub(r"[^\w.,=+-]", "-", name).lstrip(".") or "-"
 
 
 def rows_of_methods(names: Iterable[str]) -> tuple[Row, ...]:

@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -310,6 +311,28 @@ def file_hash(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of a config, whatever the order of its keys.
+
+    Example:
+        >>> config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1})
+        True
+    """
+    text = json.dumps(config, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+@cache
+def code_hash() -> str:
+    """SHA-256 over the names and contents of the package's Python files."""
+    folder = Path(tecafn.__file__).parent
+    lines = (
+        f"{path.relative_to(folder).as_posix()} {file_hash(path)}\n"
+        for path in sorted(folder.rglob("*.py"))
+    )
+    return hashlib.sha256("".join(lines).encode("utf-8")).hexdigest()
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -1,0 +1,282 @@
+"""An audit passes on what a run left, and fails on each thing that somebody may forge in it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tecafn.cli import main
+from tecafn.core.errors import UserError
+from tecafn.experiments.audit import FAILED, PASSED, UNKNOWN, audit
+from tecafn.experiments.compare import Protocol, compare_methods
+from tecafn.experiments.evaluate import evaluate_run
+from tecafn.experiments.rows import Row
+from tecafn.records.evaluation_log import EVALUATIONS_FILE, read_evaluation_log
+
+Change = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_run: Path, tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has been evaluated on test; not to be written to."""
+    run = tmp_path_factory.mktemp("evaluated") / "run"
+    shutil.copytree(tiny_run, run)
+    evaluate_run(run, data=tiny_store, split="test", device="cpu")
+    return run
+
+
+@pytest.fixture
+def run(evaluated: Path, tmp_path: Path) -> Path:
+    shutil.copytree(evaluated, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def edit(path: Path, change: Callable[[Any], None]) -> None:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    change(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def failures(run: Path, **options: Any) -> dict[str, str]:
+    return {f.question: f.words for f in audit(run, **options) if f.verdict == FAILED}
+
+
+def test_an_audit_passes_on_an_honest_run(run: Path, tiny_store: Path) -> None:
+    findings = audit(run, data=tiny_store)
+    assert len(findings) == 7
+    assert [f.verdict for f in findings] == [PASSED] * 7
+    # Asking for the test metrics again is no second evaluation.
+    evaluate_run(run, data=tiny_store, split="test", device="cpu")
+    log = read_evaluation_log(run)
+    assert log is not None
+    assert [entry["name"] for entry in log] == ["valid", "test"]
+    assert main(["audit", str(run), "--data", str(tiny_store)]) == 0
+
+
+def record(change: Callable[[dict[str, Any]], None]) -> Change:
+    return lambda run: edit(run / "record.json", change)
+
+
+def set_chosen_on(record: dict[str, Any]) -> None:
+    record["training"]["chosen_on"] = "test"
+
+
+def set_evaluation_chosen_on(record: dict[str, Any]) -> None:
+    record["evaluations"]["test"]["chosen_on"] = "test"
+
+
+def set_best_epoch(record: dict[str, Any]) -> None:
+    record["training"]["best_epoch"] = 1 - record["training"]["best_epoch"]
+
+
+def set_monitor_value(record: dict[str, Any]) -> None:
+    record["training"]["monitor_value"] -= 0.01
+
+
+def set_metric(record: dict[str, Any]) -> None:
+    record["evaluations"]["test"]["metrics"]["mae"] -= 0.01
+
+
+def set_data_hash(record: dict[str, Any]) -> None:
+    record["data"]["hash"] = "0" * 64
+
+
+def set_evaluated_data(record: dict[str, Any]) -> None:
+    record["evaluations"]["test"]["data_hash"] = "0" * 64
+
+
+def set_config(record: dict[str, Any]) -> None:
+    record["config"]["training"]["learning_rate"] = 0.5
+
+
+def set_seed(record: dict[str, Any]) -> None:
+    record["seed"] = 7
+
+
+def set_code(record: dict[str, Any]) -> None:
+    record["code_hash"] = "0" * 64
+
+
+def set_weights(record: dict[str, Any]) -> None:
+    record["evaluations"]["test"]["weights_hash"] = "0" * 64
+
+
+def add_protocol(record: dict[str, Any]) -> None:
+    record["protocols"] = {"authors_test_peeking": {"metrics": {}}}
+
+
+def remove_test(record: dict[str, Any]) -> None:
+    del record["evaluations"]["test"]
+
+
+def change_predictions(run: Path) -> None:
+    """Better predictions, with the metrics that they have."""
+    path = run / "predictions" / "test.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    cells = lines[1].split(",")
+    cells[4] = cells[3]
+    path.write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n", encoding="utf-8")
+
+
+def change_weights(run: Path) -> None:
+    path = run / "model" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def drop_log_line(run: Path) -> None:
+    path = run / EVALUATIONS_FILE
+    path.write_text(path.read_text().splitlines(keepends=True)[1], encoding="ascii")
+
+
+def drop_last_log_line(run: Path) -> None:
+    path = run / EVALUATIONS_FILE
+    path.write_text(path.read_text().splitlines(keepends=True)[0], encoding="ascii")
+
+
+def look_again_with_other_weights(run: Path) -> None:
+    """As if other weights had been evaluated on test before these."""
+    from tecafn.records.evaluation_log import log_evaluation
+
+    path = run / EVALUATIONS_FILE
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    path.unlink()
+    for entry in (entries[0], {**entries[1], "weights_hash": "1" * 64}, entries[1]):
+        log_evaluation(run, entry)
+
+
+def change_config_file(run: Path) -> None:
+    path = run / "config.toml"
+    path.write_text(path.read_text().replace("batch_size = 8", "batch_size = 9"), encoding="utf-8")
+
+
+def change_begun_data(run: Path) -> None:
+    edit(run / "begun.json", lambda begun: begun.update(data_hash="0" * 64))
+
+
+def change_events(run: Path) -> None:
+    """A later epoch would have been the best."""
+    path = run / "events.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    best = json.loads((run / "record.json").read_text())["training"]["best_epoch"]
+    for event in events:
+        if event["event"] == "epoch" and event["epoch"] != best:
+            event["valid"]["mae"] = 0.0
+    path.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="ascii")
+
+
+CHOSE = "the validation split chose the epoch"
+ONCE = "the test split was evaluated once"
+METRICS = "the predictions give the metrics"
+CONFIG = "the config is the one it was begun with"
+WEIGHTS = "the weights are the ones that were evaluated"
+DATA = "the data are the same ones"
+CODE = "the code is the same"
+
+
+@pytest.mark.parametrize(
+    ("forge", "question", "words"),
+    [
+        (record(set_chosen_on), CHOSE, "the split 'test' chose"),
+        (record(set_evaluation_chosen_on), CHOSE, "another split chose: test: test"),
+        (record(set_best_epoch), CHOSE, "is the best"),
+        (record(set_monitor_value), CHOSE, "the record says"),
+        (change_events, CHOSE, "is the best"),
+        (record(add_protocol), ONCE, "authors_test_peeking"),
+        (look_again_with_other_weights, ONCE, "2 different sets of weights"),
+        (drop_log_line, ONCE, "does not follow from the one before"),
+        (drop_last_log_line, ONCE, "the log does not know"),
+        (record(remove_test), ONCE, "the record does not show"),
+        (record(set_metric), METRICS, "mae on test: the predictions give"),
+        (change_predictions, METRICS, "was changed since it was written"),
+        (record(set_config), CONFIG, "training.learning_rate is 0.5 in the record"),
+        (change_config_file, CONFIG, "training.batch_size is 8 in the record and 9"),
+        (record(set_seed), CONFIG, "seed is 7"),
+        (record(set_weights), WEIGHTS, "other weights"),
+        (change_weights, WEIGHTS, "other weights"),
+        (record(set_data_hash), DATA, "begun with"),
+        (record(set_evaluated_data), DATA, "other data"),
+        (change_begun_data, DATA, "begun with"),
+        (record(set_code), CODE, "other code"),
+    ],
+)
+def test_each_forgery_is_found(run: Path, forge: Change, question: str, words: str) -> None:
+    assert not failures(run)
+    forge(run)
+    assert words in failures(run)[question]
+    assert main(["audit", str(run)]) == 1
+
+
+def test_changed_data_are_found(run: Path, make_store: Callable[..., Path], tmp_path: Path) -> None:
+    other = make_store(tmp_path / "other", seed=5)
+    assert "other content" in failures(run, data=other)[DATA]
+    shard = next(other.glob("audio/*"))
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=shard.name):
+        audit(run, data=other)
+
+
+def test_another_version_may_be_allowed(run: Path) -> None:
+    edit(run / "record.json", set_code)
+    assert not failures(run, other_code=True)
+
+
+def test_what_an_older_run_does_not_tell_is_not_passed(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / EVALUATIONS_FILE).unlink()
+    (run / "events.jsonl").unlink()
+    edit(run / "record.json", lambda record: record.pop("code_hash"))
+    verdicts = {f.question: f.verdict for f in audit(run)}
+    assert [q for q, verdict in verdicts.items() if verdict == UNKNOWN] == [CHOSE, ONCE, CODE]
+    assert main(["audit", str(run)]) == 1
+    assert "not shown: the test split was evaluated once" in capsys.readouterr().out
+    assert main(["audit", str(run.parent / "none")]) == 2
+
+
+def test_a_table_is_audited_with_its_runs(
+    evaluated: Path, tiny_store: Path, tiny_toml: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "table"
+    for name in ("a-b", "c"):
+        shutil.copytree(evaluated, out / name / "seed-0")
+    protocol = Protocol(
+        data=tiny_store,
+        out=out,
+        rows=tuple(Row(name=name, config=str(tiny_toml)) for name in ("a b", "c")),
+        seeds=(0,),
+        split="test",
+        device="cpu",
+    )
+    compare_methods(protocol, train=False)
+    findings = audit(out, data=tiny_store)
+    assert len(findings) == 2 * 7 + 3
+    assert {f.verdict for f in findings} == {PASSED}
+    assert main(["audit", str(out)]) == 0
+
+    def better(summary: dict[str, Any]) -> None:
+        summary["methods"][0]["metrics"]["mae"]["mean"] -= 0.1
+
+    def hide(summary: dict[str, Any]) -> None:
+        summary["methods"] = summary["methods"][1:]
+
+    summary = out / "comparison.json"
+    honest = summary.read_text(encoding="utf-8")
+    shows = "the table shows what the runs say"
+    for forge, words in ((better, "the table says"), (hide, "the table shows 1")):
+        edit(summary, forge)
+        assert words in failures(out)[shows]
+        summary.write_text(honest, encoding="utf-8")
+    edit(out / "c" / "seed-0" / "record.json", set_code)
+    assert "2 versions" in failures(out)["the rows are of one code"]
+    edit(out / "c" / "seed-0" / "record.json", set_config)
+    found = failures(out)
+    assert "the table says" in found["the rows are of one protocol"]
+    edit(out / "c" / "seed-0" / "record.json", set_data_hash)
+    assert "other data than the table" in failures(out)["the rows are of one protocol"]
