@@ -26,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 RUN_DIRECTORY = ROOT / "docs" / "run-directory.md"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- methods -->", "<!-- /methods -->"
 INTRO = """# Configuration
 
 *Made by `make docs` from the settings' dataclasses; do not edit it here.*
@@ -50,38 +49,6 @@ what departs from the budget, and nothing else. A run's `config.toml` and record
 full."""
 
 
-RUN_INTRO = """# What a run leaves on disk
-
-*Made by `make docs` from the types in `src/tecafn/records/`; do not edit it here.*
-
-`tecafn train CONFIG --data DIR --out RUN` writes `RUN`. Every file is text or safetensors; none holds code.
-
-| file | what it holds | written by |
-|---|---|---|
-| `record.json` | [what was run, on what, with which outcome](#recordjson) | once, at the end; `evaluate` adds to it |
-| `predictions/<split>.csv` | one row per sample: `id,video,clip,label,prediction,pair_id,text`; the prediction is a score, the probability of class 1 of two classes, or the class of more | each evaluation |
-| `evaluations.jsonl` | [every evaluation](#evaluationsjsonl), each line sealing the one before; `tecafn audit` counts the looks at test | each evaluation |
-| `model/` | the network alone, as `tecafn.load` reads it | once, at the end |
-| `report.html` | drawn from the files above | after each change of the record |
-| `config.toml` | the config as it was used, defaults included | at the start |
-| `begun.json` | [what a resume must find unchanged](#begunjson) | at the start |
-| `events.jsonl` | [what happened](#eventsjsonl), one JSON object per line | during training |
-| `tensorboard/` | the numbers of `events.jsonl` for TensorBoard, if the config asks for them | during training |
-| `checkpoints/<step>/` | scheme, optimizers, counters and generator states, with hashes; the newest two | during training; removed at the end |
-| `checkpoints/best/<step>/` | the scheme of the best epoch; with `training.keep_improving_epochs`, of every epoch that was the best when it ended | during training |
-| `.lock` | held by the process that writes the folder | always |
-
-A cross-validation has `RUN/fold-NN/` with the events and checkpoints of one fold and, once it is finished,
-`out-of-fold.npz`. Its record has `folds` in place of `training`, and its one evaluation is `out-of-fold`.
-
-`tecafn compare --out OUT` writes a run per cell, `OUT/<row>/seed-<n>`, with three files more: `cell.json`
-([what its processes used](#celljson)), `cell.log` (what they said), and `cell.claim` while somebody runs it. In `OUT`
-lie `comparison.json` ([all that its tables are made from](#comparisonjson)) and the tables, `comparison.html`,
-`.md`, `.csv` and `.tex`.
-
-A `format_version` or `comparison_format` that the program does not know is refused by every command. Each file has one
-reader, in `records/`.
-"""
 RECORDS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
     (
         "record.json",
@@ -113,6 +80,7 @@ RECORDS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
             events.EpochEvent,
             events.WarningEvent,
             events.EndEvent,
+            events.HealthReading,
         ),
     ),
     ("cell.json", "One `CellUsage`.", (cell.CellUsage,)),
@@ -216,7 +184,7 @@ def _type_in_words(hint: Any) -> str:
 
     Example:
         >>> _type_in_words(list[float] | None), _type_in_words(dict[str, int])
-        ('list of number, or null', 'name to whole number')
+        ('list of numbers, or null', 'name to whole number')
     """
     words = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any"}
     if hint in words:
@@ -225,7 +193,8 @@ def _type_in_words(hint: Any) -> str:
     if origin is NotRequired:
         return f"{_type_in_words(arguments[0])}; may be absent"
     if origin is list:
-        return f"list of {_type_in_words(arguments[0])}"
+        item = _type_in_words(arguments[0])
+        return f"list of {item}{'' if item.startswith(('[', 'any')) else 's'}"
     if origin is dict:
         return f"name to {_type_in_words(arguments[1])}"
     if origin in (UnionType, Union):
@@ -247,12 +216,12 @@ def record_table(kind: type[Any]) -> str:
     return "\n\n".join([f"### {kind.__name__}", text, "\n".join(rows)])
 
 
-def run_directory() -> str:
-    """The page."""
-    blocks = [RUN_INTRO.strip()]
+def run_directory(text: str) -> str:
+    """The page of the run directory with the tables of its records made anew."""
+    blocks = []
     for title, words, kinds in RECORDS:
         blocks += [f"## {title}", words, *(record_table(kind) for kind in kinds)]
-    return "\n\n".join(blocks) + "\n"
+    return _between(text, "records", "\n\n".join(blocks))
 
 
 def methods_table() -> str:
@@ -279,12 +248,19 @@ def methods_table() -> str:
 
 def readme(text: str) -> str:
     """The README with its table of methods made anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{methods_table()}\n{END}{after}"
+    return _between(text, "methods", methods_table())
+
+
+def _between(text: str, name: str, made: str) -> str:
+    """A page with what stands between ``<!-- name -->`` and ``<!-- /name -->`` made anew."""
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
 
 
 if __name__ == "__main__":
     CONFIGURATION.write_text(configuration(), encoding="utf-8")
-    RUN_DIRECTORY.write_text(run_directory(), encoding="utf-8")
+    RUN_DIRECTORY.write_text(
+        run_directory(RUN_DIRECTORY.read_text(encoding="utf-8")), encoding="utf-8"
+    )
     README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")

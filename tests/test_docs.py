@@ -98,6 +98,17 @@ def test_the_page_of_settings_is_up_to_date_and_describes_each(make_pages: Modul
     assert not [line for line in page.splitlines() if line.endswith("|  |")]
 
 
+def test_the_page_of_the_run_directory_is_up_to_date_and_describes_each(
+    make_pages: ModuleType,
+) -> None:
+    page = make_pages.RUN_DIRECTORY.read_text(encoding="utf-8")
+    assert make_pages.run_directory(page) == page, "run `make docs`"
+    assert not re.findall(r"^\| `\w+` \| [^|]* \|  \|$", page, re.MULTILINE)
+    links = set(re.findall(r"\]\(#(\w+)\)", page))
+    headings = {h.lower().replace(".", "") for h in re.findall(r"^#+ (\S+)$", page, re.MULTILINE)}
+    assert links <= headings
+
+
 def test_the_readmes_table_of_methods_is_up_to_date(make_pages: ModuleType) -> None:
     text = README.read_text(encoding="utf-8")
     assert make_pages.readme(text) == text, "run `make docs`"

@@ -145,9 +145,10 @@ def look_again_with_other_weights(run: Path) -> None:
     from tecafn.records.evaluation_log import log_evaluation
 
     path = run / EVALUATIONS_FILE
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries: list[Any] = [json.loads(line) for line in path.read_text().splitlines()]
     path.unlink()
-    for entry in (entries[0], {**entries[1], "weights_hash": "1" * 64}, entries[1]):
+    looks: list[Any] = [entries[0], {**entries[1], "weights_hash": "1" * 64}, entries[1]]
+    for entry in looks:
         log_evaluation(run, entry)
 
 

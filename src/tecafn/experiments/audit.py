@@ -172,7 +172,9 @@ def _validation_chose(run: Path, record: RunRecord) -> str:
         return f"{len(record['folds'])} folds, each by {monitor} on its validation videos"
     training = record["training"]
     if training["chosen_on"] != "valid":
-        raise _FailedError(f"the record says that the split {training['chosen_on']!r} chose the epoch")
+        raise _FailedError(
+            f"the record says that the split {training['chosen_on']!r} chose the epoch"
+        )
     others = {
         f"{name}: {evaluation['chosen_on']}"
         for name, evaluation in record["evaluations"].items()
@@ -233,13 +235,17 @@ def _test_was_evaluated_once(run: Path, record: RunRecord) -> str:
             raise _FailedError(f"the record has an evaluation {name!r} that the log does not know")
         last = mine[-1]
         if last["weights_hash"] != evaluation["weights_hash"]:
-            raise _FailedError(f"the evaluation {name!r} of the record is not the one that was logged")
+            raise _FailedError(
+                f"the evaluation {name!r} of the record is not the one that was logged"
+            )
     for name in dict.fromkeys(entry["name"] for entry in looks):
         weights = dict.fromkeys(e["weights_hash"] for e in looks if e["name"] == name)
         if name not in of_record:
             raise _FailedError(f"the log has an evaluation {name!r} that the record does not show")
         if len(weights) > 1:
-            raise _FailedError(f"{name!r} was evaluated with {len(weights)} different sets of weights")
+            raise _FailedError(
+                f"{name!r} was evaluated with {len(weights)} different sets of weights"
+            )
     return f"{len(of_record)} evaluation(s)" if of_record else "the test split was not evaluated"
 
 

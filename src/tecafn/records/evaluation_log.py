@@ -74,7 +74,9 @@ def read_evaluation_log(run_dir: Path) -> list[LoggedEvaluation] | None:
     for number, entry in enumerate(entries):
         seal = _seal(lines[number - 1]) if number else ""
         if not isinstance(entry, dict) or entry.get("previous") != seal:
-            raise BrokenLogError(f"{path}: line {number + 1} does not follow from the one before it")
+            raise BrokenLogError(
+                f"{path}: line {number + 1} does not follow from the one before it"
+            )
     return cast(list[LoggedEvaluation], entries)
 
 
