@@ -38,7 +38,7 @@ from tecafn.data.store import Store, StoreWriter
 from tecafn.data.synthetic import CorpusSpec, describe, generate
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.shipped import find_config
-from tecafn.layers.text_encoder import StoredText, Tokenizer
+from tecafn.layers.text_encoder import StoredTextVectors, Tokenizer
 from tecafn.methods.tecafn import TeCaFN
 from tecafn.serving.packed import pack_weights
 from tecafn.serving.predictor import ModelDefinition, Predictor
@@ -233,7 +233,7 @@ def where_time_goes(prepared: Prepared, num_steps: int) -> dict[str, float]:
         leaf = states.values.detach().requires_grad_()
         sequences = {**batch.sequences, Modality.TEXT: Padded(leaf, states.mask)}
         cut = dataclasses.replace(batch, sequences=sequences)
-        frames.text_encoder = StoredText(leaf.shape[-1])
+        frames.text_encoder = StoredTextVectors(leaf.shape[-1])
         clock.start(keep=number > 0)
         with prepared.fabric.autocast():
             total: Tensor = scheme.loss(cut, Progress(seed=0, epoch=0, step=number)).total

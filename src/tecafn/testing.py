@@ -691,8 +691,8 @@ METHOD_PARTS: Mapping[str, Callable[[MethodCase], None]] = {
 def check_part(case: MethodCase, part: str) -> None:
     """Hold a method against one part of the contract.
 
-    A part that the settings declare broken (``Method.breaks``) must fail: a flaw that is copied on
-    purpose stays known, and a declaration that is no longer true is found.
+    A part that the settings declare broken (``Method.known_violations``) must fail: a flaw that is
+    copied on purpose stays known, and a declaration that is no longer true is found.
 
     Args:
         case: the method and its settings.
@@ -701,7 +701,7 @@ def check_part(case: MethodCase, part: str) -> None:
     Raises:
         AssertionError: the part is broken, or is kept although it is declared broken.
     """
-    declared = case.method.breaks(case.config)
+    declared = case.method.known_violations(case.config)
     unknown = sorted(set(declared) - set(METHOD_PARTS))
     assert not unknown, f"{case.name}: declares parts that do not exist: {', '.join(unknown)}"
     if part not in declared:

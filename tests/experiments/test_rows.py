@@ -142,15 +142,18 @@ def test_table_5_has_the_fourteen_rows_and_changes_what_the_paper_says() -> None
         config: TeCaFNConfig = load_config(path, rows[name].overrides).model
         return config
 
-    p = model("TeCaFN").swap_of(Modality.VISION)
+    p = model("TeCaFN").swap_probability_for(Modality.VISION)
     assert 0 < p < 1
     gate = model("w/o L_tap")
-    assert (gate.swap_of(Modality.AUDIO), gate.swap_of(Modality.VISION)) == (0.0, p)
+    assert (
+        gate.swap_probability_for(Modality.AUDIO),
+        gate.swap_probability_for(Modality.VISION),
+    ) == (0.0, p)
     assert gate.term_weights()["tap"] == 0
     assert gate.term_weights()["tvp"] == model("TeCaFN").term_weights()["tvp"] > 0
     random = model("w/o Hardneg_ta")
-    assert random.negatives_of(Modality.AUDIO) is None
-    assert random.negatives_of(Modality.VISION) == 3
+    assert random.num_hard_negatives_for(Modality.AUDIO) is None
+    assert random.num_hard_negatives_for(Modality.VISION) == 3
     assert model("w/o L_ta").term_weights()["ta"] == 0 < model("w/o L_ta").term_weights()["tv"]
     assert load_config(path, rows["w/o V, A"].overrides).modalities == (Modality.TEXT,)
 

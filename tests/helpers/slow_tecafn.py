@@ -349,9 +349,7 @@ class Slow:
             # Float32 in every precision; what they are is tested with the layers.
             codes = numbers(sinusoidal_positions(len(values), self.config.dim))
             values = [plus(frame, code) for frame, code in zip(values, codes, strict=True)]
-            values = transformer(
-                values, None, mask, encoder.transformer, self.config.settled_residual
-            )
+            values = transformer(values, None, mask, encoder.transformer, self.config.residual_form)
             values = lstm(values, mask, encoder.lstm)
         return convolve(values, mask, encoder.convolution), mask
 
@@ -366,7 +364,7 @@ class Slow:
     ) -> Frames:
         """Eq. 8-12."""
         module: Any = self.scheme.network.attention[modality]
-        return transformer(core[0], other[0], other[1], module, self.config.settled_residual)
+        return transformer(core[0], other[0], other[1], module, self.config.residual_form)
 
     def combine(self, core: tuple[Frames, Mask], fused: dict[Modality, Frames]) -> Vector:
         """z_s of the modalities in ``fused``."""
@@ -386,7 +384,7 @@ class Slow:
     def score(self, z: Vector) -> float:
         """Eq. 17 as settled."""
         answer = head(z, self.scheme.network)[0]
-        return 3 * math.tanh(answer) if self.config.settled_output == "tanh" else answer
+        return 3 * math.tanh(answer) if self.config.output_form == "tanh" else answer
 
     def has(self, batch: Batch, row: int, modality: Modality) -> bool:
         return modality in batch.sequences and bool(batch.present[modality][row])
@@ -421,11 +419,11 @@ class Slow:
             query = queries[rows.index(row)]
             others = [r for r in rows if r != row]
             others.sort(key=lambda r: -cosine(query, keys[rows.index(r)]))
-            count = config.negatives_of(modality)
+            count = config.num_hard_negatives_for(modality)
             hardest = others if count is None else others[:count]
             index = int(batch.index[row])
             keyed = {"seed": progress.seed, "epoch": progress.epoch}
-            swap = draw(index, stream=2 * stream, **keyed) < config.swap_of(modality)
+            swap = draw(index, stream=2 * stream, **keyed) < config.swap_probability_for(modality)
             if swap and hardest:
                 share = draw(index, stream=2 * stream + 1, **keyed)
                 chosen[row] = hardest[math.floor(share * len(hardest))]

@@ -34,7 +34,7 @@ from tecafn.core.info import DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.layers.encoder_source import FAMILY, resolve_source
 from tecafn.layers.text_encoder import (
-    StoredText,
+    StoredTextVectors,
     TextEncoder,
     Tokenizer,
     build_text_encoder,
@@ -513,7 +513,7 @@ def test_stored_text_passes_through_with_padding_zeroed() -> None:
     module = build_text_encoder(
         DataInfo(widths={Modality.TEXT: 7}, text_encoder=TextEncoderSpec(source="features"))
     )
-    assert isinstance(module, StoredText)
+    assert isinstance(module, StoredTextVectors)
     assert module.hidden_dim == 7
     mask = torch.tensor([[True, False, True]])
     values = torch.where(mask.unsqueeze(-1), torch.randn(1, 3, 7), float("nan"))

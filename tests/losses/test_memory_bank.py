@@ -163,7 +163,7 @@ def step(scheme: TeCaFNScheme, batch: Batch, *, epoch: int = 0) -> Any:
 
 
 def index_of(scheme: TeCaFNScheme, modality: Modality = AUDIO) -> list[int]:
-    bank = scheme.bank_of(modality)
+    bank = scheme.bank_for(modality)
     assert bank is not None
     return [i for i in bank.index.tolist() if i >= 0]
 
@@ -181,7 +181,7 @@ def drawn(scheme: TeCaFNScheme, batch: Batch, modality: Modality, epoch: int) ->
     scheme._partners = watched  # type: ignore[method-assign, assignment]
     scheme.loss(batch, Progress(seed=0, epoch=epoch))
     del scheme._partners
-    bank = scheme.bank_of(modality)
+    bank = scheme.bank_for(modality)
     assert bank is not None
     return [int(i) for i in torch.cat([batch.index, bank.index])[seen[0]]]
 
@@ -189,7 +189,7 @@ def drawn(scheme: TeCaFNScheme, batch: Batch, modality: Modality, epoch: int) ->
 def test_it_is_off_by_default_and_then_there_is_none() -> None:
     assert TeCaFNConfig().bank_size == 0
     scheme = scheme_of(bank_size=0)
-    assert scheme.bank_of(AUDIO) is None
+    assert scheme.bank_for(AUDIO) is None
     assert not any("bank" in name for name in scheme.state_dict())
     assert not any("bank" in name for name in step(scheme, batch_of(0)).output.features)
 

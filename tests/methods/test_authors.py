@@ -33,7 +33,7 @@ from tecafn.layers.authors import (
 )
 from tecafn.layers.encoders import FrameEncoder
 from tecafn.layers.sequence import sinusoidal_positions
-from tecafn.layers.utterance import LastState
+from tecafn.layers.utterance import LastHidden
 from tecafn.losses.information import negative_log_density
 from tecafn.methods.tecafn import DIFFERENCES, TeCaFNConfig, TeCaFNScheme
 from tecafn.testing import method_case
@@ -209,7 +209,7 @@ def test_token_contrast_alone_averages_over_the_samples_that_have_a_token() -> N
     torch.testing.assert_close(scheme.loss(batch, PROGRESS).terms["bicon"], expected)
 
 
-def last_state(sequence: Tensor, length: int, module: LastState) -> Tensor:
+def last_state(sequence: Tensor, length: int, module: LastHidden) -> Tensor:
     _, (hidden, _) = module.recurrent.lstm(sequence[None, :length])
     vector: Tensor = module.project(hidden[0, 0])
     return vector
@@ -336,10 +336,10 @@ def test_padded_text_of_a_frozen_encoder_is_the_same_from_ids_and_from_its_cache
 
 def test_variant_decides_residual_and_output_unless_they_are_given() -> None:
     paper, authors = TeCaFNConfig(), TeCaFNConfig(variant="authors")
-    assert (paper.settled_residual, paper.settled_output) == ("printed", "tanh")
-    assert (authors.settled_residual, authors.settled_output) == ("pre_norm", "linear")
+    assert (paper.residual_form, paper.output_form) == ("printed", "tanh")
+    assert (authors.residual_form, authors.output_form) == ("pre_norm", "linear")
     mixed = TeCaFNConfig(variant="authors", residual="printed", output="tanh")
-    assert (mixed.settled_residual, mixed.settled_output) == ("printed", "tanh")
+    assert (mixed.residual_form, mixed.output_form) == ("printed", "tanh")
     assert not any(paper.has(d) for d in DIFFERENCES)
     assert all(authors.has(d) for d in DIFFERENCES)
 

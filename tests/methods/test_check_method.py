@@ -216,9 +216,9 @@ def test_a_flaw_is_named(sound: MethodCase, flaw: str, part: str, message: str) 
 def declared(sound: MethodCase, flaw: str, *parts: str) -> MethodCase:
     """The toy with a flaw, and what its settings say they break."""
     case = toy(sound, config=ToyConfig(flaw=flaw))
-    breaks = dict.fromkeys(parts, "copied on purpose")
+    declared = dict.fromkeys(parts, "copied on purpose")
     return dataclasses.replace(
-        case, method=dataclasses.replace(case.method, breaks=lambda config: breaks)
+        case, method=dataclasses.replace(case.method, known_violations=lambda config: declared)
     )
 
 

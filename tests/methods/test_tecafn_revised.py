@@ -217,7 +217,7 @@ def test_standardised_keys_choose_the_hard_negatives_and_fill_the_bank() -> None
     scheme.after_step(batch, losses, PROGRESS)
     rows = complete_rows(slow, batch, AUDIO)
     _, keys = slow.mapped_pair(batch, AUDIO, rows)
-    bank = scheme.bank_of(AUDIO)
+    bank = scheme.bank_for(AUDIO)
     assert bank is not None
     for row, key in zip(range(batch.size), standardised(keys), strict=True):
         wanted = torch.tensor(key) / math.sqrt(dot(key, key))

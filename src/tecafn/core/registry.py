@@ -55,7 +55,7 @@ class Registry(Mapping[str, T], Generic[T]):
         return len(self._items)
 
 
-def keeps_every_part(config: Any) -> Mapping[str, str]:
+def no_violations(config: Any) -> Mapping[str, str]:
     """No part of the contract is broken, whatever the settings."""
     del config
     return {}
@@ -76,8 +76,8 @@ class Method:
         tasks: what it can be trained for.
         summary: one line for ``tecafn list methods``.
         needs: conditions on the data beyond widths, checked before training; none by default.
-        breaks: maps settings to the parts of ``tecafn.testing``'s contract that they knowingly
-            break, each with the reason; a reproduction of somebody's flaw says so here.
+        known_violations: maps settings to the parts of ``tecafn.testing``'s contract that they
+            knowingly break, each with the reason; a reproduction of somebody's flaw says so here.
     """
 
     config: type[Any]
@@ -88,7 +88,7 @@ class Method:
     tasks: tuple[str, ...] = ("regression", "classification")
     summary: str = ""
     needs: tuple[str, ...] = ()
-    breaks: Callable[[Any], Mapping[str, str]] = keeps_every_part
+    known_violations: Callable[[Any], Mapping[str, str]] = no_violations
 
     def __post_init__(self) -> None:
         if self.basis not in get_args(Basis):

@@ -195,7 +195,10 @@ class Transformer(nn.Module):
         """(B, L, D) through all layers.
 
         Args:
-            stream, source, source_mask, stream_mask: see ``TransformerLayer.forward``.
+            stream: see ``TransformerLayer.forward``.
+            source: likewise.
+            source_mask: likewise.
+            stream_mask: likewise.
         """
         # In training hardly any batch is without padding.
         mask = source_mask if self.training or may_hide_frames(source_mask) else None

@@ -59,7 +59,8 @@ class CpuAttention:
 
         Args:
             query: (B, H, Lq, D/H).
-            key, value: (B, H, Ls, D/H).
+            key: (B, H, Ls, D/H).
+            value: (B, H, Ls, D/H).
             allowed: (B, 1, 1, Ls) or (B, H, 1, Ls) bool, at least one True in each row.
             probability: of dropping an attention weight.
             asked: (B, Lq) bool, the queries whose answers are read; others may come out as zero.

@@ -133,11 +133,11 @@ class Subnetworks(nn.Module):
         return {m: filled[m] for m in self.dims}
 
 
-def with_one(vector: Tensor) -> Tensor:
+def append_one(vector: Tensor) -> Tensor:
     """[1; h]: products of such vectors hold the products of every subset of the modalities.
 
     Example:
-        >>> with_one(torch.tensor([[2.0, 3.0]]))
+        >>> append_one(torch.tensor([[2.0, 3.0]]))
         tensor([[1., 2., 3.]])
     """
     return torch.cat([vector.new_ones(len(vector), 1), vector], dim=1)

@@ -366,7 +366,7 @@ class TextEncoder(nn.Module):
         self.config.save_pretrained(str(directory))
 
 
-class StoredText(nn.Module):
+class StoredTextVectors(nn.Module):
     """Text encoded before it was stored (GloVe rows, frozen BERT vectors): passed through."""
 
     def __init__(self, width: int) -> None:
@@ -388,7 +388,7 @@ class StoredText(nn.Module):
         return self.forward(hidden)
 
 
-def build_text_encoder(info: DataInfo) -> TextEncoder | StoredText:
+def build_text_encoder(info: DataInfo) -> TextEncoder | StoredTextVectors:
     """The encoder that ``info`` names; ``features`` reads the dataset's stored text vectors."""
     if info.text_encoder.source != STORED_FEATURES:
         return TextEncoder(info.text_encoder)
@@ -397,4 +397,4 @@ def build_text_encoder(info: DataInfo) -> TextEncoder | StoredText:
             "text_encoder 'features' needs a dataset with stored text vectors; this one has "
             f"{', '.join(sorted(info.widths)) or 'none'}"
         )
-    return StoredText(info.widths[Modality.TEXT])
+    return StoredTextVectors(info.widths[Modality.TEXT])

@@ -20,7 +20,7 @@ from tecafn.layers.sequence import SequenceLSTM
 from tecafn.layers.unimodal import AbsentVectors, ModalityFrames, UtteranceLSTM, pool
 
 
-class LastState(nn.Module):
+class LastHidden(nn.Module):
     """Audio or vision to one vector: a one-layer LSTM's last state, then a linear layer.
 
     Args:
@@ -41,7 +41,7 @@ class LastState(nn.Module):
         return vector
 
 
-class FirstState(nn.Module):
+class ClsProjection(nn.Module):
     """Text to one vector: its [CLS], and a linear layer where another width is asked for.
 
     Args:
@@ -81,9 +81,9 @@ class UtteranceEncoders(nn.Module):
         self.dims = {m: dims.get(m, width) for m, width in widths.items()}
         self.encoders = nn.ModuleDict(
             {
-                m: FirstState(width, dims.get(m))
+                m: ClsProjection(width, dims.get(m))
                 if m == Modality.TEXT
-                else LastState(width, lstm_dims[m], dims[m])
+                else LastHidden(width, lstm_dims[m], dims[m])
                 for m, width in widths.items()
             }
         )
@@ -93,7 +93,7 @@ class UtteranceEncoders(nn.Module):
         return {m: self.encoders[m](sequence) for m, sequence in frames.items()}
 
 
-class JoinedUtterances(nn.Module):
+class ConcatFusion(nn.Module):
     """One vector per modality, joined; two ReLU layers and a linear one.
 
     Args:
@@ -157,7 +157,7 @@ class UtteranceNetwork(Network):
     def __init__(self, settings: UtteranceSettings, info: DataInfo) -> None:
         super().__init__()
         self.frames = ModalityFrames(info)
-        self.joined = JoinedUtterances(
+        self.joined = ConcatFusion(
             UtteranceEncoders(
                 self.frames.dims,
                 lstm_dims=per_modality(settings, "lstm_dim"),
@@ -174,7 +174,7 @@ class UtteranceNetwork(Network):
         return output
 
 
-class ProjectedUtterances(nn.Module):
+class ProjectionEncoders(nn.Module):
     """One vector of one width of each modality: the text's mean, last states of audio and vision.
 
     Args:

@@ -37,8 +37,8 @@ def canonical_correlation(
     Example:
         >>> view = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0], [3.0, -1.0]])
         >>> turned = view @ torch.tensor([[0.0, 3.0], [-2.0, 1.0]])
-        >>> everyone = torch.ones(4, dtype=torch.bool)
-        >>> round(canonical_correlation(view, turned, present=everyone).item(), 3)
+        >>> all_rows = torch.ones(4, dtype=torch.bool)
+        >>> round(canonical_correlation(view, turned, present=all_rows).item(), 3)
         2.0
 
     Source: Andrew et al. 2013, "Deep canonical correlation analysis", who regularise the diagonal,

@@ -42,17 +42,17 @@ def difference_loss(
     """
     if num_similar < 1:
         raise ValueError(f"num_similar must be >= 1, got {num_similar}")
-    everyone, there = gather_rows(vectors.detach()), gather_rows(present)
-    count = there.sum().clamp(min=1).to(everyone.dtype)
-    mean = torch.where(there.unsqueeze(1), everyone, 0.0).sum(0) / count
+    gathered, is_present = gather_rows(vectors.detach()), gather_rows(present)
+    count = is_present.sum().clamp(min=1).to(gathered.dtype)
+    mean = torch.where(is_present.unsqueeze(1), gathered, 0.0).sum(0) / count
     # In single precision at least: rounded cosines would tie.
-    everyone = functional.normalize((everyone - mean).float(), dim=1)
+    gathered = functional.normalize((gathered - mean).float(), dim=1)
     first = row_offset(len(vectors), vectors.device)
     rows = torch.arange(len(vectors), device=vectors.device) + first
-    columns = torch.arange(len(everyone), device=vectors.device)
-    allowed = there & (rows.unsqueeze(1) != columns) & present.unsqueeze(1)  # (B, N)
-    cosine = (everyone[rows] @ everyone.T).masked_fill(~allowed, float("-inf"))
-    similar = cosine.topk(min(num_similar, len(everyone)), dim=1).indices  # (B, K)
+    columns = torch.arange(len(gathered), device=vectors.device)
+    allowed = is_present & (rows.unsqueeze(1) != columns) & present.unsqueeze(1)  # (B, N)
+    cosine = (gathered[rows] @ gathered.T).masked_fill(~allowed, float("-inf"))
+    similar = cosine.topk(min(num_similar, len(gathered)), dim=1).indices  # (B, K)
     counts = allowed.gather(1, similar)  # fewer than K where the batch is small
     predicted = prediction.unsqueeze(1) - gather_rows(prediction)[similar]
     true = labels.unsqueeze(1) - gather_rows(labels)[similar]

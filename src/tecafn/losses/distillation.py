@@ -46,8 +46,8 @@ def class_distillation(
         ValueError: ``temperature`` <= 0.
 
     Example:
-        >>> logits, everyone = torch.tensor([[1.0, 2.0]]), torch.tensor([True])
-        >>> class_distillation(logits, logits, defined=everyone, temperature=2.0).item()
+        >>> logits, all_rows = torch.tensor([[1.0, 2.0]]), torch.tensor([True])
+        >>> class_distillation(logits, logits, defined=all_rows, temperature=2.0).item()
         0.0
 
     Source: Hinton et al. 2015, "Distilling the knowledge in a neural network".

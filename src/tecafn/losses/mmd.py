@@ -31,10 +31,10 @@ def normal_mmd(vectors: Tensor, *, present: Tensor, variance: float) -> Tensor:
     Example:
         >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
         <torch._C.Generator ...>
-        >>> normal, everyone = torch.randn(500, 2), torch.ones(500, dtype=torch.bool)
-        >>> bool(normal_mmd(normal, present=everyone, variance=1.0) < 0.01)
+        >>> normal, all_rows = torch.randn(500, 2), torch.ones(500, dtype=torch.bool)
+        >>> bool(normal_mmd(normal, present=all_rows, variance=1.0) < 0.01)
         True
-        >>> bool(normal_mmd(normal + 2.0, present=everyone, variance=1.0) > 0.1)
+        >>> bool(normal_mmd(normal + 2.0, present=all_rows, variance=1.0) > 0.1)
         True
 
     Source: Gretton et al. 2012, "A kernel two-sample test", eq. 5 (all pairs, a vector and itself

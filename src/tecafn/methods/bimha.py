@@ -113,8 +113,8 @@ class BIMHA(Network):
             ],
             dim=1,
         )  # (B, 3, pair_dim)
-        everyone = torch.ones(bimodal.shape[:2], dtype=torch.bool, device=bimodal.device)
-        fused = self.norm(bimodal + self.attention(bimodal, bimodal, everyone))
+        all_places = torch.ones(bimodal.shape[:2], dtype=torch.bool, device=bimodal.device)
+        fused = self.norm(bimodal + self.attention(bimodal, bimodal, all_places))
         answer = self.answer(self.hidden(fused.flatten(1)))
         return Output(answer, {"bimodal": bimodal, "fused": fused})
 

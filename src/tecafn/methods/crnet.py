@@ -150,9 +150,7 @@ class CRNetScheme(Scheme):
         )
 
     def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """Terms ``task``, ``enhanced``, ``coordination``, and one named after each modality in
-        use.
-        """
+        """Terms ``task``, ``enhanced``, ``coordination``, and one per modality, by its name."""
         network, config = self.network, self.config
         vectors = network.vectors(batch)
         output = network.answer_vectors(vectors)

@@ -1,5 +1,4 @@
-"""HCIL: contrast at three levels, prediction across modalities, hierarchical fusion; from
-the abstract.
+"""HCIL: three levels of contrast, prediction across modalities; from the abstract.
 
 Fu et al., "Hybrid cross-modal interaction learning for multimodal sentiment analysis",
 Neurocomputing 2024.
@@ -193,12 +192,12 @@ class HCILScheme(Scheme):
             )
             for a, b in PAIRS
         }
-        everything = has[Modality.TEXT] & has[Modality.AUDIO] & has[Modality.VISION]
+        complete = has[Modality.TEXT] & has[Modality.AUDIO] & has[Modality.VISION]
         interactive = {
             f"interactive {'_'.join(one)} {'_'.join(other)}": info_nce(
                 features[f"pair_{'_'.join(one)}"],
                 features[f"pair_{'_'.join(other)}"],
-                present=everything,
+                present=complete,
                 temperature=config.temperature,
             )
             for one, other in itertools.combinations(PAIRS, 2)

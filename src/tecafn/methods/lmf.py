@@ -21,7 +21,7 @@ from tecafn.core.registry import METHODS, Method
 from tecafn.core.scheme import Network
 from tecafn.core.settings import select
 from tecafn.layers.heads import LabelScale, unrounded
-from tecafn.layers.subnetworks import Subnetworks, SubnetworkWidths, with_one
+from tecafn.layers.subnetworks import Subnetworks, SubnetworkWidths, append_one
 from tecafn.losses.task import TaskScheme
 
 
@@ -82,7 +82,7 @@ class LowRankFusion(nn.Module):
         product: Tensor | None = None
         for name, factor in self.factors.items():
             # (B, D + 1) x (r, D + 1, out) -> (r, B, out)
-            mapped = with_one(vectors[Modality(name)]) @ factor
+            mapped = append_one(vectors[Modality(name)]) @ factor
             product = mapped if product is None else product * mapped
         assert product is not None, "there is no modality"
         return torch.einsum("r,rbo->bo", self.rank_weights, product) + self.bias

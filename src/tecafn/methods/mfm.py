@@ -103,7 +103,7 @@ def two_layers(in_dim: int, out_dim: int, dropout: float) -> nn.Sequential:
 
 
 @dataclass(frozen=True)
-class Joint:
+class JointCode:
     """What the network makes of a batch on the way to its answer.
 
     Args:
@@ -140,15 +140,15 @@ class MFM(Network):
         )
         self.answer = OutputLayer(config.joint_factor_dim, info, output="linear")
 
-    def join(self, batch: Batch) -> Joint:
+    def join(self, batch: Batch) -> JointCode:
         """Frames, z_y and f_y."""
         frames = joint_frames(self.frames(batch), batch)
         states, memory = self.fusion(frames)
         filled = self.slots({m: state for m, state in states.items() if m in frames}, batch)
         code = self.code(torch.cat([*(filled[m] for m in states), memory], dim=1))
-        return Joint(frames, code, self.factor(code))
+        return JointCode(frames, code, self.factor(code))
 
-    def predict(self, joint: Joint) -> Output:
+    def predict(self, joint: JointCode) -> Output:
         """(B,) scores or (B, C) logits from f_y."""
         features = {"code": joint.code, "factor": joint.factor}
         return Output(self.answer(self.hidden(joint.factor)), features)
@@ -249,8 +249,8 @@ class MFMScheme(Scheme):
         output = self.network.predict(joint)
         terms = {"task": task_loss(output.prediction, batch.labels)}
         weights = {"task": 1.0, "discrepancy": self.config.discrepancy_weight}
-        everyone = torch.ones(batch.size, dtype=torch.bool, device=batch.device)
-        discrepancy = self._discrepancy(joint.code, everyone)
+        all_rows = torch.ones(batch.size, dtype=torch.bool, device=batch.device)
+        discrepancy = self._discrepancy(joint.code, all_rows)
         for modality, frames in joint.frames.items():
             code, rebuilt = self.generators[modality](frames, joint.factor)
             name = f"reconstruction_{modality}"

@@ -28,7 +28,7 @@ from tecafn.core.scheme import Network, Scheme
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import OutputLayer
 from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
-from tecafn.layers.utterance import ProjectedUtterances
+from tecafn.layers.utterance import ProjectionEncoders
 from tecafn.losses.discrepancy import central_moment_discrepancy, subspace_differences
 from tecafn.losses.task import task_loss
 
@@ -72,7 +72,7 @@ class MISA(Network):
         super().__init__()
         dim = config.dim
         self.frames = ModalityFrames(info)
-        self.encoders = ProjectedUtterances(self.frames.dims, dim)
+        self.encoders = ProjectionEncoders(self.frames.dims, dim)
         self.slots = AbsentVectors(dict.fromkeys(Modality, dim))
         # The sigmoid bounds the subspaces to [0, 1], where the CMD is defined.
         self.private = nn.ModuleDict(

@@ -128,8 +128,9 @@ class MTMDScheme(Scheme):
         )
 
     def loss(self, batch: Batch, progress: Progress) -> Losses:
-        """Terms ``task``, one named after each modality in use, ``class``, and where audio or
-        vision is in use ``distillation`` and ``momentum``.
+        """Terms ``task``, ``class`` and one per modality in use, by its name.
+
+        Where audio or vision is in use also ``distillation`` and ``momentum``.
         """
         frames = self.network.frames(batch)
         output = self.tasks.answer(self.network.joined(frames, batch))
@@ -142,7 +143,7 @@ class MTMDScheme(Scheme):
         copied: Copied = {}
         if self.students:
             copied = self._copied(frames)
-            terms["distillation"] = self._from_the_better(output, logits, batch)
+            terms["distillation"] = self._cross_modal_distillation(output, logits, batch)
             terms["momentum"] = self._from_copies(output, copied, logits, batch)
             weights["distillation"] = self.config.distillation_weight
             weights["momentum"] = self.config.momentum_weight
@@ -174,7 +175,7 @@ class MTMDScheme(Scheme):
                 copied[modality] = (score, classify(features))
         return copied
 
-    def _from_the_better(
+    def _cross_modal_distillation(
         self, output: Output, logits: Mapping[str, Tensor], batch: Batch
     ) -> Tensor:
         """Audio and vision from text and from the multimodal network, scores and classes."""

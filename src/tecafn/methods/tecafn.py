@@ -46,7 +46,7 @@ from tecafn.layers.encoders import FrameEncoder, TextSequenceEncoder, VectorEnco
 from tecafn.layers.heads import OutputKind, OutputLayer, PredictionHead
 from tecafn.layers.sequence import MaskedConv1d, add_positions, concatenate_rows, masked_mean
 from tecafn.layers.unimodal import GlobalBatchNorm, fill_absent_frames
-from tecafn.layers.utterance import LastState
+from tecafn.layers.utterance import LastHidden
 from tecafn.losses.contrastive import ContrastiveOutput, info_nce
 from tecafn.losses.differences import difference_loss
 from tecafn.losses.information import negative_log_density
@@ -120,8 +120,10 @@ _TEXT_PADDED_TO = 50  # tokens, in the authors' public code
 
 @dataclass(frozen=True, kw_only=True)
 class TeCaFNConfig:
-    """Settings. Where a value may differ between the other modalities (Table 5 needs it), a
-    mapping such as ``{audio = 0.0, vision = 0.7}`` stands for the single value.
+    """Settings.
+
+    Where a value may differ between the other modalities (Table 5 needs it), a mapping such as
+    ``{audio = 0.0, vision = 0.7}`` stands for the single value.
 
     Args:
         variant: ``paper``, or ``authors`` for what the authors' public code computes: every one of
@@ -206,7 +208,8 @@ class TeCaFNConfig:
         if unknown:
             raise ValueError(f"weights: unknown terms {unknown}; known: {', '.join(known)}")
         for modality in self.others:
-            probability, count = self.swap_of(modality), self.negatives_of(modality)
+            probability = self.swap_probability_for(modality)
+            count = self.num_hard_negatives_for(modality)
             if not 0.0 <= probability <= 1.0:
                 raise ValueError(f"swap_probability must be in [0, 1], got {probability}")
             if count is not None and count < 1:
@@ -268,7 +271,7 @@ class TeCaFNConfig:
         """Is this difference of the authors' code on?"""
         return self.variant == "authors" or difference in self.differences
 
-    def breaks(self) -> dict[str, str]:
+    def known_violations(self) -> dict[str, str]:
         """Parts of the contract that these settings break, and why."""
         broken: dict[str, str] = {}
         for difference, parts in _BREAKS.items():
@@ -278,12 +281,12 @@ class TeCaFNConfig:
         return broken
 
     @property
-    def settled_residual(self) -> Residual:
+    def residual_form(self) -> Residual:
         """``residual``, or what the variant has."""
         return self.residual or ("pre_norm" if self.variant == "authors" else "printed")
 
     @property
-    def settled_output(self) -> OutputKind:
+    def output_form(self) -> OutputKind:
         """``output``, or what the variant has."""
         return self.output or ("linear" if self.variant == "authors" else "tanh")
 
@@ -293,7 +296,7 @@ class TeCaFNConfig:
         return select(
             self,
             TransformerSettings,
-            residual=self.settled_residual,
+            residual=self.residual_form,
             closing_norm=self.has("closing_norm"),
         )
 
@@ -327,18 +330,18 @@ class TeCaFNConfig:
         """The two modalities that the core queries."""
         return tuple(m for m in Modality if m != self.core)
 
-    def swap_of(self, other: Modality) -> float:
-        """p for this modality; one that a mapping leaves out is never replaced."""
+    def swap_probability_for(self, other: Modality) -> float:
+        """The probability p for a modality; one that a mapping leaves out is never replaced."""
         p = self.swap_probability
         return p.get(other, 0.0) if isinstance(p, dict) else p
 
     def swap_in(self, epoch: int, other: Modality) -> float:
-        """p for this modality in an epoch, counted from 0."""
+        """The probability p for a modality in an epoch, counted from 0."""
         warmup = self.swap_warmup_epochs
-        return self.swap_of(other) * (min(1.0, epoch / warmup) if warmup else 1.0)
+        return self.swap_probability_for(other) * (min(1.0, epoch / warmup) if warmup else 1.0)
 
-    def negatives_of(self, other: Modality) -> int | None:
-        """num for this modality; None = every other sample of the batch."""
+    def num_hard_negatives_for(self, other: Modality) -> int | None:
+        """How many samples the gate draws from; None = every other sample of the batch."""
         num = self.num_hard_negatives
         count = num.get(other, 3) if isinstance(num, dict) else num
         return None if count == "all" else count
@@ -380,7 +383,7 @@ class TeCaFN(Network):
 
     def __init__(self, config: TeCaFNConfig, info: DataInfo) -> None:
         super().__init__()
-        if world_size() > 1 and (config.breaks() or config.has("token_contrast")):
+        if world_size() > 1 and (config.known_violations() or config.has("token_contrast")):
             raise ValueError(
                 "what the authors' code computes depends on the batch as one process sees it; "
                 f"train and evaluate this variant in one process, got {world_size()}"
@@ -447,7 +450,7 @@ class TeCaFN(Network):
             else None
         )
         self.head = PredictionHead(
-            slots * config.dim, info, dropout=config.head_dropout, output=config.settled_output
+            slots * config.dim, info, dropout=config.head_dropout, output=config.output_form
         )
 
     @staticmethod
@@ -730,12 +733,12 @@ class TeCaFNScheme(Scheme):
             hits = (logits.detach().argmax(1) == judged.is_own).to(rows.dtype)
             pair_hits.append(mean_over_rows(hits, judged.counts))
             health |= self._health(modality, terms, contrast, pairing, progress)
-            if self.bank_of(modality) is not None:
+            if self.bank_for(modality) is not None:
                 remembered[modality] = Remembered(key, other, both[modality])
 
         if len(attended) == 2 and not config.adds("no_fused_contrast"):
-            everything = torch.stack(list(both.values())).all(0)
-            fused_terms, reading = self._fused_contrast(core, attended, everything)
+            complete = torch.stack(list(both.values())).all(0)
+            fused_terms, reading = self._fused_contrast(core, attended, complete)
             terms |= fused_terms
             health["bicon"] = reading
 
@@ -756,7 +759,7 @@ class TeCaFNScheme(Scheme):
     def _mapped(
         self, modality: Modality, core: Padded, other: Padded, present: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """q and k of eq. 6, (B, d) each; standardised, they no longer share one direction."""
+        """The vectors q and k of eq. 6, (B, d) each; standardised, they share no direction."""
         query, key = self.core_mappers[modality](core), self.other_mappers[modality](other)
         if self.standardise:
             query = self.standardise[f"query_{modality}"](query, present)
@@ -862,7 +865,7 @@ class TeCaFNScheme(Scheme):
         if 0.0 < p < 1.0 or (p and config.adds("own_frames")):
             share = 1 / (1 + p) if config.adds("own_frames") else 1 - p
             health[pair + "p"] = head_reading(terms[pair + "p"], share)
-        if p and config.negatives_of(modality) is not None:
+        if p and config.num_hard_negatives_for(modality) is not None:
             health[f"{pair} hubs"] = hub_reading(pairing)
         return health
 
@@ -870,11 +873,11 @@ class TeCaFNScheme(Scheme):
         """Remember the batch as candidates for later ones."""
         remembered: Mapping[Modality, Remembered] = losses.carry
         for modality, rows in remembered.items():
-            bank = self.bank_of(modality)
+            bank = self.bank_for(modality)
             if bank is not None:
                 bank.push(rows.keys, rows.frames, batch.index, rows.present)
 
-    def bank_of(self, modality: Modality) -> NegativeBank | None:
+    def bank_for(self, modality: Modality) -> NegativeBank | None:
         """The memory of this modality's earlier samples; None without ``bank_size``."""
         if modality not in self.banks:
             return None
@@ -902,7 +905,7 @@ class TeCaFNScheme(Scheme):
         if config.label_margin and batch.labels is not None and batch.labels.is_floating_point():
             apart = (batch.labels.unsqueeze(1) - gather_rows(batch.labels)).abs()
             candidates = candidates & (apart >= config.label_margin)
-        bank = self.bank_of(modality)
+        bank = self.bank_for(modality)
         if bank is not None:
             further = bank.candidates(batch.index) & taking_part.unsqueeze(1)
             similarity = torch.cat([similarity.detach(), bank.similarity(query)], dim=1)
@@ -913,7 +916,7 @@ class TeCaFNScheme(Scheme):
             positive=contrast.positive,
             candidates=candidates,
             swap_probability=config.swap_in(progress.epoch, modality),
-            num_hard_negatives=config.negatives_of(modality),
+            num_hard_negatives=config.num_hard_negatives_for(modality),
             seed=progress.seed,
             epoch=progress.epoch,
             stream=list(Modality).index(modality),
@@ -924,7 +927,7 @@ class TeCaFNScheme(Scheme):
         """The frames each core sample is fused with: of the global batch, or of the bank."""
         gathered = Padded(gather_rows(other.values), gather_rows(other.mask))
         column = pairing.column
-        bank = self.bank_of(modality)
+        bank = self.bank_for(modality)
         if bank is not None:
             size = len(gathered.mask)
             from_bank = column >= size
@@ -970,7 +973,7 @@ class MutualInformation(nn.Module):
             {m: nn.Linear(answer.in_features, config.dim) for m in modalities}
         )
         self.summaries = nn.ModuleDict(
-            {m: LastState(config.dim, config.unimodal_hidden_dim, config.dim) for m in self.others}
+            {m: LastHidden(config.dim, config.unimodal_hidden_dim, config.dim) for m in self.others}
         )
         self.bounds = nn.ModuleDict({m: FrozenGaussian(config.dim) for m in self.others})
 
@@ -1012,6 +1015,6 @@ METHODS.register(
         paper="Huang et al., Text-centered cross-sample fusion network for multimodal "
         "sentiment analysis, Multimedia Systems 2024",
         summary="text-centered attention to hard negatives of other samples, two contrasts",
-        breaks=TeCaFNConfig.breaks,
+        known_violations=TeCaFNConfig.known_violations,
     ),
 )

@@ -21,7 +21,7 @@ from tecafn.core.scheme import Network
 from tecafn.core.settings import select
 from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import OutputLayer
-from tecafn.layers.subnetworks import Subnetworks, SubnetworkWidths, with_one
+from tecafn.layers.subnetworks import Subnetworks, SubnetworkWidths, append_one
 from tecafn.losses.task import TaskScheme
 
 
@@ -66,9 +66,9 @@ def tensor_fusion(vectors: Sequence[Tensor]) -> Tensor:
 
     Source: TFN, Zadeh et al. 2017, its tensor fusion layer.
     """
-    product = with_one(vectors[0])
+    product = append_one(vectors[0])
     for vector in vectors[1:]:
-        product = (product.unsqueeze(2) * with_one(vector).unsqueeze(1)).flatten(1)
+        product = (product.unsqueeze(2) * append_one(vector).unsqueeze(1)).flatten(1)
     return product
 
 

@@ -54,7 +54,7 @@ from tecafn.layers.dropout import Dropout
 from tecafn.layers.heads import LabelScale, unrounded
 from tecafn.layers.sequence import sinusoidal_positions
 from tecafn.layers.unimodal import AbsentVectors, ModalityFrames
-from tecafn.layers.utterance import ProjectedUtterances
+from tecafn.layers.utterance import ProjectionEncoders
 from tecafn.losses.discrepancy import (
     cosine_distance,
     softmax_divergence,
@@ -147,11 +147,13 @@ class BoundAttention(nn.Module):
         """Three (B, L, dim) to (B, L, dim); the residual is the query's.
 
         Args:
-            query, key, value: three sequences of one length, or one three times.
+            query: (B, L, dim).
+            key: (B, L, dim), or the same as ``query``.
+            value: (B, L, dim), or the same as ``query``.
             visible: (B, L) bool, places of key and value that are read; of a row without one, all.
         """
-        asked, keys = self._heads(self.query(query)), self._heads(self.key(key))
-        scores = asked / self.temperature @ keys.transpose(2, 3)  # (B, H, L, L)
+        queries, keys = self._heads(self.query(query)), self._heads(self.key(key))
+        scores = queries / self.temperature @ keys.transpose(2, 3)  # (B, H, L, L)
         readable = visible | ~visible.any(1, keepdim=True)
         weights = scores.masked_fill(~readable[:, None, None], float("-inf")).softmax(-1)
         read = self.weight_dropout(weights) @ self._heads(self.value(value))
@@ -333,7 +335,7 @@ class TMBL(Network):
         super().__init__()
         dim = config.dim
         self.frames = ModalityFrames(info)
-        self.encoders = ProjectedUtterances(self.frames.dims, dim)
+        self.encoders = ProjectionEncoders(self.frames.dims, dim)
         self.slots = AbsentVectors(dict.fromkeys(Modality, dim))
         self.private = nn.ModuleDict(
             {f"{one}_{other}": PrivateTransformer(config) for one, other in PRIVATE}
