@@ -20,8 +20,6 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     ErnieConfig,
-    EsmConfig,
-    MPNetConfig,
     PretrainedConfig,
     RobertaConfig,
     XLMRobertaConfig,
@@ -463,26 +461,6 @@ def test_a_checkpoint_without_a_pooler_is_complete(bert: str) -> None:
     weights = {k: v for k, v in load_file(path).items() if not k.startswith("pooler")}
     save_file(weights, path, metadata={"format": "pt"})
     assert encoder(bert).hidden_dim == 32
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        MPNetConfig(**SIZES),
-        EsmConfig(**SIZES, pad_token_id=0, mask_token_id=1),
-        ElectraConfig(embedding_size=16, **SIZES),
-    ],
-    ids=lambda config: config.model_type,
-)
-def test_lookalikes_whose_layers_need_more_are_refused(
-    config: PretrainedConfig, tmp_path: Path
-) -> None:
-    """Running their layers with states and mask alone would give wrong numbers in silence."""
-    source = save(tmp_path, config)
-    with pytest.raises(UserError) as error:
-        encoder(source)
-    assert "must be of the BERT family" in one_line(error)
-    assert one_line(error).endswith(f"got {config.model_type}")
 
 
 def test_more_trained_layers_than_there_are_is_one_line(bert: str) -> None:

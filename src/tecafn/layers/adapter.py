@@ -1,0 +1,87 @@
+"""Low-rank adapters: a small change of each linear layer is trained, the layer itself is not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+SCALE = 2.0
+
+
+class AdaptedLinear(nn.Module):
+    """``x W' + b`` with W' = W + 2 up down; W and b stay as they are.
+
+    ``up`` begins as zeros, so that the layer begins as the one it stands for.
+
+    Args:
+        linear: whose ``weight`` and ``bias`` it takes under their names.
+        rank: rows of ``down`` (r, in) and columns of ``up`` (out, r).
+
+    Raises:
+        ValueError: ``rank`` < 1.
+
+    Example:
+        >>> linear = nn.Linear(6, 4)
+        >>> rows = torch.randn(3, 6)
+        >>> torch.equal(AdaptedLinear(linear, rank=2)(rows), linear(rows))
+        True
+
+    Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, ICLR 2022.
+    """
+
+    def __init__(self, linear: nn.Linear, *, rank: int) -> None:
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"rank must be >= 1, got {rank}")
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.weight.requires_grad_(False)
+        if self.bias is not None:
+            self.bias.requires_grad_(False)
+        like = {"dtype": linear.weight.dtype, "device": linear.weight.device}
+        self.down = nn.Parameter(torch.empty(rank, self.in_features, **like))
+        self.up = nn.Parameter(torch.zeros(self.out_features, rank, **like))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # as nn.Linear begins
+        self.train(linear.training)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        change = functional.linear(functional.linear(rows, self.down), self.up)
+        return functional.linear(rows, self.weight, self.bias) + SCALE * change
+
+    def merged(self) -> nn.Linear:
+        """One linear layer that computes the same."""
+        linear = nn.Linear(
+            self.in_features, self.out_features, bias=self.bias is not None, device="meta"
+        )
+        whole = self.weight + SCALE * (self.up @ self.down)
+        linear.weight = nn.Parameter(whole.detach(), requires_grad=False)
+        linear.bias = self.bias
+        return linear.train(self.training)
+
+
+def adapt(layers: Iterable[nn.Module], *, rank: int) -> None:
+    """Put an ``AdaptedLinear`` in the place of every linear layer, and freeze everything else."""
+    for layer in layers:
+        layer.requires_grad_(False)
+        for parent, name, linear in list(_linears(layer)):
+            setattr(parent, name, AdaptedLinear(linear, rank=rank))
+
+
+def merge(network: nn.Module) -> None:
+    """Put plain linear layers in the place of adapted ones; what is computed stays the same."""
+    for parent in list(network.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, AdaptedLinear):
+                setattr(parent, name, child.merged())
+
+
+def _linears(layer: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    for parent in layer.modules():
+        for name, child in parent.named_children():
+            if type(child) is nn.Linear:
+                yield parent, name, child
