@@ -327,6 +327,16 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, e.g. training.max_epochs=2.")
     ] = None,
+    init_from: Annotated[
+        Path | None,
+        typer.Option(help="A finished run of the method, whose weights the network begins with."),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, bf16, or auto: bf16 where the device has it; by default the config's."
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a killed run.")] = False,
     device: DeviceOption = "auto",
     cross_validate: Annotated[
@@ -346,6 +356,8 @@ def train(
 
     from tecafn.experiments.config import load_config
 
+    if precision is not None:
+        overrides = [*(overrides or ()), _precision_setting(precision, device)]
     settings = load_config(found, overrides or ())
     if cross_validate is None:
         from tecafn.experiments.run import train_run
@@ -354,6 +366,7 @@ def train(
             settings,
             data=data,
             out=out,
+            init_from=init_from,
             resume=resume,
             device=device,
             progress=not quiet,
@@ -362,6 +375,9 @@ def train(
         evaluation = record["evaluations"]["valid"]
     else:
         from tecafn.experiments.cross_validation import cross_validate_run
+        from tecafn.experiments.starting import refuse_start
+
+        refuse_start(init_from)
 
         record = cross_validate_run(
             settings,
@@ -378,6 +394,15 @@ def train(
     if _speaks():
         _print_evaluation(evaluation)
         print(f"report: {out / 'report.html'}")
+
+
+def _precision_setting(name: str, device: str) -> str:
+    """``--precision`` as an override of the config."""
+    from tecafn.experiments.setup import check_device, kind_of_device
+    from tecafn.training.precision import precision_named
+
+    check_device(device)
+    return f"training.precision={precision_named(name, kind_of_device(device))}"
 
 
 @app.command()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,48 +19,8 @@ from tecafn.experiments.setup import (
     build_scheme,
     check_monitor,
     describe_data,
-    num_positions,
     open_fabric,
 )
-
-
-@pytest.mark.parametrize(
-    ("model_type", "positions", "padding", "longest"),
-    [
-        ("bert", 512, 0, 512),
-        ("roberta", 514, 1, 512),
-        ("xlm-roberta", 514, 1, 512),
-        ("camembert", 514, 1, 512),
-        ("distilbert", 512, 0, 512),
-        ("electra", 512, 0, 512),
-    ],
-)
-def test_longest_text_leaves_out_the_positions_that_roberta_spends_on_padding(
-    model_type: str, positions: int, padding: int, longest: int
-) -> None:
-    config = SimpleNamespace(
-        model_type=model_type, max_position_embeddings=positions, pad_token_id=padding
-    )
-    assert num_positions(SimpleNamespace(config=config)) == longest  # type: ignore[arg-type]
-
-
-def test_longest_text_of_a_roberta_is_the_longest_that_it_reads() -> None:
-    from transformers import RobertaConfig, RobertaModel
-
-    config = RobertaConfig(
-        vocab_size=10,
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-        max_position_embeddings=14,
-        pad_token_id=1,
-    )
-    embeddings = RobertaModel(config).eval().embeddings
-    longest = num_positions(SimpleNamespace(config=config))  # type: ignore[arg-type]
-    embeddings(input_ids=torch.full((1, longest), 5))
-    with pytest.raises((IndexError, RuntimeError)):
-        embeddings(input_ids=torch.full((1, longest + 1), 5))
 
 
 def test_only_modalities_in_use_have_widths_and_statistics(

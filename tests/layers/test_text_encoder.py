@@ -73,6 +73,23 @@ def save(folder: Path, config: PretrainedConfig, *, seed: int = 0) -> str:
     return str(folder)
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_longest_text_is_the_longest_that_its_positions_allow(
+    family: str, tmp_path: Path
+) -> None:
+    """RoBERTa and its kin spend the first ones on padding."""
+    module = encoder(save(tmp_path, CONFIGS[family]())).eval()
+    longest = module.num_positions
+    assert longest == (62 if "roberta" in family or family == "camembert" else 64)
+    for length in (longest, longest + 1):
+        text = Padded(torch.full((1, length), 5), torch.ones(1, length, dtype=torch.bool))
+        if length == longest:
+            module(text)
+        else:
+            with pytest.raises((IndexError, RuntimeError)):
+                module(text)
+
+
 @pytest.fixture
 def bert(tmp_path: Path) -> str:
     return save(tmp_path, CONFIGS["bert"]())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -44,8 +45,15 @@ def save_module(module: nn.Module, path: Path) -> None:
     save_file(tensors, path, metadata={"shared": json.dumps(shared_with)})
 
 
-def load_module(module: nn.Module, path: Path) -> None:
+def load_module(module: nn.Module, path: Path, *, kept: Collection[str] = ()) -> None:
     """Fill a module from ``save_module``'s file, in place and strictly.
+
+    Weights stored in half precision fill float32 ones, which hold them exactly.
+
+    Args:
+        module: as the one that was saved.
+        path: the file.
+        kept: names whose present values stay, whatever the file has.
 
     Raises:
         UserError: the file is unreadable, a name is missing or unknown, or a shape or type
@@ -60,6 +68,7 @@ def load_module(module: nn.Module, path: Path) -> None:
     for name, source in json.loads(metadata.get("shared", "{}")).items():
         tensors[name] = tensors[source]
     expected = module.state_dict()
+    tensors |= {name: expected[name] for name in kept}
     for name, tensor in expected.items():
         if name not in tensors:
             raise UserError(f"{path} lacks parameter {name!r} of shape {tuple(tensor.shape)}")
@@ -69,7 +78,7 @@ def load_module(module: nn.Module, path: Path) -> None:
     unknown = sorted(set(tensors) - set(expected))
     if unknown:
         raise UserError(f"{path} has parameter {unknown[0]!r}, which this network has not")
-    module.load_state_dict(tensors, strict=True)
+    module.load_state_dict(tensors, strict=True)  # which copies into the module's own type
 
 
 def _difference(expected: Tensor, got: Tensor) -> str:
@@ -84,7 +93,8 @@ def _difference(expected: Tensor, got: Tensor) -> str:
                 f"; the checkpoint takes {got.shape[1]} columns, the data has {expected.shape[1]}"
             )
         return text
-    if expected.dtype != got.dtype:
+    is_widened = got.dtype in (torch.float16, torch.bfloat16) and expected.dtype == torch.float32
+    if expected.dtype != got.dtype and not is_widened:
         wanted, stored = (str(t.dtype).removeprefix("torch.") for t in (expected, got))
         return f"expected type {wanted}, got {stored}"
     return ""

@@ -16,6 +16,7 @@ from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.run import train_run
 from tecafn.experiments.settings_file import merge_tables, read_settings
 from tecafn.experiments.shipped import find_config
+from tecafn.experiments.starting import refuse_start
 from tecafn.records.comparison import ComparisonSummary
 from tecafn.records.record import RunRecord
 
@@ -25,6 +26,7 @@ def train(
     *,
     data: str | Path,
     out: str | Path,
+    init_from: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
@@ -41,6 +43,7 @@ def train(
         config: a TOML file, the name of a shipped one (``"mosi/tecafn.toml"``), or a ``RunConfig``.
         data: a store, as ``tecafn data import`` writes it.
         out: the run's folder; new or empty unless ``resume``.
+        init_from: a finished run of the same method, whose weights the network begins with.
         resume: continue a killed run, bit for bit; a finished one is returned as it is.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         progress: show a progress bar.
@@ -72,11 +75,13 @@ def train(
             settings,
             data=Path(data),
             out=Path(out),
+            init_from=None if init_from is None else Path(init_from),
             resume=resume,
             device=device,
             progress=progress,
             allow_data_errors=allow_data_errors,
         )
+    refuse_start(init_from)
     return cross_validate_run(
         settings,
         data=Path(data),

@@ -31,6 +31,7 @@ from tecafn.experiments.setup import (
     prepare,
     say_what_is_cut,
 )
+from tecafn.experiments.starting import begin_with, start_of
 from tecafn.records.begun import Begun
 from tecafn.records.events import HealthReading
 from tecafn.records.record import RunRecord, TrainingRecord
@@ -43,6 +44,7 @@ def train_run(
     *,
     data: Path,
     out: Path,
+    init_from: Path | None = None,
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
@@ -54,6 +56,8 @@ def train_run(
         config: everything but data and device.
         data: a store.
         out: the run's directory; new or empty unless ``resume``.
+        init_from: a finished run of the same method, whose weights the network begins with; the
+            record says which.
         resume: continue a killed run, bit for bit; a finished one is left as it is.
         device: auto, cpu or cuda.
         progress: show a progress bar.
@@ -70,6 +74,9 @@ def train_run(
     allowed = refuse_errors(store, allowed=allow_data_errors)
     check_monitor(config, store.description)
     begun_with: Begun = {"config": config.as_dict(), "data_hash": store.content_hash}
+    start = None if init_from is None else start_of(init_from)
+    if start is not None:
+        begun_with["init_from"] = start
     fabric = open_fabric(device, config.training.precision)
     with claim_run_folder(out, begun_with, resume=resume) as finished:
         if finished:
@@ -77,6 +84,8 @@ def train_run(
         whole, valid = store.split("train"), store.split("valid")
         train = part_of(whole, config.max_train_samples)
         prepared = prepare(config, store, train, fabric)
+        if init_from is not None:
+            begin_with(init_from, prepared)
         lacking = {}
         for view in (train, valid):
             presence = presence_of(view, prepared.info, config.modalities)
@@ -103,6 +112,8 @@ def train_run(
         def finish() -> RunRecord:
             predictor.save_pretrained(out / EXPORT_FOLDER)
             record = new_record(config, store, allowed=allowed, training=_training(fitted))
+            if start is not None:
+                record["init_from"] = start
             # Writes the record, which says that the run is finished, once and complete.
             lacks = lacking[valid.name]
             add_evaluation(out, record, store, valid, predictions, absent=lacks, allowed=allowed)

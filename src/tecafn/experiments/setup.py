@@ -42,7 +42,7 @@ def open_fabric(device: str, precision: str) -> Fabric:
         UserError: an unknown device, or one this machine does not have, or fewer than processes.
     """
     check_device(device)
-    accelerator = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    accelerator = kind_of_device(device)
     started = launched()
     if accelerator == "cuda" and started.num_here > torch.cuda.device_count():
         raise UserError(
@@ -62,6 +62,13 @@ def open_fabric(device: str, precision: str) -> Fabric:
     fabric.launch()
     remember_peers()
     return fabric
+
+
+def kind_of_device(device: str) -> str:
+    """``auto`` as cpu or cuda."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def check_device(device: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from tecafn.core.errors import UserError
-from tecafn.records.record import write_text_atomically
+from tecafn.records.record import StartRecord, write_text_atomically
 
 BEGUN_FILE = "begun.json"
 
@@ -19,11 +19,13 @@ class Begun(TypedDict):
         config: in full.
         data_hash: of the store's content.
         num_folds: of a cross-validation.
+        init_from: the run whose weights it began with.
     """
 
     config: dict[str, Any]
     data_hash: str
     num_folds: NotRequired[int]
+    init_from: NotRequired[StartRecord]
 
 
 def write_begun(run_dir: Path, begun: Begun) -> None:

@@ -227,6 +227,24 @@ class RunComparison(TypedDict):
     difference: dict[str, PairedDifference]
 
 
+class StartRecord(TypedDict):
+    """The run whose weights another one began with.
+
+    Args:
+        run: its folder's name.
+        weights_hash: of those weights.
+        data: the dataset's name and its content's hash.
+        chosen_on: the split that chose the epoch.
+        init_from: what it began with itself.
+    """
+
+    run: str
+    weights_hash: str
+    data: dict[str, str]
+    chosen_on: str | None
+    init_from: NotRequired[StartRecord]
+
+
 class RunRecord(TypedDict):
     """What was run, on what, with which outcome.
 
@@ -241,6 +259,7 @@ class RunRecord(TypedDict):
         code_hash: of the package's sources; records of version 0.1 have none.
         versions: of Python and the libraries.
         data: what it was trained on.
+        init_from: the run whose weights it began with, if any.
         training: how that went; a cross-validation has ``folds`` in its place.
         folds: one per fold.
         evaluations: by split; one on another dataset's split is ``<split>@<hash>``.
@@ -259,6 +278,7 @@ class RunRecord(TypedDict):
     code_hash: NotRequired[str]
     versions: dict[str, str]
     data: DataRecord
+    init_from: NotRequired[StartRecord]
     training: NotRequired[TrainingRecord]
     folds: NotRequired[list[FoldRecord]]
     evaluations: dict[str, Evaluation]

@@ -402,11 +402,11 @@ class Predictor(
         return load_export(Path(fetched))
 
 
-def load_export(folder: Path) -> Predictor:
-    """Read what ``save_pretrained`` wrote.
+def read_definition(folder: Path) -> ModelDefinition:
+    """What the network in an exported folder is built from.
 
     Raises:
-        UserError: a file is missing or damaged, or the weights do not fit the definition.
+        UserError: the file is missing or damaged.
     """
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -414,7 +414,16 @@ def load_export(folder: Path) -> Predictor:
         raise UserError(
             f"{folder}: expected an exported model with {CONFIG_FILE}, got: {error}"
         ) from None
-    definition = ModelDefinition.from_dict(values)
+    return ModelDefinition.from_dict(values)
+
+
+def load_export(folder: Path) -> Predictor:
+    """Read what ``save_pretrained`` wrote.
+
+    Raises:
+        UserError: a file is missing or damaged, or the weights do not fit the definition.
+    """
+    definition = read_definition(folder)
     spec = definition.info.text_encoder
     tokenizer = None
     if definition.info.reads_sentences:
