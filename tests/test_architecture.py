@@ -86,6 +86,7 @@ EXCEPTIONS = {
     ("experiments/evaluate.py", "tecafn.serving"): "it opens what a run saved",
     ("experiments/peeking.py", "tecafn.serving"): "it loads what a run saved",
     ("experiments/run.py", "tecafn.serving"): "a run is saved as the folder that serving loads",
+    ("experiments/starting.py", "tecafn.serving"): "it reads what another run saved",
     ("serving/predictor.py", "tecafn.layers"): "a saved model carries its text encoder's tokenizer",
 }
 

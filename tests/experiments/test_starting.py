@@ -118,15 +118,15 @@ def test_an_interrupted_run_with_adapters_goes_on_bit_for_bit(
     whole = train_tiny("whole", "text_adapter_rank=2")
     from tecafn.training import trainer
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def killed(*_: Any, **__: Any) -> None:
-        raise Killed
+        raise KilledError
 
     with monkeypatch.context() as patch:
         patch.setattr(trainer.Checkpoints, "read_best", killed)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             train_tiny("cut", "text_adapter_rank=2")
     resumed = train_tiny("cut", "text_adapter_rank=2", resume=True)
     assert weights_hash(tmp_path / "cut") == weights_hash(tmp_path / "whole")

@@ -116,9 +116,7 @@ def test_in_training_the_adapted_layers_drop_out_and_the_embeddings_do_not(
     for name in ("bert", "mpnet"):
         module = encoder(sources[name], adapter_rank=2).train()
         assert all(layer.training for layer in module.body.layers)
-        dropouts = {
-            n: m.training for n, m in module.named_modules() if isinstance(m, nn.Dropout)
-        }
+        dropouts = {n: m.training for n, m in module.named_modules() if isinstance(m, nn.Dropout)}
         assert {n for n, on in dropouts.items() if not on} == {
             n for n in dropouts if "embeddings" in n
         }

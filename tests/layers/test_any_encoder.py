@@ -1,4 +1,4 @@
-"""Encoders of every family: the model's own states, whole, in parts, trained, with any tokenizer."""
+"""Encoders of every family: the model's own states, whole and in parts, with any tokenizer."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def test_what_reads_no_text_is_refused(tmp_path: Path) -> None:
         image_size=32,
     )
     AutoModel.from_config(config).save_pretrained(str(tmp_path))
-    with pytest.raises(UserError, match="must be an encoder of text .* got vit: ViT") as error:
+    with pytest.raises(UserError, match=r"must be an encoder of text .* got vit: ViT") as error:
         encoder(str(tmp_path))
     assert "\n" not in str(error.value)
 

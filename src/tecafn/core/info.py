@@ -47,7 +47,6 @@ class TextEncoderSpec:
                 f"num_trained_layers must be >= 0 or None, got {self.num_trained_layers}"
             )
 
-
     def saved_in(self, folder: str) -> TextEncoderSpec:
         """The encoder of a saved model: its architecture from ``folder``, weights come later.
 

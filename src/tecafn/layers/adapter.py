@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,9 +41,8 @@ class AdaptedLinear(nn.Module):
         self.weight.requires_grad_(False)
         if self.bias is not None:
             self.bias.requires_grad_(False)
-        like = {"dtype": linear.weight.dtype, "device": linear.weight.device}
-        self.down = nn.Parameter(torch.empty(rank, self.in_features, **like))
-        self.up = nn.Parameter(torch.zeros(self.out_features, rank, **like))
+        self.down = nn.Parameter(linear.weight.new_empty(rank, self.in_features))
+        self.up = nn.Parameter(linear.weight.new_zeros(self.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))  # as nn.Linear begins
         self.train(linear.training)
 

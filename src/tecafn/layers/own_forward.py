@@ -72,7 +72,10 @@ class OwnForward:
         return self._by_length(
             allowed,
             lambda rows, length: _states(
-                self.model, tokens[rows, :length], allowed[rows, :length], _at(segments, rows, length)
+                self.model,
+                tokens[rows, :length],
+                allowed[rows, :length],
+                _at(segments, rows, length),
             ),
         )
 
@@ -98,7 +101,7 @@ class OwnForward:
         )
         try:
             _states(lower, tokens, mask, segments)
-        except _Reached as reached:
+        except _ReachedError as reached:
             return reached.states
         raise AssertionError("the model has not run its layers")
 
@@ -143,9 +146,7 @@ class OwnForward:
         # Given to a module, layers are put into training mode by nobody.
         return replaced(self.model)
 
-    def _by_length(
-        self, allowed: Tensor, run: Callable[[Tensor | slice, int], Tensor]
-    ) -> Tensor:
+    def _by_length(self, allowed: Tensor, run: Callable[[Tensor | slice, int], Tensor]) -> Tensor:
         """``run`` all rows at once; where padding would be seen, those of a length together."""
         if not self._sees_padding:
             return run(slice(None), allowed.shape[1])
@@ -218,7 +219,7 @@ def _at(segments: Tensor | None, rows: Tensor | slice, length: int) -> Tensor | 
     return None if segments is None else segments[rows, :length]
 
 
-class _Reached(Exception):
+class _ReachedError(Exception):
     """The hidden states that a layer would have been given."""
 
     def __init__(self, states: Tensor) -> None:
@@ -242,7 +243,7 @@ class _StandIn(nn.Module):
 class _Stop(_StandIn):
     def forward(self, *given: Any, **named: Any) -> None:
         """Raise what the layer is given."""
-        raise _Reached(_hidden(given, named))
+        raise _ReachedError(_hidden(given, named))
 
 
 class _Passed(_StandIn):
@@ -308,5 +309,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-

@@ -263,7 +263,7 @@ class TextEncoder(nn.Module):
         source = resolve_source(spec.source)
         config = _load(AutoConfig, source, spec.source)
         model = _build_model(config, source, spec)
-        self.config = model.config
+        self.config: Any = model.config
         self.body = _body(model, spec.source)
         # Under the names that checkpoints have had from the beginning.
         for name, module in self.body.parts.items():
@@ -281,7 +281,7 @@ class TextEncoder(nn.Module):
             )
         if trained and not self.body.can_be_parted(num_layers - trained):
             raise UserError(
-                f"num_trained_text_layers must be 0 or \"all\" for text_encoder {spec.source!r}, "
+                f'num_trained_text_layers must be 0 or "all" for text_encoder {spec.source!r}, '
                 f"whose layers ({type(model).__name__}) cannot be run apart, got {trained}"
             )
         self.num_frozen_layers = 0 if trained is None else num_layers - trained
@@ -311,7 +311,7 @@ class TextEncoder(nn.Module):
         adapt(self._trained_layers, rank=rank)
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         self._unstored = frozenset(super().state_dict()) - trained
-        self.register_load_state_dict_post_hook(_forget_unstored)
+        self.register_load_state_dict_post_hook(_forget_unstored)  # type: ignore[no-untyped-call]
 
     def _hash_weights(self) -> str:
         """SHA-256 over the parameters, in the order of their names."""
@@ -487,7 +487,7 @@ class _Stepped:
         model: of ``FAMILY``, embeddings as wide as the layers.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         distilled = model.config.model_type == "distilbert"
         self.embeddings = cast(nn.Module, model.embeddings)
         self.layers = cast(nn.ModuleList, (model.transformer if distilled else model.encoder).layer)
@@ -531,7 +531,7 @@ Body = _Stepped | OwnForward
 """What runs a model: both have ``parts``, ``layers``, ``hidden_dim`` and the same methods."""
 
 
-def _body(model: nn.Module, name: str) -> Body:
+def _body(model: Any, name: str) -> Body:
     config = model.config
     hidden_dim = getattr(config, "hidden_size", 0)
     is_projected = getattr(config, "embedding_size", hidden_dim) != hidden_dim  # small ELECTRA
@@ -546,7 +546,7 @@ def _body(model: nn.Module, name: str) -> Body:
         ) from None
 
 
-def _build_model(config: Any, source: str, spec: TextEncoderSpec) -> nn.Module:
+def _build_model(config: Any, source: str, spec: TextEncoderSpec) -> Any:
     """The model in float32: some checkpoints are stored in half precision.
 
     Of an encoder and decoder (T5, BART) the encoder.
@@ -559,7 +559,7 @@ def _build_model(config: Any, source: str, spec: TextEncoderSpec) -> nn.Module:
         model = AutoModel.from_config(config, **_attention_of(config.model_type))
     if config.is_encoder_decoder:
         model = model.get_encoder()
-    return cast(nn.Module, model.float())
+    return model.float()
 
 
 def _attention_of(model_type: str) -> dict[str, str]:

@@ -24,7 +24,7 @@ def has_bf16(device: torch.device | str) -> bool:
     Of a CPU the kernel's list of instructions says; where there is no such list, False.
     """
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     try:
         text = _CPU_INFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
