@@ -21,9 +21,12 @@ class Padded:
         values: (B, L, D) floats, or (B, L) int64 token ids.
         mask: (B, L) bool, True = real frame. True frames need not be contiguous: a frame that
             held NaN stays where it was, masked, so that word alignment survives.
+        context: (B, L) bool, None = nowhere. True = a frame of what was said before: the text
+            encoder reads it with the others and gives none for it.
 
     Raises:
-        ValueError: ``mask`` is not bool or does not match the first two dimensions of ``values``.
+        ValueError: ``mask`` or ``context`` is not bool or does not match the first two dimensions
+            of ``values``.
 
     Example:
         >>> padded = Padded(torch.zeros(2, 3, 5), torch.tensor([[True, True, False], [True] * 3]))
@@ -33,24 +36,37 @@ class Padded:
 
     values: Tensor
     mask: Tensor
+    context: Tensor | None = None
 
     def __post_init__(self) -> None:
         expected = tuple(self.values.shape[:2])
-        if self.mask.dtype != torch.bool or tuple(self.mask.shape) != expected:
-            raise ValueError(
-                f"mask must be bool {expected}, got {str(self.mask.dtype).removeprefix('torch.')} "
-                f"{tuple(self.mask.shape)}"
-            )
+        for name, given in (("mask", self.mask), ("context", self.context)):
+            if given is None:
+                continue
+            if given.dtype != torch.bool or tuple(given.shape) != expected:
+                raise ValueError(
+                    f"{name} must be bool {expected}, got "
+                    f"{str(given.dtype).removeprefix('torch.')} {tuple(given.shape)}"
+                )
 
     def to(self, device: torch.device | str) -> Padded:
         """The same sequences on another device."""
+        context = self.context
         return Padded(
-            self.values.to(device, non_blocking=True), self.mask.to(device, non_blocking=True)
+            self.values.to(device, non_blocking=True),
+            self.mask.to(device, non_blocking=True),
+            None if context is None else context.to(device, non_blocking=True),
         )
 
     def select(self, rows: Tensor) -> Padded:
         """Rows (K,) int64, in that order, repeats allowed."""
-        return Padded(self.values[rows], self.mask[rows])
+        context = None if self.context is None else self.context[rows]
+        return Padded(self.values[rows], self.mask[rows], context)
+
+    @property
+    def own_mask(self) -> Tensor:
+        """(B, L) bool: the real frames that are no context."""
+        return self.mask if self.context is None else self.mask & ~self.context
 
     def padded_to(self, length: int) -> Padded:
         """Masked frames of zeros after the last until there are ``length``; never fewer than now.

@@ -105,6 +105,8 @@ class BatchLoader:
         chunk_batches: see ``plan_batches``.
         frame_of_token: N arrays as long as the texts, from ``data.text.frames_of_texts``; None
             where the dataset is not word-aligned.
+        context_of_token: N bool arrays as long as the texts, True for what was said before; None
+            where a context is pooled with its text.
 
     A frame with NaN or infinity is masked where it stands, its values zero. A sample without a
     good frame of a modality is absent there: ``present`` False and every frame masked.
@@ -127,6 +129,7 @@ class BatchLoader:
         require_labels: bool = False,
         chunk_batches: int = 20,
         frame_of_token: Sequence[NDArray[np.int64]] | None = None,
+        context_of_token: Sequence[NDArray[np.bool_]] | None = None,
     ) -> None:
         num_unlabelled = int((~view.labelled).sum())
         if require_labels and num_unlabelled:
@@ -135,7 +138,7 @@ class BatchLoader:
                 "have none"
             )
         sources = {m: _frame_source(view, m, text) for m in modalities}
-        self._builder = _BatchBuilder(view, sources, frame_of_token)
+        self._builder = _BatchBuilder(view, sources, frame_of_token, context_of_token)
         self._batch_size = batch_size
         self._seed = seed
         self._shuffle = shuffle
@@ -227,6 +230,7 @@ class _BatchBuilder:
         view: SplitView,
         sources: Mapping[Modality, FrameSource],
         frame_of_token: Sequence[NDArray[np.int64]] | None,
+        context_of_token: Sequence[NDArray[np.bool_]] | None,
     ) -> None:
         self._view = view
         self.sources = sources
@@ -236,6 +240,7 @@ class _BatchBuilder:
             if counts != sources[Modality.TEXT].lengths.tolist():
                 raise ValueError("frame_of_token must have one frame for each token of each text")
         self._frame_of_token = frame_of_token
+        self._context_of_token = context_of_token
 
     def build(self, rows: Rows, whole: Rows) -> Batch:
         """The batch of ``rows``, a share of the global batch ``whole``.
@@ -243,6 +248,8 @@ class _BatchBuilder:
         Whether there are labels is decided by ``whole``, so that all processes agree.
         """
         padded = {m: _pad(source, rows) for m, source in self.sources.items()}
+        if self._context_of_token is not None and Modality.TEXT in padded:
+            padded[Modality.TEXT] = self._with_context(rows, padded[Modality.TEXT])
         view = self._view
         labels = None
         if view.labelled[whole].all():
@@ -261,6 +268,16 @@ class _BatchBuilder:
             },
             frame_of_token=self._token_frames(rows, padded),
         )
+
+    def _with_context(self, rows: Rows, text: Padded) -> Padded:
+        """The text with its context marked; an absent one has none."""
+        assert self._context_of_token is not None
+        context = torch.zeros_like(text.mask)
+        for position, row in enumerate(rows):
+            if text.mask[position].any():
+                own = self._context_of_token[row]
+                context[position, : len(own)] = torch.from_numpy(own)
+        return Padded(text.values, text.mask, context)
 
     def _token_frames(self, rows: Rows, padded: Mapping[Modality, Padded]) -> Tensor | None:
         """(B, Lt) int64, -1 after a text."""

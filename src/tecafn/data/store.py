@@ -33,6 +33,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
+from tecafn.data.context import previous_texts
 from tecafn.data.samples import DatasetDescription, Sample, SourceFile
 from tecafn.data.summary import Census
 
@@ -410,6 +411,8 @@ class SplitView:
         labelled: (N,) bool.
         task, convention, label_range: what the labels are and how they are measured.
         max_frames: frames of audio and vision after this many are cut; None = none is.
+        context_utterances: how many previous utterances are a sample's context where it has none
+            of its own.
     """
 
     def __init__(
@@ -421,8 +424,10 @@ class SplitView:
         split_rows: NDArray[np.int64],
         description: DatasetDescription,
         max_frames: int | None = None,
+        context_utterances: int = 0,
     ) -> None:
         self.name = name
+        self.context_utterances = context_utterances
         self.max_frames = max_frames
         self.split_rows = split_rows
         self.widths = description.widths
@@ -508,6 +513,7 @@ class SplitView:
             split_rows=self.split_rows[chosen],
             description=self._description,
             max_frames=self.max_frames,
+            context_utterances=self.context_utterances,
         )
 
     def samples(self) -> Iterator[Sample]:
@@ -538,6 +544,20 @@ class SplitView:
         )
 
 
+def _with_context(table: pa.Table, count: int) -> pa.Table:
+    """The same samples; those without a context of their own have the previous utterances."""
+    videos, clips, starts, texts, own = (
+        table[name].to_pylist() for name in ("video", "clip", "start", "text", "context")
+    )
+    before = previous_texts(videos, clips, starts, texts, count=count)
+    merged = [
+        stored if (stored or "").strip() else said
+        for stored, said in zip(own, before, strict=True)
+    ]
+    number = table.schema.get_field_index("context")
+    return table.set_column(number, "context", pa.array(merged, pa.string()))
+
+
 _MANIFEST_KEYS: Final = (
     "dataset", "task", "label_range", "num_classes", "aligned", "widths", "splits", "source",
     "files", "notes", "repairs", "words_timed",
@@ -552,12 +572,19 @@ class Store:
         manifest: the content of manifest.json.
         description: what the dataset is.
         max_frames: what its views cut audio and vision at.
+        context_utterances: how many previous utterances its views give as context.
     """
 
     def __init__(
-        self, path: Path, manifest: Mapping[str, Any], *, max_frames: int | None = None
+        self,
+        path: Path,
+        manifest: Mapping[str, Any],
+        *,
+        max_frames: int | None = None,
+        context_utterances: int = 0,
     ) -> None:
         self.path = path
+        self.context_utterances = context_utterances
         self.max_frames = max_frames
         self.manifest = {**manifest, "dataset": current_name(manifest["dataset"])}
         self.description = DatasetDescription(
@@ -592,12 +619,16 @@ class Store:
         }
 
     @classmethod
-    def open(cls, path: str | Path, *, max_frames: int | None = None) -> Store:
+    def open(
+        cls, path: str | Path, *, max_frames: int | None = None, context_utterances: int = 0
+    ) -> Store:
         """Open the store in the folder ``path``.
 
         Args:
             path: the folder.
             max_frames: let its views have this many first frames of audio and vision alone.
+            context_utterances: let a sample without a context of its own have as context what was
+                said in this many previous utterances of its video, within the same split.
 
         Raises:
             UserError: it is no store, of another version, or incomplete.
@@ -623,7 +654,9 @@ class Store:
         if missing:
             raise UserError(f"{path / _MANIFEST} lacks {', '.join(missing)}")
         try:
-            store = cls(path, manifest, max_frames=max_frames)
+            store = cls(
+                path, manifest, max_frames=max_frames, context_utterances=context_utterances
+            )
             names = list(manifest["files"])
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise UserError(
@@ -727,6 +760,8 @@ class Store:
         """The samples that ``filters`` let through (default: one split), or ``rows`` of them."""
         try:
             table = pq.read_table(self.path / _SAMPLES, filters=filters or [("split", "=", name)])
+            if self.context_utterances:
+                table = _with_context(table, self.context_utterances)
             if rows is not None:
                 table = table.take(pa.array(rows))
         except (pa.ArrowException, OSError) as error:
@@ -742,6 +777,7 @@ class Store:
             split_rows=np.arange(len(table)),
             description=self.description,
             max_frames=self.max_frames,
+            context_utterances=self.context_utterances,
         )
 
     def samples(self) -> Iterator[Sample]:

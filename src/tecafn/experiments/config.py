@@ -15,7 +15,7 @@ import tomli_w
 
 import tecafn.methods  # noqa: F401 - registers them
 from tecafn.core.errors import UserError, nearest_known
-from tecafn.core.info import TextEncoderSpec
+from tecafn.core.info import STORED_FEATURES, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.experiments.settings_file import nearest_key, read_settings
@@ -39,6 +39,9 @@ class RunConfig:
             encoder's weights as they are; a checkpoint then holds the adapters alone. None = train
             the weights. Rates of 1e-4 to 1e-3 suit adapters.
         max_text_tokens: longer texts are cut.
+        context_utterances: this many previous utterances of the same video and split are read
+            before a text, as a first segment; what is pooled is the utterance alone. 0 = none. A
+            sample that the dataset gives a context of its own (UR-FUNNY) keeps that.
         max_frames: of audio and vision a sample keeps this many first frames, >= 1; None = all.
             The longest clip decides how much memory a batch takes.
         max_train_samples: train on this many samples of the training split, always the same ones,
@@ -54,6 +57,7 @@ class RunConfig:
     num_trained_text_layers: int | Literal["all"] = "all"
     text_adapter_rank: int | None = None
     max_text_tokens: int = 128
+    context_utterances: int = 0
     max_frames: int | None = None
     max_train_samples: int | None = None
     modalities: tuple[Modality, ...] = tuple(Modality)
@@ -79,6 +83,10 @@ class RunConfig:
             )
         if self.max_text_tokens < 8:
             raise ValueError(f"max_text_tokens must be >= 8, got {self.max_text_tokens}")
+        if self.context_utterances < 0:
+            raise ValueError(f"context_utterances must be >= 0, got {self.context_utterances}")
+        if self.context_utterances and self.text_encoder == STORED_FEATURES:
+            raise ValueError("context_utterances needs a text encoder, stored vectors have none")
         if self.max_frames is not None and self.max_frames < 1:
             raise ValueError(f"max_frames must be >= 1, got {self.max_frames}")
         if self.max_train_samples is not None and self.max_train_samples < 1:

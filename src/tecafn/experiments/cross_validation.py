@@ -137,7 +137,9 @@ def cross_validate_run(
     if by != "video":
         raise UserError(f"cross-validation is by 'video', got {by!r}")
     refuse_taken(out, may_be="run")
-    store = Store.open(data, max_frames=config.max_frames)
+    store = Store.open(
+        data, max_frames=config.max_frames, context_utterances=config.context_utterances
+    )
     allowed = refuse_errors(store, allowed=allow_data_errors, harmless=("videos",))
     check_monitor(config, store.description)
     begun_with: Begun = {

@@ -35,6 +35,7 @@ from tecafn.experiments.setup import (
     memory_explained,
     open_fabric,
     say_what_is_cut,
+    token_contexts,
     token_frames,
 )
 from tecafn.records.evaluation_log import LoggedEvaluation, log_evaluation
@@ -110,7 +111,12 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
         UserError: one of them cannot be read, or the data do not fit the network.
     """
     predictor = load(run)
-    store = Store.open(data, max_frames=predictor.definition.max_frames)
+    definition = predictor.definition
+    store = Store.open(
+        data,
+        max_frames=definition.max_frames,
+        context_utterances=definition.context_utterances,
+    )
     view = store.split(split)
     check_widths(predictor, store)
     info = predictor.definition.info
@@ -130,6 +136,7 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
         shuffle=False,
         text=predictor.tokenizer,
         frame_of_token=token_frames(store, view, present, predictor.tokenizer),
+        context_of_token=token_contexts(view, present, predictor.tokenizer),
     )
     say_what_is_cut(
         view,

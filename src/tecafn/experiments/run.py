@@ -70,7 +70,9 @@ def train_run(
         UserError: whatever its user can mend: the data, the config, the directory.
     """
     refuse_taken(out, may_be="run")
-    store = Store.open(data, max_frames=config.max_frames)
+    store = Store.open(
+        data, max_frames=config.max_frames, context_utterances=config.context_utterances
+    )
     allowed = refuse_errors(store, allowed=allow_data_errors)
     check_monitor(config, store.description)
     begun_with: Begun = {"config": config.as_dict(), "data_hash": store.content_hash}
@@ -149,6 +151,7 @@ def _shipped(fitted: Fitted, store: Store) -> Predictor:
         max_text_tokens=config.max_text_tokens,
         dataset=store.description.dataset,
         max_frames=config.max_frames,
+        context_utterances=config.context_utterances,
     )
     network = fitted.scheme.network.float()
     return Predictor(definition, network, fitted.prepared.batches.tokenizer)

@@ -193,6 +193,24 @@ def token_frames(
     return frames_of_texts(view, None if tokenizer is None else tokenizer.spans)
 
 
+def token_contexts(
+    view: SplitView, used: Sequence[Modality], tokenizer: Tokenizer | None
+) -> list[NDArray[np.bool_]] | None:
+    """For each token of the view's texts whether it was said before the utterance.
+
+    Args:
+        view: a split.
+        used: the modalities that are loaded.
+        tokenizer: None where text comes as stored vectors.
+
+    Returns:
+        N arrays; None where contexts, if any, are pooled with their texts.
+    """
+    if not view.context_utterances or tokenizer is None or Modality.TEXT not in used:
+        return None
+    return tokenizer.context_masks(view.texts, view.column("context"))
+
+
 def check_monitor(config: RunConfig, description: DatasetDescription) -> None:
     """Refuse a validation metric that the dataset's convention does not have.
 
@@ -269,6 +287,7 @@ class Batches:
             num_workers=self.config.training.num_workers,
             require_labels=labelled,
             frame_of_token=token_frames(self.store, view, self.info.usable, self.tokenizer),
+            context_of_token=token_contexts(view, self.info.usable, self.tokenizer),
         )
 
     def _text(self, view: SplitView) -> Tokenize | HiddenStates | None:

@@ -6,6 +6,7 @@ into a prediction. ``docs/paper-and-code.md`` says what each does; nothing here 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -230,8 +231,9 @@ class AuthorsTextSequenceEncoder(nn.Module):
             return stored.values
         if not text.values.is_floating_point():
             padding = torch.full_like(text.values, encoder.config.pad_token_id or 0)
-            tokens = Padded(torch.where(text.mask, text.values, padding), text.mask)
-            text = encoder.run_frozen(tokens)
+            ids = torch.where(text.mask, text.values, padding)
+            text = encoder.run_frozen(dataclasses.replace(text, values=ids))
             if encoder.is_partly_frozen:
-                text = Padded(zero_padding(text.values, text.mask), text.mask)
+                values = zero_padding(text.values, text.mask)
+                text = dataclasses.replace(text, values=values)
         return encoder.run_upper(text)

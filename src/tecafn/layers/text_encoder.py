@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -156,6 +157,30 @@ class Tokenizer:
                 segments = encoded.sequence_ids(place)  # None for special tokens
                 reach[np.array([segment != own for segment in segments], np.bool_)] = -1
                 found[row] = reach
+        return [found[row] for row in range(len(texts))]
+
+    def context_masks(
+        self, texts: Sequence[str], contexts: Sequence[str | None]
+    ) -> list[NDArray[np.bool_]]:
+        """Which tokens are those of the context, the separator after it included.
+
+        What is left is what the text alone would have: its own tokens and the special ones around.
+
+        Returns:
+            One (L,) bool array for each text, in step with the token ids.
+        """
+        found: dict[int, NDArray[np.bool_]] = {}
+        for rows, encoded, own in self._encode(texts, contexts, return_special_tokens_mask=True):
+            for place, row in enumerate(rows):
+                special = np.asarray(encoded["special_tokens_mask"][place], np.bool_)
+                mask = np.zeros(len(special), np.bool_)
+                if own:
+                    words = np.flatnonzero(~special)
+                    text = self._tokenizer(self._cut([texts[row]])[0], add_special_tokens=False)
+                    num_own = min(len(text["input_ids"]), len(words))
+                    first = words[-num_own] if num_own else len(special)
+                    mask[words[0] : first] = True
+                found[row] = mask
         return [found[row] for row in range(len(texts))]
 
     def _encode(
@@ -423,10 +448,10 @@ class TextEncoder(nn.Module):
                 "method needs; name another text_encoder"
             )
         if len(text.values) == 0:
-            return Padded(self._nothing(text.mask), text.mask)
+            return dataclasses.replace(text, values=self._nothing(text.mask))
         allowed, count = self._allowed(text.mask), self.num_frozen_layers
         values = self.body.run_lower(text.values, allowed, self._segments(text), count=count)
-        return Padded(values, text.mask)
+        return dataclasses.replace(text, values=values)
 
     def _nothing(self, mask: Tensor) -> Tensor:
         """(0, L, D): of a process's empty share of a batch, which transformers cannot reshape."""
@@ -438,17 +463,20 @@ class TextEncoder(nn.Module):
 
         The other half of ``forward``, for a method that changes the states in between.
         """
-        return Padded(zero_padding(self.run_upper(hidden), hidden.mask), hidden.mask)
+        return _own_frames(self.run_upper(hidden), hidden)
 
     def forward(self, text: Padded) -> Padded:
-        """Token ids (B, L), or cached states (B, L, D), to last hidden states (B, L, D)."""
+        """Token ids (B, L), or cached states (B, L, D), to last hidden states (B, L, D).
+
+        Those of a context are masked: the encoder has read it, and what follows does not.
+        """
         if text.values.is_floating_point():
             return self.run_trained(text)
         if len(text.values) == 0:
-            return Padded(self._nothing(text.mask), text.mask)
+            return _own_frames(self._nothing(text.mask), text)
         allowed = self._allowed(text.mask)
         states = self.body.run(text.values, allowed, self._segments(text))
-        return Padded(zero_padding(states, text.mask), text.mask)
+        return _own_frames(states, text)
 
     def frozen_fingerprint(self) -> str:
         """SHA-256 over what decides the frozen states: the key under which they are cached."""
@@ -471,6 +499,11 @@ class TextEncoder(nn.Module):
     def save_architecture(self, directory: Path) -> None:
         """Write the configuration (not the weights) for ``load_weights=False``."""
         self.config.save_pretrained(str(directory))
+
+
+def _own_frames(states: Tensor, text: Padded) -> Padded:
+    """Without those of padding and of a context."""
+    return Padded(zero_padding(states, text.own_mask), text.own_mask)
 
 
 def _forget_unstored(encoder: TextEncoder, incompatible: Any) -> None:

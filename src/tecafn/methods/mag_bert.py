@@ -138,7 +138,7 @@ class MAGBERT(Network):
             encoder = self.frames.text_encoder
             first = encoder.run_frozen(batch.sequences[Modality.TEXT])
             shifted = self.gate(first.values, self._spoken(batch))
-            states = encoder.run_trained(Padded(shifted, first.mask))
+            states = encoder.run_trained(dataclasses.replace(first, values=shifted))
             vectors[Modality.TEXT] = pool(states, self.pooling)
         text = self.slots(vectors, batch)[Modality.TEXT]
         return Output(self.answer(self.pooler(text)), {"text": text})

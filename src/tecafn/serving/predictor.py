@@ -50,6 +50,8 @@ class ModelDefinition:
         max_text_tokens: longer texts are cut.
         dataset: what it was trained on.
         max_frames: of audio and vision this many first frames are taken; None = all.
+        context_utterances: how many previous utterances it was trained to read before a text; the
+            context is then not pooled with the text.
     """
 
     method: str
@@ -58,6 +60,7 @@ class ModelDefinition:
     max_text_tokens: int
     dataset: str
     max_frames: int | None = None
+    context_utterances: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; the statistics live in the weights."""
@@ -72,6 +75,7 @@ class ModelDefinition:
             "max_text_tokens": self.max_text_tokens,
             "dataset": self.dataset,
             "max_frames": self.max_frames,
+            "context_utterances": self.context_utterances,
         }
 
     @classmethod
@@ -97,6 +101,7 @@ class ModelDefinition:
                 max_text_tokens=int(values["max_text_tokens"]),
                 dataset=current_name(str(values["dataset"])),
                 max_frames=None if limit is None else int(limit),
+                context_utterances=int(values.get("context_utterances", 0)),
             )
         except (pydantic.ValidationError, KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -174,7 +179,8 @@ class Predictor(
                 the modality is absent, and so does a sequence without frames. Frames with NaN or
                 infinity are masked.
             vision: likewise.
-            context: what was said before each text (UR-FUNNY).
+            context: what was said before each text (UR-FUNNY), or the previous utterances, the last
+                one last, where the network was trained with ``context_utterances``.
             ignore_unused: do not refuse a modality that is none of ``takes``; it is not looked at.
 
         Returns:
@@ -208,10 +214,14 @@ class Predictor(
                     f"sample {row} has nothing to predict from: no {' and no '.join(given)} (an "
                     "empty text, or a sequence without a finite frame, is absent)"
                 )
+        before = self._context_masks(text, context) if Modality.TEXT in given else None
         answers = []
         for start in range(0, size, _BATCH_SIZE):
-            chunk = {m: rows[start : start + _BATCH_SIZE] for m, rows in given.items()}
-            answers.append(self.predict_batch(self._aligned(_make_batch(chunk))))
+            part = slice(start, start + _BATCH_SIZE)
+            batch = _make_batch({m: rows[part] for m, rows in given.items()})
+            if before is not None:
+                batch = _with_context(batch, before[part])
+            answers.append(self.predict_batch(self._aligned(batch)))
         values = np.concatenate(answers) if answers else np.empty(0)
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -308,6 +318,16 @@ class Predictor(
             torch.from_numpy(i) if t and t.strip() else None
             for t, i in zip(texts, ids, strict=True)
         ]
+
+    def _context_masks(
+        self, text: Any, context: str | Sequence[str | None] | None
+    ) -> list[NDArray[np.bool_]] | None:
+        """Which tokens of each text are its context, where that is not pooled with the text."""
+        if context is None or not self.definition.context_utterances or self.tokenizer is None:
+            return None
+        texts = [text] if isinstance(text, str) else list(text)
+        contexts = [context] if isinstance(context, str) else context
+        return self.tokenizer.context_masks([t or "" for t in texts], contexts)
 
     def _frame_rows(self, modality: Modality, value: Any) -> list[torch.Tensor | None] | None:
         width = self.definition.info.widths.get(modality)
@@ -545,6 +565,19 @@ def _frames(modality: Modality, row: int, item: Any, width: int) -> torch.Tensor
     if not np.isfinite(values).all(axis=1).any():
         return None
     return torch.from_numpy(values.astype(np.float32))
+
+
+def _with_context(batch: Batch, masks: Sequence[NDArray[np.bool_]]) -> Batch:
+    """The batch with the contexts of its texts marked; an absent text has none."""
+    text = batch.sequences.get(Modality.TEXT)
+    if text is None:
+        return batch
+    context = torch.zeros_like(text.mask)
+    for row, mask in enumerate(masks):
+        if text.mask[row].any():
+            context[row, : len(mask)] = torch.from_numpy(mask)
+    marked = {**batch.sequences, Modality.TEXT: Padded(text.values, text.mask, context)}
+    return dataclasses.replace(batch, sequences=marked)
 
 
 def _make_batch(columns: Mapping[Modality, list[torch.Tensor | None]]) -> Batch:

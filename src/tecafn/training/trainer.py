@@ -113,7 +113,7 @@ class _PreparedSource:
             yield dataclasses.replace(
                 batch,
                 sequences={
-                    m: Padded(self._convert(padded.values), padded.mask)
+                    m: dataclasses.replace(padded, values=self._convert(padded.values))
                     for m, padded in batch.sequences.items()
                 },
                 labels=None if batch.labels is None else self._convert(batch.labels),
