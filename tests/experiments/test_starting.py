@@ -116,7 +116,7 @@ def test_an_interrupted_run_with_adapters_goes_on_bit_for_bit(
     train_tiny: TrainTiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train_tiny("whole", "text_adapter_rank=2")
-    from tecafn.training import trainer
+    from tecafn.training.checkpoint import Checkpoints
 
     class KilledError(Exception):
         pass
@@ -125,7 +125,7 @@ def test_an_interrupted_run_with_adapters_goes_on_bit_for_bit(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Checkpoints, "read_best", killed)
+        patch.setattr(Checkpoints, "read_best", killed)
         with pytest.raises(KilledError):
             train_tiny("cut", "text_adapter_rank=2")
     resumed = train_tiny("cut", "text_adapter_rank=2", resume=True)

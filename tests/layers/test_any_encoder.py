@@ -46,19 +46,19 @@ SIZES: dict[str, Any] = {
     "max_position_embeddings": 64,
 }
 RELATIVE: dict[str, Any] = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+LIKE_V3: dict[str, Any] = {
+    "position_biased_input": False,
+    "norm_rel_ebd": "layer_norm",
+    "position_buckets": 16,
+    "share_att_key": True,
+    "type_vocab_size": 0,
+}
+EVERY_OTHER_GLOBAL: dict[str, Any] = {"global_attn_every_n_layers": 2}
 # Those whose layers can be run apart wherever one likes.
 PARTED: dict[str, Callable[[], PretrainedConfig]] = {
     "mpnet": lambda: MPNetConfig(**SIZES),
     "deberta": lambda: DebertaConfig(**SIZES, **RELATIVE),
-    "deberta-v3": lambda: DebertaV2Config(
-        **SIZES,
-        **RELATIVE,
-        position_biased_input=False,
-        norm_rel_ebd="layer_norm",
-        position_buckets=16,
-        share_att_key=True,
-        type_vocab_size=0,
-    ),
+    "deberta-v3": lambda: DebertaV2Config(**SIZES, **RELATIVE, **LIKE_V3),
     "modernbert": lambda: ModernBertConfig(
         **SIZES,
         pad_token_id=0,
@@ -67,7 +67,7 @@ PARTED: dict[str, Callable[[], PretrainedConfig]] = {
         bos_token_id=2,
         eos_token_id=3,
         local_attention=8,
-        global_attn_every_n_layers=2,
+        **EVERY_OTHER_GLOBAL,
     ),
     "small electra": lambda: ElectraConfig(embedding_size=16, **SIZES),
     "roformer": lambda: RoFormerConfig(**SIZES),

@@ -551,8 +551,7 @@ def _with_context(table: pa.Table, count: int) -> pa.Table:
     )
     before = previous_texts(videos, clips, starts, texts, count=count)
     merged = [
-        stored if (stored or "").strip() else said
-        for stored, said in zip(own, before, strict=True)
+        stored if (stored or "").strip() else said for stored, said in zip(own, before, strict=True)
     ]
     number = table.schema.get_field_index("context")
     return table.set_column(number, "context", pa.array(merged, pa.string()))

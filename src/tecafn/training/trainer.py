@@ -16,7 +16,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from tecafn.core.batch import Batch, BatchSource, Padded
+from tecafn.core.batch import Batch, BatchSource
 from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.health import EpochReadings, Kind, Reading, judge_influence
 from tecafn.core.output import Losses, Progress
