@@ -19,16 +19,15 @@ from sklearn.preprocessing import StandardScaler
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
-from tecafn.data.readers import open_source
 from tecafn.data.readers.ravdess import EMOTIONS
-from tecafn.data.store import SplitView, Store, StoreWriter
+from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.metrics import classification_metrics, confusion_matrix
 from tecafn.evaluation.significance import paired_difference
 from tecafn.experiments.config import load_config
 from tecafn.experiments.cross_validation import OUT_OF_FOLD, cross_validate_run, video_folds
 from tecafn.experiments.shipped import find_config
-from tecafn.extract.from_reader import with_sound
-from tecafn.extract.voice import audio_track
+from tecafn.extract.clip import ClipSettings
+from tecafn.extract.folder import extract_folder
 from tecafn.records.predictions import read_predictions
 from tecafn.records.record import read_record
 
@@ -43,12 +42,8 @@ def ravdess_store(folder: Path) -> Path:
     """Whisper's states as means over .2 s, and the action units, extracted if not there yet."""
     store = folder / "store"
     if not store.exists():
-        description, samples = open_source(data_root() / "ravdess", format="ravdess")
-        track = audio_track("whisper", frames_per_second=FRAMES_PER_SECOND)
-        description, samples = with_sound(description, samples, track)
-        with StoreWriter(store, description) as writer:
-            for sample in samples:
-                writer.add(sample)
+        settings = ClipSettings(audio="whisper", frames_per_second=FRAMES_PER_SECOND)
+        extract_folder(data_root() / "ravdess", None, out=store, settings=settings)
     return store
 
 

@@ -737,7 +737,10 @@ def extract(
     source: Annotated[Path, typer.Argument(help="A clip, or a folder of clips.")],
     out: Annotated[Path, typer.Option(help="The store to write.")],
     table: Annotated[
-        Path | None, typer.Argument(help="label.csv, which names the clips of a folder.")
+        Path | None,
+        typer.Argument(
+            help="label.csv, which names the clips of a folder; RAVDESS's file names need none."
+        ),
     ] = None,
     audio: Annotated[
         str, typer.Option(help="What sound becomes: measures, whisper or both.")
@@ -775,9 +778,7 @@ def extract(
         speech_model=speech_model,
         max_hours=max_hours,
     )
-    if table is None:
-        if source.is_dir():
-            raise UserError(f"{source} is a folder: name the label.csv of its clips after it")
+    if table is None and not source.is_dir():
         _extract_clip(source, out, settings, text=text or "", as_json=as_json, quiet=quiet)
         return
     if text is not None:
@@ -808,10 +809,9 @@ def extract(
         )
     else:
         print(f"{out}: {_summary(extracted.store.manifest)}")
-        print(
-            f"{len(extracted.rows) - len(failed)} of {len(extracted.rows)} clips were read; ",
-            end="",
-        )
+        files = sum(bool(row.file) for row in extracted.rows)
+        read = sum(bool(row.file) and not row.error for row in extracted.rows)
+        print(f"{read} of {files} clips were read; ", end="")
         print(f"a row for each: {extracted.report}")
         for row in failed:
             print(f"{row.id} is left out: {row.file or 'no file'}: {row.error}")

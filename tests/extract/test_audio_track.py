@@ -1,19 +1,12 @@
-"""The audio sequence of an utterance, and a reader's samples with it."""
+"""The audio sequence of an utterance."""
 
 from __future__ import annotations
-
-import wave
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import sounds
 
 from tecafn.core.errors import UserError
-from tecafn.core.modality import Modality
-from tecafn.data.samples import DatasetDescription, Sample
-from tecafn.extract.from_reader import with_sound
 from tecafn.extract.voice import COLUMNS, audio_track, measures
 
 
@@ -50,38 +43,3 @@ def test_the_specification_says_what_was_made() -> None:
 def test_what_cannot_be_made_is_refused(kind: str, rate: int | None, said: str) -> None:
     with pytest.raises(UserError, match=said):
         audio_track(kind, frames_per_second=rate)
-
-
-def _samples(folder: Path) -> Iterator[Sample]:
-    with wave.open(str(folder / "good.wav"), "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(16_000)
-        sound.writeframes(np.int16(9_000 * sounds.sine(150, 0.5)).tobytes())
-    (folder / "bad.wav").write_text("no sound at all")
-    for name, media in (("good", "good.wav"), ("bad", "bad.wav"), ("none", None)):
-        yield Sample(
-            id=name,
-            source_id=name,
-            video=name,
-            clip="",
-            split="train",
-            text="fine",
-            media=None if media is None else folder / media,
-        )
-
-
-def test_samples_get_the_sequence_of_their_file_and_the_rest_go_on(tmp_path: Path) -> None:
-    pytest.importorskip("av")
-    said: list[str] = []
-    track = audio_track("measures", frames_per_second=10)
-    described, samples = with_sound(
-        DatasetDescription(dataset="toy", widths={}), _samples(tmp_path), track, note=said.append
-    )
-    found = {sample.id: sample.sequences for sample in samples}
-    assert found["good"][Modality.AUDIO].shape == (5, len(COLUMNS))
-    assert found["bad"] == found["none"] == {}
-    assert len(said) == 1
-    assert said[0].startswith("bad has no audio: ")
-    assert described.widths == {Modality.AUDIO: len(COLUMNS)}
-    assert described.features == {Modality.AUDIO: track.spec}

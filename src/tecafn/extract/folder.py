@@ -96,7 +96,7 @@ class _Progress:
 
 def extract_folder(
     folder: Path,
-    table: Path,
+    table: Path | None,
     *,
     out: Path,
     settings: ClipSettings | None = None,
@@ -106,7 +106,7 @@ def extract_folder(
     limits: Limits | None = None,
     done: Callable[[int, int], None] | None = None,
 ) -> Extracted:
-    """Read every clip that a label.csv names and write a store.
+    """Read every clip that a label.csv, or the folder's own layout, names and write a store.
 
     A clip is ``FOLDER/<video_id>/<clip_id>.<suffix>`` or ``FOLDER/<video_id>_<clip_id>.<suffix>``.
     Features are kept in ``cache`` under a hash of the clip's content and of all that decides the
@@ -115,7 +115,9 @@ def extract_folder(
 
     Args:
         folder: with the clips.
-        table: label.csv, see docs/formats.md.
+        table: label.csv, see docs/formats.md; None = the folder has a layout that names its clips,
+            such as RAVDESS's. What else such a layout has, such as action units, is kept in place
+            of what would be extracted.
         out: where the store shall be.
         settings: what decides the features; None = the default ones.
         options: how the table is read.
@@ -135,16 +137,13 @@ def extract_folder(
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder")
     cache = cache or out.with_name(f"{out.name}.clips")
-    specs = settings.specifications()
+    description, pairs = (
+        _named_by_folder(folder, options)
+        if table is None
+        else _named_by_table(folder, table, options)
+    )
+    specs = {m: s for m, s in settings.specifications().items() if m not in description.widths}
     identity = settings.identity()
-    description, samples = open_source(table, format="label-csv", options=options)
-    if description.widths:
-        raise UserError("frames come from the clips here; leave --audio and --vision files out")
-    found = _files(folder)
-    pairs = [(sample, found.get((sample.video, sample.clip))) for sample in samples]
-    if not any(path for _, path in pairs):
-        example = f"{pairs[0][0].video}/{pairs[0][0].clip}.mp4" if pairs else "VIDEO/CLIP.mp4"
-        raise UserError(f"{folder} has no clip of {table.name}; one would be {example}")
     targets = _targets([path for _, path in pairs if path is not None], cache, identity)
     todo = [_Job(path, target, settings) for path, target in targets.items() if not target.exists()]
     progress = _Progress(done, len(targets), len(targets) - len(todo))
@@ -159,6 +158,36 @@ def extract_folder(
     _write_report(report, rows)
     _write_store(out, description, pairs, rows, targets, specs, options)
     return Extracted(Store.open(out), rows, report)
+
+
+_Named = tuple[DatasetDescription, list[tuple[Sample, Path | None]]]
+
+
+def _named_by_table(folder: Path, table: Path, options: ReadOptions | None) -> _Named:
+    """The samples of a label.csv with their clips."""
+    description, samples = open_source(table, format="label-csv", options=options)
+    if description.widths:
+        raise UserError("frames come from the clips here; leave --audio and --vision files out")
+    found = _files(folder)
+    pairs = [(sample, found.get((sample.video, sample.clip))) for sample in samples]
+    if not any(path for _, path in pairs):
+        example = f"{pairs[0][0].video}/{pairs[0][0].clip}.mp4" if pairs else "VIDEO/CLIP.mp4"
+        raise UserError(f"{folder} has no clip of {table.name}; one would be {example}")
+    return description, pairs
+
+
+def _named_by_folder(folder: Path, options: ReadOptions | None) -> _Named:
+    """The samples of a folder whose layout a reader knows, each with the clip that it names."""
+    advice = f"name the label.csv of its clips after {folder}"
+    try:
+        description, samples = open_source(folder, options=options)
+        pairs = [(sample, sample.media) for sample in samples]
+    except UserError as error:
+        raise UserError(f"{error}; {advice}") from None
+    if not any(path for _, path in pairs):
+        layout = description.source_format
+        raise UserError(f"{folder} is read as {layout}, whose samples name no clips: {advice}")
+    return description, pairs
 
 
 def extract_one(
@@ -263,12 +292,14 @@ def _row(
     failures: Mapping[Path, str],
 ) -> ClipRow:
     if path is None:
-        return ClipRow(sample.id, "", "there is no such clip in the folder")
+        # A layout's own features, such as action units, are enough.
+        error = "" if sample.sequences else "there is no such clip in the folder"
+        return ClipRow(sample.id, "", error)
     file = path.relative_to(folder).as_posix()
     if path in failures:
         return ClipRow(sample.id, file, failures[path])
     features = ClipFeatures.load(targets[path])
-    if not features.sequences and not sample.text.strip():
+    if not features.sequences and not sample.sequences and not sample.text.strip():
         return ClipRow(sample.id, file, f"nothing is in it: {'; '.join(features.remarks)}")
     return ClipRow(sample.id, file, "", replace(features, sequences={}))
 
@@ -316,8 +347,8 @@ def _write_store(
     common = [f"{count} clips: {remark}" for remark, count in remarks.items() if count > 1]
     described = replace(
         description,
-        widths={m: spec.width for m, spec in specs.items()},
-        features=dict(specs),
+        widths={**description.widths, **{m: spec.width for m, spec in specs.items()}},
+        features={**description.features, **specs},
         allowed=(*description.allowed, *(missing_frames_of(m) for m in specs)),
         notes=(*description.notes, *common),
         warnings=(*description.warnings, *warnings),
@@ -325,10 +356,10 @@ def _write_store(
 
     def samples() -> Iterator[Sample]:
         for (sample, path), row in zip(pairs, rows, strict=True):
-            if row.error or path is None:
+            if row.error:
                 continue
-            sequences = ClipFeatures.load(targets[path]).sequences
-            seen = {m: f for m, f in sequences.items() if np.isfinite(f).any()}
-            yield replace(sample, sequences=seen)
+            sequences = {} if path is None else ClipFeatures.load(targets[path]).sequences
+            seen = {m: f for m, f in sequences.items() if m in specs and np.isfinite(f).any()}
+            yield replace(sample, sequences={**seen, **sample.sequences})
 
     write_store(out, described, samples(), options=options)
