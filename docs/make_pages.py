@@ -56,6 +56,7 @@ RECORDS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
         (
             record.RunRecord,
             record.DataRecord,
+            record.StartRecord,
             record.AllowedError,
             record.TrainingRecord,
             record.FoldRecord,
