@@ -86,14 +86,14 @@ def test_revised_has_its_parts_and_can_do_without_each() -> None:
     ("options", "message"),
     [
         ({"parts": ("text_layer",)}, "parts: unknown .*known: text_layers"),
-        ({"without": ("products",), "variant": "revised"}, "does not have .'products'"),
+        ({"without": ("unimodal_heads",), "variant": "revised"}, "does not have .'unimodal"),
         ({"without": ("text_layers",)}, "variant 'paper' does not have"),
         ({"parts": ("products",), "variant": "authors"}, "has no parts"),
         ({"parts": ("unexplained_contrast",), "variant": "revised"}, "no_fused_contrast"),
         ({"num_similar": 0}, "num_similar must be >= 1"),
         ({"label_margin": -1.0}, "label_margin must be >= 0"),
         ({"swap_warmup_epochs": -1}, "swap_warmup_epochs must be >= 0"),
-        ({"num_text_layers": 0}, "num_text_layers must be >= 1"),
+        ({"num_token_layers": 0}, "num_token_layers must be >= 1"),
     ],
 )
 def test_parts_that_cannot_be_meant_are_refused(options: dict[str, Any], message: str) -> None:

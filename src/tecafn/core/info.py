@@ -25,6 +25,8 @@ class TextEncoderSpec:
             transformers' ``AutoModel`` loads, or ``features`` for stored text vectors.
         num_trained_layers: how many of the last transformer layers are trained; None = all,
             embeddings included; 0 = frozen.
+        num_added_layers: how many transformer layers of ours follow the encoder's, as wide, and
+            trained at the learning rate of everything but the encoder.
         load_weights: False builds the architecture alone, to be filled from a checkpoint. Without
             effect beside adapters: checkpoints hold them and not the encoder.
         adapter_rank: in the trained layers low-rank adapters of this rank are trained in place of
@@ -35,6 +37,7 @@ class TextEncoderSpec:
 
     source: str = "minilm"
     num_trained_layers: int | None = None
+    num_added_layers: int = 0
     load_weights: bool = True
     adapter_rank: int | None = None
     weights_hash: str | None = None
@@ -46,6 +49,8 @@ class TextEncoderSpec:
             raise ValueError(
                 f"num_trained_layers must be >= 0 or None, got {self.num_trained_layers}"
             )
+        if self.num_added_layers < 0:
+            raise ValueError(f"num_added_layers must be >= 0, got {self.num_added_layers}")
 
     def saved_in(self, folder: str) -> TextEncoderSpec:
         """The encoder of a saved model: its architecture from ``folder``, weights come later.

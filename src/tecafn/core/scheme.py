@@ -80,11 +80,14 @@ def parameter_groups(module: nn.Module) -> dict[str, list[nn.Parameter]]:
 
     Returns:
         ``{"main": [...], "text_encoder": [...]}`` without empty groups. A parameter belongs to
-        ``text_encoder`` when some module on its path carries that attribute name.
+        ``text_encoder`` when some module on its path carries that attribute name, unless it is of
+        the encoder's ``added_layers``, which are not pretrained.
     """
     groups: dict[str, list[nn.Parameter]] = {"main": [], "text_encoder": []}
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            group = "text_encoder" if "text_encoder" in name.split(".") else "main"
+            path = name.split(".")
+            is_pretrained = "text_encoder" in path and "added_layers" not in path
+            group = "text_encoder" if is_pretrained else "main"
             groups[group].append(parameter)
     return {name: parameters for name, parameters in groups.items() if parameters}

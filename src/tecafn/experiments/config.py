@@ -38,6 +38,9 @@ class RunConfig:
         text_adapter_rank: train low-rank adapters of this rank in those layers, >= 1, and leave the
             encoder's weights as they are; a checkpoint then holds the adapters alone. None = train
             the weights. Rates of 1e-4 to 1e-3 suit adapters.
+        num_added_text_layers: so many transformer layers of ours follow the text encoder, trained,
+            in every method. With a frozen encoder a comparison of methods is then one of fusion,
+            not of whose network happens to have layers over tokens.
         max_text_tokens: longer texts are cut.
         context_utterances: this many previous utterances of the same video and split are read
             before a text, as a first segment; what is pooled is the utterance alone. 0 = none. A
@@ -56,6 +59,7 @@ class RunConfig:
     text_encoder: str = "minilm"
     num_trained_text_layers: int | Literal["all"] = "all"
     text_adapter_rank: int | None = None
+    num_added_text_layers: int = 0
     max_text_tokens: int = 128
     context_utterances: int = 0
     max_frames: int | None = None
@@ -70,6 +74,13 @@ class RunConfig:
             raise ValueError(f"modalities must differ, got {', '.join(self.modalities)}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be in 0 to 2**32 - 1, got {self.seed}")
+        self._check_text()
+        if self.max_frames is not None and self.max_frames < 1:
+            raise ValueError(f"max_frames must be >= 1, got {self.max_frames}")
+        if self.max_train_samples is not None and self.max_train_samples < 1:
+            raise ValueError(f"max_train_samples must be >= 1, got {self.max_train_samples}")
+
+    def _check_text(self) -> None:
         if self.num_trained_text_layers != "all" and self.num_trained_text_layers < 0:
             raise ValueError(
                 f'num_trained_text_layers must be >= 0 or "all", got {self.num_trained_text_layers}'
@@ -81,16 +92,16 @@ class RunConfig:
             raise ValueError(
                 "text_adapter_rank adapts the trained layers, num_trained_text_layers must not be 0"
             )
+        if self.num_added_text_layers < 0:
+            raise ValueError(
+                f"num_added_text_layers must be >= 0, got {self.num_added_text_layers}"
+            )
         if self.max_text_tokens < 8:
             raise ValueError(f"max_text_tokens must be >= 8, got {self.max_text_tokens}")
         if self.context_utterances < 0:
             raise ValueError(f"context_utterances must be >= 0, got {self.context_utterances}")
         if self.context_utterances and self.text_encoder == STORED_FEATURES:
             raise ValueError("context_utterances needs a text encoder, stored vectors have none")
-        if self.max_frames is not None and self.max_frames < 1:
-            raise ValueError(f"max_frames must be >= 1, got {self.max_frames}")
-        if self.max_train_samples is not None and self.max_train_samples < 1:
-            raise ValueError(f"max_train_samples must be >= 1, got {self.max_train_samples}")
 
     def text_encoder_spec(self) -> TextEncoderSpec:
         """The text encoder as a network takes it."""
@@ -99,6 +110,7 @@ class RunConfig:
             source=self.text_encoder,
             num_trained_layers=None if count == "all" else count,
             adapter_rank=self.text_adapter_rank,
+            num_added_layers=self.num_added_text_layers,
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -236,4 +236,5 @@ class AuthorsTextSequenceEncoder(nn.Module):
             if encoder.is_partly_frozen:
                 values = zero_padding(text.values, text.mask)
                 text = dataclasses.replace(text, values=values)
-        return encoder.run_upper(text)
+        states: Tensor = encoder.added_layers(encoder.run_upper(text), text.mask)
+        return states

@@ -19,9 +19,10 @@ from tecafn.core.errors import UserError
 from tecafn.core.info import STORED_FEATURES, DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.layers.adapter import adapt
+from tecafn.layers.attention import Transformer, TransformerSettings
 from tecafn.layers.encoder_source import FAMILY, hub_options, not_found, resolve_source
 from tecafn.layers.own_forward import OwnForward
-from tecafn.layers.sequence import may_hide_frames, zero_padding
+from tecafn.layers.sequence import add_positions, may_hide_frames, zero_padding
 
 # Those that tell the second segment of a pair by an embedding; the others have one segment.
 SEGMENTED = ("bert", "electra", "ernie")
@@ -254,6 +255,51 @@ class Tokenizer:
         self._tokenizer.save_pretrained(str(directory))
 
 
+# Heads of added layers: the most of these that divide the width.
+_HEADS = (8, 6, 5, 4, 3, 2, 1)
+_ADDED_DROPOUT = 0.1
+
+
+class AddedLayers(nn.Module):
+    """Transformer layers of ours between a text encoder and whatever reads its states.
+
+    ``x + f(LN(x))`` with a closing LayerNorm; nothing at all with no layers. The states of a
+    pretrained encoder know their positions, stored vectors are given theirs.
+
+    Args:
+        dim: width of the states.
+        num_layers: how many, >= 0.
+        adds_positions: the states do not know where they stand.
+    """
+
+    def __init__(self, dim: int, *, num_layers: int, adds_positions: bool = False) -> None:
+        super().__init__()
+        self.adds_positions = adds_positions
+        self.transformer = None
+        if num_layers:
+            settings = TransformerSettings(
+                num_heads=next(heads for heads in _HEADS if dim % heads == 0),
+                attention_dropout=_ADDED_DROPOUT,
+                relu_dropout=_ADDED_DROPOUT,
+                residual_dropout=_ADDED_DROPOUT,
+                residual="pre_norm",
+                closing_norm=True,
+            )
+            self.transformer = Transformer(dim, settings, num_layers=num_layers)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(B, L, D) to the same shape; what comes out for padding means nothing."""
+        if self.transformer is None:
+            return states
+        if self.adds_positions:
+            states = add_positions(states)
+        changed: Tensor = self.transformer(states, None, mask)
+        return changed
+
+    def __len__(self) -> int:
+        return 0 if self.transformer is None else len(self.transformer.layers)
+
+
 class TextEncoder(nn.Module):
     """Last hidden states of a pretrained encoder, any that turns token ids into hidden states.
 
@@ -318,6 +364,7 @@ class TextEncoder(nn.Module):
         self._unstored: frozenset[str] = frozenset()
         if spec.adapter_rank is not None:
             self._adapt(spec, spec.adapter_rank)
+        self.added_layers = AddedLayers(self.hidden_dim, num_layers=spec.num_added_layers)
 
     def _adapt(self, spec: TextEncoderSpec, rank: int) -> None:
         num_layers = len(self._trained_layers)
@@ -369,7 +416,7 @@ class TextEncoder(nn.Module):
         if self.is_partly_frozen or self.is_adapted:
             for part in self.children():
                 part.eval()
-            for layer in self._trained_layers:
+            for layer in (*self._trained_layers, self.added_layers):
                 layer.train(mode)
         return self
 
@@ -384,8 +431,8 @@ class TextEncoder(nn.Module):
 
     @property
     def num_trained_layers(self) -> int:
-        """Layers after the frozen ones."""
-        return len(self.body.layers) - self.num_frozen_layers
+        """Layers after the frozen ones, those that were added among them."""
+        return len(self._trained_layers) + len(self.added_layers)
 
     @property
     def num_positions(self) -> int | None:
@@ -404,7 +451,7 @@ class TextEncoder(nn.Module):
 
         What comes out for padding means nothing.
         """
-        if len(hidden.values) == 0 or not self.num_trained_layers:
+        if len(hidden.values) == 0 or not self._trained_layers:
             return hidden.values
         allowed = self._allowed(hidden.mask)
         return self.body.run_upper(hidden.values, allowed, count=self.num_frozen_layers)
@@ -463,7 +510,7 @@ class TextEncoder(nn.Module):
 
         The other half of ``forward``, for a method that changes the states in between.
         """
-        return _own_frames(self.run_upper(hidden), hidden)
+        return self._read_on(_own_frames(self.run_upper(hidden), hidden))
 
     def forward(self, text: Padded) -> Padded:
         """Token ids (B, L), or cached states (B, L, D), to last hidden states (B, L, D).
@@ -476,7 +523,14 @@ class TextEncoder(nn.Module):
             return _own_frames(self._nothing(text.mask), text)
         allowed = self._allowed(text.mask)
         states = self.body.run(text.values, allowed, self._segments(text))
-        return _own_frames(states, text)
+        return self._read_on(_own_frames(states, text))
+
+    def _read_on(self, states: Padded) -> Padded:
+        """The encoder's last states through the added layers, if there are any."""
+        if not len(self.added_layers):
+            return states
+        values = self.added_layers(states.values, states.mask)
+        return Padded(zero_padding(values, states.mask), states.mask)
 
     def frozen_fingerprint(self) -> str:
         """SHA-256 over what decides the frozen states: the key under which they are cached."""
@@ -486,7 +540,7 @@ class TextEncoder(nn.Module):
         )
         trained = {
             id(tensor)
-            for layer in self._trained_layers
+            for layer in (*self._trained_layers, self.added_layers)
             for tensor in (*layer.parameters(), *layer.buffers())
         }
         frozen = [*self.named_parameters(), *self.named_buffers()] if self.is_partly_frozen else []
@@ -603,23 +657,25 @@ def _attention_of(model_type: str) -> dict[str, str]:
 class StoredTextVectors(nn.Module):
     """Text encoded before it was stored (GloVe rows, frozen BERT vectors): passed through."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, num_added_layers: int = 0) -> None:
         super().__init__()
         self.hidden_dim = width
         self.is_partly_frozen = False
-        self.num_trained_layers = 0
+        self.num_trained_layers = num_added_layers
+        self.added_layers = AddedLayers(width, num_layers=num_added_layers, adds_positions=True)
 
     def forward(self, text: Padded) -> Padded:
         """(B, L, D) with padding zeroed."""
-        return Padded(zero_padding(text.values, text.mask), text.mask)
+        return self.run_trained(self.run_frozen(text))
 
     def run_frozen(self, text: Padded) -> Padded:
-        """The stored vectors."""
-        return self.forward(text)
+        """The stored vectors, padding zeroed."""
+        return Padded(zero_padding(text.values, text.mask), text.mask)
 
     def run_trained(self, hidden: Padded) -> Padded:
-        """No layer is trained: the vectors as they are, padding zeroed."""
-        return self.forward(hidden)
+        """The vectors through the added layers, if there are any, padding zeroed."""
+        values = self.added_layers(hidden.values, hidden.mask)
+        return Padded(zero_padding(values, hidden.mask), hidden.mask)
 
 
 def build_text_encoder(info: DataInfo) -> TextEncoder | StoredTextVectors:
@@ -631,4 +687,6 @@ def build_text_encoder(info: DataInfo) -> TextEncoder | StoredTextVectors:
             "text_encoder 'features' needs a dataset with stored text vectors; this one has "
             f"{', '.join(sorted(info.widths)) or 'none'}"
         )
-    return StoredTextVectors(info.widths[Modality.TEXT])
+    return StoredTextVectors(
+        info.widths[Modality.TEXT], num_added_layers=info.text_encoder.num_added_layers
+    )

@@ -96,6 +96,7 @@ REVISED: tuple[Part, ...] = (
     "no_fused_contrast",
     "difference_loss",
     "joined_vector",
+    "products",
 )
 """The parts that the variant ``revised`` has."""
 
@@ -148,7 +149,7 @@ class TeCaFNConfig:
         swap_warmup_epochs: p rises to its value over so many epochs, from 0 in the first of them,
             so that the contrasts learn before the gate opens; 0 = at once.
         label_margin: a hard negative's label differs by at least this much; 0 = any. Scores only.
-        num_text_layers: self-attention layers over the text, with ``text_layers``.
+        num_token_layers: self-attention layers over the tokens, with ``text_layers``.
         num_similar: partners of each sample in the difference loss.
         product_dim: width of the products, with ``products``.
         temperature: tau of both contrasts.
@@ -185,7 +186,7 @@ class TeCaFNConfig:
     bank_frames: int = 128
     swap_warmup_epochs: int = 0
     label_margin: float = 0.0
-    num_text_layers: int = 2
+    num_token_layers: int = 2
     num_similar: int = 3
     product_dim: int = 16
     temperature: float = 0.1
@@ -254,7 +255,7 @@ class TeCaFNConfig:
         at_least = {
             "swap_warmup_epochs": 0,
             "label_margin": 0,
-            "num_text_layers": 1,
+            "num_token_layers": 1,
             "num_similar": 1,
             "product_dim": 1,
         }
@@ -459,7 +460,7 @@ class TeCaFN(Network):
         if not config.adds("text_layers"):
             return None
         settings = replace(config.transformer, residual="pre_norm", closing_norm=True)
-        return Transformer(config.dim, settings, num_layers=config.num_text_layers)
+        return Transformer(config.dim, settings, num_layers=config.num_token_layers)
 
     def encode(self, batch: Batch) -> dict[Modality, Padded]:
         """X_m of eq. 5 for each modality the batch has, and always one for the core.
