@@ -61,7 +61,7 @@ def run(checkout: Path, code: str, *arguments: str) -> subprocess.CompletedProce
         text=True,
         cwd=checkout,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=250,
+        timeout=800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done

@@ -238,7 +238,7 @@ def test_help_names_every_command_and_does_not_import_torch() -> None:
         "print(code, sorted(heavy), file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stderr == "0 []\n"
     for command in ("demo", "data", "train", "evaluate", "predict", "list", "--debug"):
@@ -591,11 +591,11 @@ def test_debug_shows_a_traceback_and_nothing_else_does(
 
 def test_debug_of_a_process_ends_with_the_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tecafn", "data", "check", str(tmp_path / "gone")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: no such file or directory: {tmp_path / 'gone'}\n"
     done = subprocess.run(
-        [*command, "--debug"], capture_output=True, text=True, check=False, timeout=60
+        [*command, "--debug"], capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
@@ -643,7 +643,7 @@ def test_reader_that_closes_the_pipe_gets_no_traceback(unbuffered: str) -> None:
     assert process.stdout is not None
     process.stdout.close()  # nobody reads
     process.stdout = None
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (1, b"")
 
 
@@ -724,12 +724,12 @@ def test_an_interrupted_comparison_goes_on_with_the_same_command(
         while not all(any(c.glob("*")) for c in checkpoints) and time.monotonic() < until:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=600)
     assert process.returncode == 130, (output, errors)
     assert errors.decode().splitlines()[-1] == "interrupted; the same command continues"
     assert "Open: concat (seed 0, 1)" in (out / "comparison.md").read_text(encoding="utf-8")
     # Nothing is left running: the directories can be locked, and the same command goes on.
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
     assert "[2/2]" in done.stderr
     for seed in (0, 1):

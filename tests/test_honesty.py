@@ -144,7 +144,7 @@ def _tracked() -> list[Path]:
     """Files that git tracks or would, or every file where there is no git."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "-co", "--exclude-standard"]
     try:
-        done = subprocess.run(command, capture_output=True, check=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, check=True, timeout=600)
     except (OSError, subprocess.SubprocessError):
         pytest.skip("TRACKED FILES NOT LOOKED AT: git does not list them here")
     names = [name for name in done.stdout.decode().split("\0") if name]

@@ -33,7 +33,7 @@ def run(*arguments: object, wants: set[str] = HEAVY, **variables: str) -> tuple[
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     return done.returncode, done.stdout, done.stderr.strip()
 
@@ -65,7 +65,7 @@ def test_names_of_the_package_are_listed_without_torch() -> None:
     code += "import tecafn.data; tecafn.data.Store; tecafn.data.READERS\n"
     code += "sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600, env=environment)
 
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "configs"])

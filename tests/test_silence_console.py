@@ -43,7 +43,7 @@ def run(*arguments: object, **variables: str) -> tuple[int, bytes, bytes]:
         env=environment,
         capture_output=True,
         check=False,
-        timeout=120,
+        timeout=800,
     )
     return done.returncode, done.stdout, done.stderr
 

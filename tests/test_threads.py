@@ -53,7 +53,7 @@ def policy_after(code: str, **variables: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=600,
     )
     return done.stdout.splitlines()[-1]
 

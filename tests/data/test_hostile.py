@@ -570,7 +570,7 @@ def _read_in_processes(groups: list[Sources], folder: Path) -> list[tuple[dict[s
         capture_output=True,
         text=True,
         cwd=folder,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -244,7 +244,7 @@ def test_two_processes_give_every_sample_once_on_every_rank(tmp_path: Path) -> N
         )
         for rank in range(2)
     ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    assert [worker.wait(timeout=800) for worker in workers] == [0, 0]
     alone = predict_source(Model(), Source(), device="cpu", task="regression")
     assert alone.labels is not None
     expected = [list(alone.ids), alone.predictions.tolist(), alone.labels.tolist()]

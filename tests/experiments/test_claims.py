@@ -62,7 +62,7 @@ def test_two_processes_share_a_folder_and_run_no_cell_twice(tmp_path: Path) -> N
     processes = [start(tmp_path) for _ in range(2)]
     for process in processes:
         go(process)
-    said = [process.communicate(timeout=60)[0].split("\n")[:-1] for process in processes]
+    said = [process.communicate(timeout=600)[0].split("\n")[:-1] for process in processes]
     assert sorted((tmp_path / "log").read_text().split()) == list("abcdefgh")
     # Both end with all of them, and each ran some.
     for lines in said:
@@ -87,7 +87,7 @@ def test_what_a_killed_process_left_is_run_again_and_nothing_else(tmp_path: Path
     assert list(tmp_path.glob(f"*/{CLAIM_FILE}"))
     again = start(tmp_path)
     go(again)
-    assert again.communicate(timeout=60)[0].count("''") == 8
+    assert again.communicate(timeout=600)[0].count("''") == 8
     ran = log.read_text().split()
     assert set(ran) == set("abcdefgh")
     assert all(ran.count(name) == 1 for name in finished)

@@ -18,8 +18,6 @@ from tecafn.data.loader import plan_batches
 NUM_SAMPLES = 25  # batches of 8: the last has one sample, and nothing for most processes
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
-pytestmark = pytest.mark.timeout(200)
-
 
 @pytest.fixture(scope="module")
 def config(tiny_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

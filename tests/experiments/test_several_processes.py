@@ -24,8 +24,6 @@ from saved import read_rows
 
 from tecafn.records.record import read_record
 
-pytestmark = pytest.mark.timeout(300)
-
 # Batches of 8 leave one row over: none for the first of two processes.
 SIZES = {"train": 25, "valid": 9, "test": 13}
 
@@ -265,7 +263,7 @@ def torchrun(num: int, *arguments: object) -> subprocess.CompletedProcess[str]:
         [*program, f"--nproc-per-node={num}", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=800,
         check=False,
     )
 

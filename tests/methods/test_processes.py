@@ -23,6 +23,9 @@ from tecafn.testing import MethodCase, method_case
 
 import tecafn.methods  # noqa: F401  isort: skip  registers every method
 
+# Four processes on two cores, beside whatever else runs there.
+pytestmark = pytest.mark.timeout(1800)
+
 SHARES = {"even": (6, 6), "uneven": (9, 3), "empty": (12, 0), "four": (4, 5, 0, 3)}
 PROGRESS = Progress(seed=5, epoch=2)
 # Every method as it is, and what changes who sees whom.

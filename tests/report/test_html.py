@@ -442,7 +442,7 @@ def test_report_imports_without_torch(run_dir: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=800,
     )
     assert result.returncode == 0, result.stderr
 

@@ -477,7 +477,7 @@ def test_offline_by_environment_is_one_line_and_no_traceback(tmp_path: Path) -> 
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=800,
     )
     assert done.stderr == ""
     (line,) = done.stdout.splitlines()

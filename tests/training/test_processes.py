@@ -16,8 +16,6 @@ from training_toys import ToySource, events_of, fit, parameters_of, toy_scheme
 from tecafn.core.errors import UserError
 from tecafn.training.config import TrainingConfig
 
-pytestmark = pytest.mark.timeout(150)
-
 SETTINGS: dict[str, Any] = {
     "max_epochs": 2,
     "accumulate": 2,
@@ -39,7 +37,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stderr
