@@ -37,9 +37,9 @@ def _summary(**seconds: float | None) -> dict[str, Any]:
 def test_only_methods_beyond_the_limit_are_named(comparison: ModuleType) -> None:
     bench = _bench(comparison, 2.0)
     said = comparison.slow_methods(bench, _summary(quick=119.0, slow=240.0, refused=None))
-    assert said == ["Training was to take at most 2 minutes. It takes longer for slow (4.0)."]
+    assert said == ["The budget is 2 minutes of training per run. These take longer: slow (4.0)."]
     assert comparison.slow_methods(bench, _summary(quick=119.0)) == [
-        "Training was to take at most 2 minutes. It does."
+        "The budget is 2 minutes of training per run. Every method keeps to it."
     ]
 
 
@@ -50,7 +50,7 @@ def test_without_a_limit_nothing_is_said(comparison: ModuleType) -> None:
 def test_who_had_fewer_epochs_is_said_and_set(comparison: ModuleType) -> None:
     bench = dataclasses.replace(_bench(comparison, 2.0), shorter={"slow": 5})
     (said,) = comparison.slow_methods(bench, _summary(quick=100.0, slow=110.0))
-    assert said.startswith("Training was to take at most 2 minutes. It does. For that slow (5) had")
+    assert "Every method keeps to it. To come nearer to it, slow (5) train for fewer epochs" in said
     assert bench.all_overrides() == ("slow:training.max_epochs=5",)
     assert dataclasses.replace(bench, methods=("quick",)).all_overrides() == ()
 

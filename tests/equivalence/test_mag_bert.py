@@ -58,7 +58,7 @@ def reference(network: Any, batch: Any, *, shift: float, zero_frames: bool = Fal
     """
     w = weights_of(network)
     with torch.no_grad():
-        states = network.frames.text_encoder.first_states(batch.sequences[TEXT]).values
+        states = network.frames.text_encoder.run_frozen(batch.sequences[TEXT]).values
     frames = {m: network.frames(batch)[m].values for m in (AUDIO, VISION)}
     own = renamed(w, "gate")
     zeros = {m: x.new_zeros(len(x), 1, x.shape[2]) for m, x in frames.items()}

@@ -193,7 +193,7 @@ def test_broken_checkpoint_is_told_and_the_one_before_gives_the_undisturbed_bits
     damage(out / "checkpoints" / kept[1] / name)
     capsys.readouterr()
     assert_resumes(command, out, tiny_run)
-    lines = told(capsys)
+    lines = [line for line in told(capsys) if not line.startswith("health: ")]
     assert len(lines) == 2
     broken = out / "checkpoints" / kept[1]
     assert lines[0].startswith(f"warning: skipped the broken checkpoint {broken}: {name}")
@@ -267,7 +267,7 @@ def test_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(
         at_step(patch, step, lambda: fill(small_disk))
         assert main(command(out)) == 2
     (line,) = told(capsys)
-    assert line.startswith(f"error: cannot write {'checkpoint ' if step == 5 else ''}")
+    assert line.startswith("error: cannot write ")
     assert "No space left on device" in line
     if step:
         assert Checkpoints(out / "checkpoints").newest() == (step // 2 * 2, [])

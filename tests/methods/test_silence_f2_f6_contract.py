@@ -58,11 +58,12 @@ def test_f2_nobody_asks_for_stored_features_but_who_must() -> None:
         if "STORED_FEATURES" in path.read_text(encoding="utf-8")
     }
     # The rule, the encoder it chooses and where that comes from, the widths that are taken over and
-    # what is said of absent text, and this part's own cases.
+    # what is said of absent text, what has no context, and this part's own cases.
     assert asking == {
         "core/info.py",
         "layers/text_encoder.py",
         "layers/encoder_source.py",
+        "experiments/config.py",
         "experiments/setup.py",
         "experiments/presence.py",
         "testing.py",

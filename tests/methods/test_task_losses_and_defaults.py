@@ -46,6 +46,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "tecafn": {
         "variant": "paper",
         "differences": (),
+        # Ours: parts and settings of the revised variant.
+        "parts": (),
+        "without": (),
+        "swap_warmup_epochs": 0,
+        "label_margin": 0.0,
+        "num_token_layers": 2,
+        "num_similar": 3,
+        "product_dim": 16,
         "core": "text",
         "dim": 30,
         "num_heads": 5,

@@ -82,7 +82,7 @@ def word_arousal(text: str) -> Floats:
 
     Example:
         >>> word_arousal("The film was extremely good.").tolist()
-        [0.0, 0.0, 0.0, 1.82, 1.82]
+        [0.0, 0.0, 0.0, 1.68, 1.68]
     """
     words = [word if word == "I" else word.lower() for word in words_of(text)]
     arousal = np.zeros(len(words))

@@ -182,7 +182,7 @@ def config_keys(method: str) -> tuple[str, ...]:
 
     Example:
         >>> [key for key in config_keys("tecafn") if "epochs" in key]
-        ['training.max_epochs', 'training.keep_improving_epochs']
+        ['model.swap_warmup_epochs', 'training.max_epochs', 'training.keep_improving_epochs']
     """
     tables = (("", RunConfig), ("model.", METHODS[method].config), ("training.", TrainingConfig))
     return tuple(

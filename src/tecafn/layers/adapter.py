@@ -24,6 +24,7 @@ class AdaptedLinear(nn.Module):
         ValueError: ``rank`` < 1.
 
     Example:
+        >>> import torch
         >>> linear = nn.Linear(6, 4)
         >>> rows = torch.randn(3, 6)
         >>> torch.equal(AdaptedLinear(linear, rank=2)(rows), linear(rows))

@@ -26,7 +26,7 @@ def influence(network: Network, source: BatchSource) -> tuple[str, dict[str, flo
 
     Args:
         network: in evaluation mode.
-        source: its first batch is looked at.
+        source: its first batch is looked at; of several processes that is this one's share of it.
 
     Returns:
         What was looked at, ``fused`` if the network gives that feature, else ``prediction``; and
