@@ -754,6 +754,29 @@ def extract(
         ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="What is said in a clip.")] = None,
+    transcript: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with what is said in a clip (.srt, .vtt, .ass, .json, .txt); by default one "
+            "of the clip's name beside it."
+        ),
+    ] = None,
+    words: Annotated[
+        str,
+        typer.Option(
+            help="Whose words get times: missing: they are read from a transcript, or recognised, "
+            "where no text is given; all: given texts are placed in the sound, too; none."
+        ),
+    ] = "missing",
+    per_word: Annotated[
+        bool,
+        typer.Option(
+            "--per-word", help="One frame per word, for methods that need aligned frames."
+        ),
+    ] = False,
+    cut: Annotated[
+        bool, typer.Option("--utterances", help="A sample per utterance of a clip.")
+    ] = False,
     dataset: DatasetOption = None,
     label_range: LabelRangeOption = None,
     cache: Annotated[
@@ -763,7 +786,7 @@ def extract(
     jobs: Annotated[int, typer.Option(help="Clips that are read at once.", min=1)] = 1,
     max_hours: Annotated[float, typer.Option(help="A longer clip is refused.", min=0.0)] = 3.0,
     speech_model: Annotated[
-        str | None, typer.Option(help="A Whisper model for `--audio whisper`: folder or hub name.")
+        str | None, typer.Option(help="A Whisper model for words and states: folder or hub name.")
     ] = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -775,14 +798,21 @@ def extract(
         audio=audio,
         frames_per_second=rate,
         face=face,
+        words=words,
+        per_word=per_word,
+        cut=cut,
         speech_model=speech_model,
         max_hours=max_hours,
     )
     if table is None and not source.is_dir():
-        _extract_clip(source, out, settings, text=text or "", as_json=as_json, quiet=quiet)
+        given = {"text": text or "", "transcript": transcript}
+        _extract_clip(source, out, settings, given, as_json=as_json, quiet=quiet)
         return
-    if text is not None:
-        raise UserError("--text is of one clip; the clips of a folder have theirs in the table")
+    if text is not None or transcript is not None:
+        raise UserError(
+            "--text and --transcript are of one clip; the clips of a folder have their texts in the "
+            "table, or transcripts of their names beside them"
+        )
     from tecafn.data.readers.base import ReadOptions
     from tecafn.extract.folder import extract_folder
 
@@ -820,7 +850,13 @@ def extract(
 
 
 def _extract_clip(
-    source: Path, out: Path, settings: Any, *, text: str, as_json: bool, quiet: bool
+    source: Path,
+    out: Path,
+    settings: Any,
+    given: Mapping[str, Any],
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     from tecafn.extract.folder import extract_one
 
@@ -829,16 +865,22 @@ def _extract_clip(
             source,
             out=out,
             settings=settings,
-            text=text,
+            **given,
             tell=None if done is None else (lambda seconds: done(round(seconds), 0)),
         )
-    shapes = {str(m): list(frames.shape) for m, frames in features.sequences.items()}
     if as_json:
-        about = {k: v for k, v in vars(features).items() if k != "sequences"}
-        print_json({"store": str(out), "shapes": shapes, **about})
+        print_json({"store": str(out), **features.as_dict()})
         return
-    found = ", ".join(f"{m} {shape[0]} x {shape[1]}" for m, shape in shapes.items())
-    print(f"{out}: {features.duration:.1f} s, {features.num_pictures} pictures; {found or 'text'}")
+    print(f"{out}: {features.duration:.1f} s, {features.num_pictures} pictures; ", end="")
+    if len(features.segments) > 1:
+        print(f"{len(features.segments)} utterances")
+    else:
+        shapes = {m: frames.shape for m, frames in features.sequences.items()}
+        print(", ".join(f"{m} {shape[0]} x {shape[1]}" for m, shape in shapes.items()) or "text")
+    if features.words_from:
+        print(f"words from {features.words_from}: {features.text}")
+    if features.no_speech:
+        print(f"nobody speaks: {', '.join(f'{a:.1f}-{b:.1f} s' for a, b in features.no_speech)}")
     if features.faces:
         chosen = "unknown" if features.face is None else f"track {features.face}"
         print(f"{len(features.faces)} faces; the speaker's: {chosen}, {features.face_reason}")

@@ -24,7 +24,7 @@ class FeatureSpec:
         version: of the extractor's definitions; another one gives other numbers.
         columns: D names; empty where columns have none, such as a network's states.
         width: D.
-        frames_per_second: the clock; 0 = one frame per utterance.
+        frames_per_second: the clock; 0 = one frame per utterance, or per word if ``settings`` say so.
         models: SHA-256 of each model's file by the model's name.
         settings: whatever else decides the numbers.
         normalisation: what was done to the columns; "none" leaves that to the training split's
@@ -78,7 +78,9 @@ class FeatureSpec:
             ...             frames_per_second=100.0).name
             'voice-measures version 1 (35 columns, 100 per second)'
         """
-        rate = f"{self.frames_per_second:g} per second" if self.frames_per_second else "one frame"
+        rate = f"one per {self.settings.get('frame', 'utterance')}"
+        if self.frames_per_second:
+            rate = f"{self.frames_per_second:g} per second"
         return f"{self.extractor} version {self.version} ({self.width} columns, {rate})"
 
     def difference(self, other: FeatureSpec) -> str:

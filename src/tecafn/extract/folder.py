@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,14 +21,18 @@ from tecafn.data.importing import write_store
 from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.store import Store
-from tecafn.extract.clip import ClipFeatures, ClipSettings, extract_clip
+from tecafn.extract.clip import ClipSettings, extract_clip
+from tecafn.extract.clip_features import ClipFeatures, Segment
 from tecafn.extract.guard import Limits, Outcome, Tell, call_guarded, run_guarded
+from tecafn.extract.words import Word
+from tecafn.extract.words.written import TRANSCRIPTS
 
 SUFFIXES: Final = (
     ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".flv",
     ".wmv", ".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus",
 )  # fmt: skip
 _REPORT: Final = "clips.csv"
+_WORDS: Final = "words.json"
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,15 @@ class ClipRow:
         id: of the sample.
         file: the clip, within its folder; empty where there is none.
         error: why it has no features; empty where it has.
-        features: what was found, without the sequences; None where it failed.
+        features: what was found, without the frames; None where there is none.
+        kept: the file with the frames; None where there is none.
     """
 
     id: str
     file: str
     error: str = ""
     features: ClipFeatures | None = None
+    kept: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +81,13 @@ class _Job:
     path: Path
     target: Path
     settings: ClipSettings
+    text: str
+    transcript: Path | None
 
 
 @dataclass
 class _Progress:
-    """Passes on what processes say, by clip."""
+    """Passes on what processes say, by where a clip's features go."""
 
     done: Callable[[int, int], None] | None
     total: int
@@ -89,7 +98,7 @@ class _Progress:
         self.number += 1
         if outcome.error is not None:
             prefix = f"{outcome.job.path}: "
-            self.failures[outcome.job.path] = outcome.error.removeprefix(prefix)
+            self.failures[outcome.job.target] = outcome.error.removeprefix(prefix)
         if self.done is not None:
             self.done(self.number, self.total)
 
@@ -109,9 +118,10 @@ def extract_folder(
     """Read every clip that a label.csv, or the folder's own layout, names and write a store.
 
     A clip is ``FOLDER/<video_id>/<clip_id>.<suffix>`` or ``FOLDER/<video_id>_<clip_id>.<suffix>``.
-    Features are kept in ``cache`` under a hash of the clip's content and of all that decides the
-    numbers; so the same command continues after a kill, and a clip that two tables name is read
-    once.
+    Where the table has no text, a transcript of the clip's name beside it is read, and without one
+    words are recognised. Features are kept in ``cache`` under a hash of the clip's content and of
+    all that decides the numbers; so the same command continues after a kill, and a clip that two
+    tables name is read once.
 
     Args:
         folder: with the clips.
@@ -131,6 +141,8 @@ def extract_folder(
             read.
     """
     settings = settings or ClipSettings()
+    if settings.cut:
+        raise UserError("a label is of a whole clip: only a single clip is cut into utterances")
     refuse_taken(out, may_be="neither")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists already; name another folder or remove it")
@@ -142,21 +154,28 @@ def extract_folder(
         if table is None
         else _named_by_table(folder, table, options)
     )
+    if settings.per_word and description.widths:
+        raise UserError(f"the folder's own {_names(description.widths)} frames are not per word")
     specs = {m: s for m, s in settings.specifications().items() if m not in description.widths}
-    identity = settings.identity()
-    targets = _targets([path for _, path in pairs if path is not None], cache, identity)
-    todo = [_Job(path, target, settings) for path, target in targets.items() if not target.exists()]
-    progress = _Progress(done, len(targets), len(targets) - len(todo))
+    jobs = _jobs(pairs, cache, settings)
+    todo = list({job.target: job for job in jobs if job and not job.target.exists()}.values())
+    total = len({job.target for job in jobs if job})
+    progress = _Progress(done, total, total - len(todo))
     if done is not None:
         done(progress.number, progress.total)
     for outcome in run_guarded(_extract_to, todo, processes=processes, limits=limits):
         progress.take(outcome)
-    rows = tuple(_row(sample, path, folder, targets, progress.failures) for sample, path in pairs)
+    rows = tuple(
+        _row(sample, job, folder, progress.failures)
+        for (sample, _), job in zip(pairs, jobs, strict=True)
+    )
     if all(row.error for row in rows):
         raise UserError(f"no clip could be read; the first: {rows[0].file}: {rows[0].error}")
     report = cache / _REPORT
     _write_report(report, rows)
-    _write_store(out, description, pairs, rows, targets, specs, options)
+    _write_words(cache / _WORDS, [_said(row) for row in rows if _has_words(row)])
+    described = replace(description, aligned=settings.per_word)
+    _write_store(out, described, [sample for sample, _ in pairs], rows, specs, options)
     return Extracted(Store.open(out), rows, report)
 
 
@@ -196,52 +215,94 @@ def extract_one(
     out: Path,
     settings: ClipSettings | None = None,
     text: str = "",
+    transcript: Path | None = None,
     limits: Limits | None = None,
     tell: Tell | None = None,
 ) -> tuple[Store, ClipFeatures]:
-    """Read one clip into a store with one sample of the split test, to predict from.
+    """Read one clip into a store to predict from: a sample of the split test, or one per utterance.
+
+    Its words are written beside the store, as ``OUT.words.json``.
 
     Args:
         path: the clip.
         out: where the store shall be.
         settings: None = the default ones.
         text: what is said in it.
+        transcript: a file with what is said; None = one of the clip's name beside it, if there is.
         limits: of the process that reads it.
         tell: told the seconds that are done.
 
     Raises:
-        UserError: it cannot be read, or has neither sound nor a face.
+        UserError: it cannot be read, or has neither sound nor a face nor words.
     """
     settings = settings or ClipSettings()
     refuse_taken(out, may_be="neither")
+    if text.strip() and transcript is not None:
+        raise UserError("what is said is given twice: as a text and as a transcript")
+    transcript = transcript or beside(path)
     specs = settings.specifications()
+    settings.identity(text, transcript)  # what is missing is said before a clip is decoded
     features: ClipFeatures = call_guarded(
-        _extract_whole, (path, settings), limits=limits, progress=tell
+        _extract_whole, (path, settings, text, transcript), limits=limits, progress=tell
     )
-    if not features.sequences and not text.strip():
+    if features.is_empty and not text.strip():
         raise UserError(f"{path}: nothing is heard or seen in it: {'; '.join(features.remarks)}")
-    sample = Sample(
+    whole = Sample(
         id=path.stem, source_id=path.name, video=path.stem, clip="", split="test", text=text,
-        sequences=features.sequences,
     )  # fmt: skip
-    description = DatasetDescription(
+    described = DatasetDescription(
         dataset="own-clips",
         widths={m: spec.width for m, spec in specs.items()},
         features=specs,
+        aligned=settings.per_word,
         splits=("test",),
         allowed=tuple(missing_frames_of(m) for m in specs),
         notes=tuple(features.remarks),
         source_format="clip",
     )
-    return write_store(out, description, iter([sample])), features
+    samples = [_filled(whole, segment) for segment in features.segments]
+    if len(samples) > 1:
+        samples = [
+            replace(sample, id=f"{path.stem}_{number}", clip=str(number))
+            for number, sample in enumerate(samples, 1)
+        ]
+    store = write_store(out, described, iter(samples))
+    row = ClipRow(path.stem, path.name, features=features)
+    _write_words(out.with_name(f"{out.name}.{_WORDS}"), _said(row) if _has_words(row) else None)
+    return store, features
+
+
+def beside(path: Path) -> Path | None:
+    """The transcript of a clip's name in its folder, if there is one: the first of its kinds."""
+    candidates = (path.with_suffix(suffix) for suffix in TRANSCRIPTS)
+    return next((one for one in candidates if one.is_file()), None)
+
+
+def _filled(sample: Sample, segment: Segment) -> Sample:
+    """The sample with what was found in its stretch of the clip; a given text stays as it is."""
+    words = segment.words
+    timed = np.array([(word.start, word.end) for word in words], np.float32).reshape(-1, 2)
+    return replace(
+        sample,
+        text=sample.text if sample.text.strip() else segment.text,
+        sequences={**segment.sequences, **sample.sequences},
+        words=tuple(word.text for word in words) if words else sample.words,
+        word_intervals=timed if words else sample.word_intervals,
+        start=segment.start if words else sample.start,
+        end=segment.end if words else sample.end,
+    )
 
 
 def _extract_to(job: _Job, tell: Tell) -> None:
-    extract_clip(job.path, job.settings, tell=tell).save(job.target)
+    features = extract_clip(
+        job.path, job.settings, text=job.text, transcript=job.transcript, tell=tell
+    )
+    features.save(job.target)
 
 
-def _extract_whole(job: tuple[Path, ClipSettings], tell: Tell) -> ClipFeatures:
-    return extract_clip(job[0], job[1], tell=tell)
+def _extract_whole(job: tuple[Path, ClipSettings, str, Path | None], tell: Tell) -> ClipFeatures:
+    path, settings, text, transcript = job
+    return extract_clip(path, settings, text=text, transcript=transcript, tell=tell)
 
 
 def _files(folder: Path) -> dict[tuple[str, str], Path]:
@@ -269,67 +330,111 @@ def _with_suffix(folder: Path, suffix: str) -> Iterator[Path]:
                     yield path
 
 
-def _targets(paths: Sequence[Path], cache: Path, identity: str) -> dict[Path, Path]:
-    """Where each clip's features are kept: by its content and what decides the numbers."""
+def _jobs(
+    pairs: Sequence[tuple[Sample, Path | None]], cache: Path, settings: ClipSettings
+) -> list[_Job | None]:
+    """What is to be read for each sample, kept by content and by what decides the numbers."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        targets = {}
-        for path in paths:
+        jobs: list[_Job | None] = []
+        for sample, path in pairs:
+            if path is None:
+                jobs.append(None)
+                continue
+            # What is given and not used decides nothing.
+            transcript = None if sample.text.strip() else beside(path)
+            identity = settings.identity(sample.text, transcript)
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
             key = hashlib.sha256(f"{content} {identity}".encode()).hexdigest()
-            targets[path] = cache / f"{key[:32]}.zip"
-        return targets
+            target = cache / f"{key[:32]}.zip"
+            jobs.append(_Job(path, target, settings, sample.text, transcript))
+        return jobs
     except OSError as error:
         raise UserError(f"cannot read or write {error.filename}: {error.strerror}") from None
 
 
-def _row(
-    sample: Sample,
-    path: Path | None,
-    folder: Path,
-    targets: Mapping[Path, Path],
-    failures: Mapping[Path, str],
-) -> ClipRow:
-    if path is None:
+def _row(sample: Sample, job: _Job | None, folder: Path, failures: Mapping[Path, str]) -> ClipRow:
+    if job is None:
         # A layout's own features, such as action units, are enough.
         error = "" if sample.sequences else "there is no such clip in the folder"
         return ClipRow(sample.id, "", error)
-    file = path.relative_to(folder).as_posix()
-    if path in failures:
-        return ClipRow(sample.id, file, failures[path])
-    features = ClipFeatures.load(targets[path])
-    if not features.sequences and not sample.sequences and not sample.text.strip():
+    file = job.path.relative_to(folder).as_posix()
+    if job.target in failures:
+        return ClipRow(sample.id, file, failures[job.target])
+    features = ClipFeatures.load(job.target)
+    if features.is_empty and not sample.sequences and not sample.text.strip():
         return ClipRow(sample.id, file, f"nothing is in it: {'; '.join(features.remarks)}")
-    return ClipRow(sample.id, file, "", replace(features, sequences={}))
+    # Frames are loaded again when they are written: those of all clips do not fit into memory.
+    bare = tuple(replace(segment, sequences={}) for segment in features.segments)
+    return ClipRow(sample.id, file, "", replace(features, segments=bare), job.target)
 
 
 def _write_report(path: Path, rows: Sequence[ClipRow]) -> None:
     columns = ("id", "file", "error", "seconds", "pictures", "faces", "face", "face_confidence",
-               "face_reason", "remarks")  # fmt: skip
+               "face_reason", "words", "words_from", "remarks")  # fmt: skip
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for row in rows:
             found = row.features
-            values: tuple[Any, ...] = ("",) * 7
+            values: tuple[Any, ...] = ("",) * 9
             if found is not None:
                 values = (
                     f"{found.duration:.3f}", found.num_pictures, len(found.faces),
                     "" if found.face is None else found.face, f"{found.face_confidence:.2f}",
-                    found.face_reason, "; ".join(found.remarks),
+                    found.face_reason, sum(len(one.words) for one in found.segments),
+                    found.words_from, "; ".join(found.remarks),
                 )  # fmt: skip
             writer.writerow((row.id, row.file, row.error, *values))
     partial.replace(path)
 
 
+def _has_words(row: ClipRow) -> bool:
+    return row.features is not None and bool(row.features.words_from)
+
+
+def _said(row: ClipRow) -> dict[str, Any]:
+    """A clip's words with their times, in a layout that is read as a transcript again."""
+    assert row.features is not None, "a clip with words"
+    return {
+        "id": row.id,
+        "from": row.features.words_from,
+        "no_speech": row.features.no_speech,
+        "segments": [
+            {
+                "start": round(segment.start, 3),
+                "end": round(segment.end, 3),
+                "text": segment.text,
+                "words": [_as_written(word) for word in segment.words],
+            }
+            for segment in row.features.segments
+        ],
+    }
+
+
+def _write_words(path: Path, content: Mapping[str, Any] | Sequence[Any] | None) -> None:
+    """What is said, as JSON; no file where nothing is."""
+    if not content:
+        path.unlink(missing_ok=True)
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _as_written(word: Word) -> dict[str, Any]:
+    about = {"word": word.text, "start": round(word.start, 3), "end": round(word.end, 3)}
+    known = {} if word.confidence is None else {"confidence": word.confidence}
+    return {**about, **known, "interpolated": word.interpolated}
+
+
 def _write_store(
     out: Path,
     description: DatasetDescription,
-    pairs: Sequence[tuple[Sample, Path | None]],
+    samples: Sequence[Sample],
     rows: Sequence[ClipRow],
-    targets: Mapping[Path, Path],
     specs: Mapping[Modality, FeatureSpec],
     options: ReadOptions | None,
 ) -> None:
@@ -354,12 +459,19 @@ def _write_store(
         warnings=(*description.warnings, *warnings),
     )
 
-    def samples() -> Iterator[Sample]:
-        for (sample, path), row in zip(pairs, rows, strict=True):
+    def filled() -> Iterator[Sample]:
+        for sample, row in zip(samples, rows, strict=True):
             if row.error:
                 continue
-            sequences = {} if path is None else ClipFeatures.load(targets[path]).sequences
-            seen = {m: f for m, f in sequences.items() if m in specs and np.isfinite(f).any()}
-            yield replace(sample, sequences={**seen, **sample.sequences})
+            if row.kept is None:
+                yield sample
+                continue
+            segment = ClipFeatures.load(row.kept).segments[0]
+            found = {m: frames for m, frames in segment.sequences.items() if m in specs}
+            yield _filled(sample, replace(segment, sequences=found))
 
-    write_store(out, described, samples(), options=options)
+    write_store(out, described, filled(), options=options)
+
+
+def _names(widths: Mapping[Modality, int]) -> str:
+    return " and ".join(str(modality) for modality in widths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from typing import Any
@@ -59,7 +59,13 @@ def can_align() -> bool:
     return importlib.util.find_spec("pocketsphinx") is not None
 
 
-def refined(words: Sequence[Word], audio: Audio, *, forced: bool | None = None) -> tuple[Word, ...]:
+def refined(
+    words: Sequence[Word],
+    audio: Audio,
+    *,
+    forced: bool | None = None,
+    tell: Callable[[float], None] | None = None,
+) -> tuple[Word, ...]:
     """The words with starts and ends where the voice has them.
 
     Times are first cut to where the voice's energy is. Forced alignment then places the words of
@@ -71,6 +77,7 @@ def refined(words: Sequence[Word], audio: Audio, *, forced: bool | None = None) 
         words: in the order of their times.
         audio: at 16 kHz.
         forced: align by pocketsphinx? None = if it is installed.
+        tell: told the seconds that are done.
     """
     align = can_align() if forced is None else forced
     result: list[Word] = []
@@ -78,6 +85,11 @@ def refined(words: Sequence[Word], audio: Audio, *, forced: bool | None = None) 
         begin = max(group[0].start - _MARGIN_SECONDS, audio.start)
         end = min(group[-1].end + _MARGIN_SECONDS, audio.end)
         samples = audio.read(begin, end)
+        if not len(samples):  # words beside the sound stay where somebody put them
+            result += group
+            continue
+        if tell is not None:
+            tell(end)
         active = active_frames(samples)
         better = snapped(group, active, start=begin)
         placed = _aligned([word.text for word in group], samples) if align else None

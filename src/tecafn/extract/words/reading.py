@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tecafn.extract.words.written import (
     SUBTITLES,
     TEXTS,
     TIMED,
+    TRANSCRIPTS,
     read_plain,
     read_subtitles,
     read_timed,
@@ -56,6 +58,7 @@ def read_words(
     speech_model: str | Path | None = None,
     device: str = "cpu",
     forced: bool | None = None,
+    tell: Callable[[float], None] | None = None,
 ) -> Transcript:
     """The words of a clip with their times.
 
@@ -67,6 +70,7 @@ def read_words(
         speech_model: see ``find_speech_model``.
         device: of the recogniser.
         forced: align by pocketsphinx? None = if it is installed.
+        tell: told seconds that are done, so that one can see that it goes on.
 
     Raises:
         UserError: the transcript cannot be read, or is of no known kind, or has no times and there
@@ -78,8 +82,9 @@ def read_words(
         if audio is None:
             return Transcript((), "nothing", remarks=("the clip has no sound: no words",))
         model = find_speech_model(speech_model)
-        heard = recognise(audio, model, device=device)
-        words = refined(heard.words, audio, forced=forced if _is_english(heard) else False)
+        heard = recognise(audio, model, device=device, tell=tell)
+        align = forced if _is_english(heard) else False
+        words = refined(heard.words, audio, forced=align, tell=tell)
         return Transcript(words, model.name, heard.no_speech, _remarks(words, audio, heard))
     if text is not None:
         rough = [RoughWord(word) for word in text.split()]
@@ -88,7 +93,7 @@ def read_words(
         assert transcript is not None, "one of the two is given"
         found, source = _written(Path(transcript))
         if source == "subtitles":
-            return _with_sound([*moved(_timed(found), offset)], audio, source, forced)
+            return _with_sound([*moved(_timed(found), offset)], audio, source, forced, tell)
         rough = found
     if not rough:
         return Transcript((), source)
@@ -96,10 +101,10 @@ def read_words(
         end = max(word.end for word in rough if word.end is not None)
         last = end if audio is None else max(end, audio.end - offset)
         words = moved(with_times(rough, start=min(0.0, _first(rough)), end=last), offset)
-        return _with_sound(words, audio, source, forced)
+        return _with_sound(words, audio, source, forced, tell)
     if audio is None:
         raise UserError("a text without times needs the clip's sound to be placed in, it has none")
-    return _placed(rough, audio, speech_model, device, forced)
+    return _placed(rough, audio, speech_model, device, forced, tell)
 
 
 def _first(rough: list[RoughWord]) -> float:
@@ -115,7 +120,7 @@ def _written(path: Path) -> tuple[list[RoughWord], str]:
         return read_timed(path), "timed words"
     if kind in TEXTS:
         return read_plain(path), "text"
-    known = ", ".join((*SUBTITLES, *TIMED, *TEXTS))
+    known = ", ".join(TRANSCRIPTS)
     raise UserError(f"{path} is no transcript of a known kind: its name must end in one of {known}")
 
 
@@ -129,13 +134,17 @@ def _timed(rough: list[RoughWord]) -> list[Word]:
 
 
 def _with_sound(
-    words: list[Word] | tuple[Word, ...], audio: Audio | None, source: str, forced: bool | None
+    words: list[Word] | tuple[Word, ...],
+    audio: Audio | None,
+    source: str,
+    forced: bool | None,
+    tell: Callable[[float], None] | None,
 ) -> Transcript:
     if audio is None:
         return Transcript(tuple(words), source, remarks=_interpolated(words))
     # Before they are moved: a transcript that drifts is not to be mended in silence.
     drifted = _drifts(words, audio)
-    better = tuple(words) if drifted else refined(words, audio, forced=forced)
+    better = tuple(words) if drifted else refined(words, audio, forced=forced, tell=tell)
     return Transcript(better, source, remarks=(*drifted, *_interpolated(better)))
 
 
@@ -145,12 +154,13 @@ def _placed(
     speech_model: str | Path | None,
     device: str,
     forced: bool | None,
+    tell: Callable[[float], None] | None,
 ) -> Transcript:
     """A text without times, by what a recogniser hears, or else by the voice's energy."""
     remarks: list[str] = []
     words: tuple[Word, ...]
     try:
-        heard = recognise(audio, find_speech_model(speech_model), device=device)
+        heard = recognise(audio, find_speech_model(speech_model), device=device, tell=tell)
         known = matched(rough, heard.words)
         share = sum(word.start is not None for word in known) / len(known)
         if share < 0.5:
@@ -164,7 +174,7 @@ def _placed(
             raise
         remarks.append(f"the text is placed by the voice's energy alone: {error}")
         words = tuple(spread(rough, audio))
-    words = refined(words, audio, forced=forced)
+    words = refined(words, audio, forced=forced, tell=tell)
     return Transcript(words, "text", remarks=(*remarks, *_interpolated(words)))
 
 

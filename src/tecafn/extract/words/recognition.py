@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,13 @@ class Heard:
     language: str
 
 
-def recognise(audio: Audio, model: SpeechModel, *, device: str = "cpu") -> Heard:
+def recognise(
+    audio: Audio,
+    model: SpeechModel,
+    *,
+    device: str = "cpu",
+    tell: Callable[[float], None] | None = None,
+) -> Heard:
     """The words of a clip.
 
     A voice activity detector finds speech first: Whisper invents words in silence and music.
@@ -58,12 +64,13 @@ def recognise(audio: Audio, model: SpeechModel, *, device: str = "cpu") -> Heard
         audio: at 16 kHz.
         model: see ``find_speech_model``.
         device: ``cpu`` or ``cuda``.
+        tell: told the seconds that are done.
 
     Raises:
         UserError: a package is missing or does not load, the model is damaged, or the device
             cannot be used.
     """
-    spans = find_speech(audio)
+    spans = find_speech(audio, tell=tell)
     silent = tuple(without_speech(spans, audio))
     pieces = pieces_of(spans, audio)
     if not pieces:
@@ -80,6 +87,8 @@ def recognise(audio: Audio, model: SpeechModel, *, device: str = "cpu") -> Heard
                 invented.append(Span(start, end))
             else:
                 words += said
+        if tell is not None:
+            tell(piece.spans[-1].end)
     words.sort(key=lambda word: word.start)
     return Heard(tuple(_in_order(words)), silent, tuple(invented), language)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Span:
         return self.end - self.start
 
 
-def find_speech(audio: Audio) -> list[Span]:
+def find_speech(audio: Audio, *, tell: Callable[[float], None] | None = None) -> list[Span]:
     """Stretches with speech, by the voice activity detector that faster-whisper carries (Silero).
 
     Sound is looked at in blocks of a minute, so that memory does not grow with the clip.
@@ -61,6 +61,8 @@ def find_speech(audio: Audio) -> list[Span]:
                 found[-1] = Span(found[-1].start, end)
             else:
                 found.append(Span(begin, end))
+        if tell is not None:
+            tell(start)
     return found
 
 

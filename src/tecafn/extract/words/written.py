@@ -15,6 +15,7 @@ from tecafn.extract.words.word import RoughWord, Word, with_times
 SUBTITLES = (".srt", ".vtt", ".ass", ".ssa", ".sub")
 TEXTS = (".txt",)
 TIMED = (".json",)
+TRANSCRIPTS = (*SUBTITLES, *TIMED, *TEXTS)
 
 _MOST_BYTES = 64 * 2**20
 _NO_SPEECH = re.compile(r"\[[^\]]*\]|\u266a[^\u266a]*\u266a?|\u266b|\u266a|\{\\[^}]*\}|<[^>]*>")
