@@ -757,8 +757,8 @@ def extract(
     transcript: Annotated[
         Path | None,
         typer.Option(
-            help="A file with what is said in a clip (.srt, .vtt, .ass, .json, .txt); by default one "
-            "of the clip's name beside it."
+            help="A file with what is said in a clip (.srt, .vtt, .ass, .json, .txt); by default "
+            "one of the clip's name beside it."
         ),
     ] = None,
     words: Annotated[
@@ -810,8 +810,8 @@ def extract(
         return
     if text is not None or transcript is not None:
         raise UserError(
-            "--text and --transcript are of one clip; the clips of a folder have their texts in the "
-            "table, or transcripts of their names beside them"
+            "--text and --transcript are of one clip; the clips of a folder have their texts in "
+            "the table, or transcripts of their names beside them"
         )
     from tecafn.data.readers.base import ReadOptions
     from tecafn.extract.folder import extract_folder

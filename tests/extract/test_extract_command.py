@@ -24,10 +24,12 @@ from tecafn.cli import main
 from tecafn.core.modality import Modality
 from tecafn.data.store import Store
 from tecafn.extract import doctor, licences
-from tecafn.extract.clip import ClipFeatures, ClipSettings, extract_clip
+from tecafn.extract.clip import ClipSettings, extract_clip
+from tecafn.extract.clip_features import ClipFeatures, Segment
 from tecafn.extract.face import COLUMNS
+from tecafn.extract.words import Word
 
-MEASURES = ClipSettings(audio="measures")
+MEASURES = ClipSettings(audio="measures", words="none")
 TIMES = [n / 10 for n in range(12)]
 
 
@@ -191,20 +193,25 @@ def test_silence_is_no_sound_and_two_faces_without_a_voice_are_unknown(tmp_path:
     assert len(features.faces) == 2
     assert any("silence throughout" in remark for remark in features.remarks)
     assert any("--face left, right or ID" in remark for remark in features.remarks)
-    named = extract_clip(clip, ClipSettings(audio="measures", face="right"))
+    named = extract_clip(clip, ClipSettings(audio="measures", words="none", face="right"))
     assert named.face == 2
     assert named.sequences[Modality.VISION].shape == (4, len(COLUMNS))
 
 
 def test_features_are_saved_as_they_are(tmp_path: Path) -> None:
     frames = np.array([[1.0, np.nan]], np.float32)
-    features = ClipFeatures(duration=1.0, sequences={Modality.AUDIO: frames}, remarks=["so"])
+    said = (Word("so", 0.1, 0.4, 0.9), Word("it", 0.4, 0.5, interpolated=True))
+    one = Segment(start=0, end=1, text="so it", words=said, sequences={Modality.AUDIO: frames})
+    features = ClipFeatures(
+        duration=1.0, segments=(one,), words_from="text", no_speech=[[0.5, 1.0]], remarks=["so"]
+    )
     features.save(tmp_path / "a.zip")
     features.save(tmp_path / "b.zip")
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
     loaded = ClipFeatures.load(tmp_path / "a.zip")
     assert np.array_equal(loaded.sequences[Modality.AUDIO], frames, equal_nan=True)
-    assert loaded.remarks == ["so"]
+    assert loaded.as_dict() == features.as_dict()
+    assert loaded.segments[0].words == said
 
 
 def test_a_change_of_settings_is_another_identity() -> None:

@@ -364,7 +364,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             assert len(samples) <= 30 * RATE
             return list(segments), SimpleNamespace(language="en")
 
-        monkeypatch.setattr(recognition, "find_speech", lambda audio: spans)
+        monkeypatch.setattr(recognition, "find_speech", lambda audio, **_: spans)
         fake = SimpleNamespace(transcribe=transcribe)
         monkeypatch.setattr(recognition, "load_recogniser", lambda model, device: fake)
 
@@ -552,7 +552,7 @@ def test_recognition_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    monkeypatch.setattr(recognition, "find_speech", lambda audio: [Span(0.0, 1.0)])
+    monkeypatch.setattr(recognition, "find_speech", lambda audio, **_: [Span(0.0, 1.0)])
     audio = Audio.of(sounds.syllables(4.0, 1.0).astype(np.float32))
     found = recognition.recognise(audio, speech_model.find_speech_model())
     assert found.language == "en"

@@ -24,7 +24,8 @@ class FeatureSpec:
         version: of the extractor's definitions; another one gives other numbers.
         columns: D names; empty where columns have none, such as a network's states.
         width: D.
-        frames_per_second: the clock; 0 = one frame per utterance, or per word if ``settings`` say so.
+        frames_per_second: the clock; 0 = one frame per utterance, or per word where ``settings``
+            say so.
         models: SHA-256 of each model's file by the model's name.
         settings: whatever else decides the numbers.
         normalisation: what was done to the columns; "none" leaves that to the training split's

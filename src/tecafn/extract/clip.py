@@ -146,8 +146,11 @@ class ClipSettings:
         Raises:
             UserError: it is not installed, or what runs it is not.
         """
-        model = find_speech_model(self.speech_model)
-        speech_library("faster_whisper")
+        try:
+            model = find_speech_model(self.speech_model)
+            speech_library("faster_whisper")
+        except UserError as error:
+            raise UserError(f"{error}; or leave words out with --words none") from None
         return model.sha256
 
 

@@ -36,7 +36,8 @@ def sound_frames(
     Args:
         audio: the clip's sound.
         track: what makes frames.
-        start, end: seconds of the stretch on the clip's clock.
+        start: seconds on the clip's clock at which the stretch begins.
+        end: seconds at which it ends.
         words: seconds of each word, for a mean per word in place of so many per second.
         tell: told the seconds that are done.
     """
@@ -76,7 +77,8 @@ def face_frames(
 
     Args:
         face: through the clip.
-        start, end: seconds of the stretch on the clip's clock.
+        start: seconds on the clip's clock at which the stretch begins.
+        end: seconds at which it ends.
         rate: steps per second.
         words: see ``sound_frames``.
     """
