@@ -122,6 +122,7 @@ def load_recogniser(model: SpeechModel, device: str = "cpu") -> Any:
     if not (model.folder / "tokenizer.json").is_file():
         raise UserError(f"speech model {model.name}: {model.folder} lacks tokenizer.json")
     library = speech_library("faster_whisper")
+    _keep_tqdm_within_the_process()
     try:
         return library.WhisperModel(
             str(model.folder),
@@ -133,6 +134,14 @@ def load_recogniser(model: SpeechModel, device: str = "cpu") -> Any:
         )
     except Exception as error:  # tokenizers raises bare ones
         raise UserError(_explained(error, model, device)) from None
+
+
+def _keep_tqdm_within_the_process() -> None:
+    # faster-whisper counts with tqdm, whose own lock is a semaphore of the system: a process
+    # that is ended leaves it behind, and Python says so on the console.
+    import threading
+
+    speech_library("tqdm").tqdm.set_lock(threading.RLock())
 
 
 def _explained(error: BaseException, model: SpeechModel, device: str) -> str:
