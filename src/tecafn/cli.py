@@ -28,6 +28,7 @@ from tecafn.exits import (
 
 if TYPE_CHECKING:
     from tecafn.records.comparison import ComparisonSummary
+    from tecafn.serving.intervals import Calibration
 
 # Commands import what they need when they run: `tecafn --help` should not wait for torch.
 
@@ -407,7 +408,9 @@ def _precision_setting(name: str, device: str) -> str:
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run's directory; or builtin, of which nothing is kept.")
+    ],
     data: DataOption,
     split: SplitOption = "test",
     against: Annotated[
@@ -718,18 +721,79 @@ def audit(
 
 @app.command()
 def predict(
-    run: Annotated[Path, typer.Argument(help="A run's directory, or a model on the hub.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="builtin, builtin-base, a run's directory, or a model on the hub; see "
+            "docs/models.md."
+        ),
+    ],
     data: DataOption,
     out: Annotated[Path, typer.Option(help="CSV with the columns id,prediction.")],
     split: SplitOption = "test",
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="Add the columns low,high of a calibrated run.")
+    ] = False,
     device: DeviceOption = "auto",
 ) -> None:
     """Predict a split, labelled or not."""
     from tecafn.experiments.evaluate import predict_run
 
-    count = predict_run(run, data=data, split=split, out=out, device=device)
+    count = predict_run(run, data=data, split=split, out=out, device=device, intervals=intervals)
     if _speaks():
         print(f"{out}: {count} predictions")
+
+
+@app.command()
+def calibrate(
+    run: Annotated[Path, typer.Argument(help="A run's directory, or an exported model's.")],
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", help="A store, whose valid split is taken; repeat it for several."),
+    ],
+    level: Annotated[
+        float, typer.Option(help="The share of utterances whose label an interval shall hold.")
+    ] = 0.9,
+    device: DeviceOption = "auto",
+    allow_data_errors: AllowErrorsOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Calibrate intervals around a run's scores, and say what they cover of videos left out."""
+    if not 0 < level < 1:
+        raise UserError(f"--level must be between 0 and 1, got {level:g}")
+    from tecafn.experiments.calibrate import calibrate_run
+
+    calibration = calibrate_run(
+        run, data=data, level=level, device=device, allow_data_errors=allow_data_errors
+    )
+    if not _speaks():
+        return
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(calibration))
+        return
+    _print_calibration(calibration)
+
+
+def _print_calibration(calibration: Calibration) -> None:
+    """What intervals cover of videos that were left out, and how wide they are."""
+    measured = {"all": calibration.measured, **calibration.by_dataset}
+    rows = [
+        [
+            name,
+            f"{one.num_utterances} ({one.num_videos})",
+            f"{100 * one.covered:.1f}",
+            f"{100 * one.covered_shortest:.1f} ({one.num_shortest})",
+            f"{one.mean_width:.2f}",
+        ]
+        for name, one in measured.items()
+    ]
+    print_table(
+        f"{100 * calibration.intervals.level:g} % intervals, on videos left out in turn",
+        ["data", "utterances (videos)", "covered, %", "of the shortest tenth", "mean width"],
+        rows,
+    )
 
 
 @app.command()

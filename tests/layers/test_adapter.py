@@ -19,7 +19,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.info import TextEncoderSpec
 from tecafn.core.scheme import parameter_groups
 from tecafn.core.weights import load_module, save_module
-from tecafn.layers.adapter import AdaptedLinear, merge
+from tecafn.layers.adapter import AdaptedLinear, adapters_from, merge
 from tecafn.layers.text_encoder import TextEncoder
 
 SIZES: dict[str, Any] = {
@@ -204,3 +204,49 @@ def test_a_wholly_frozen_encoder_has_nothing_to_adapt(sources: dict[str, str]) -
         encoder(sources["bert"], adapter_rank=2, num_trained_layers=0)
     with pytest.raises(ValueError, match="adapter_rank must be >= 1 or None, got 0"):
         TextEncoderSpec(adapter_rank=0)
+
+
+def matrices(*, seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"wide": (6, 20), "tall": (20, 6), "square": (9, 9)}
+    full = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+    base = {name: torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+    return full, base
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_adapters_of_the_full_rank_bring_the_weights_back(seed: int) -> None:
+    full, base = matrices(seed=seed)
+    for name, (up, down) in adapters_from(full, base, rank=9).items():
+        linear = nn.Linear(base[name].shape[1], base[name].shape[0])
+        linear.weight = nn.Parameter(base[name])
+        adapted = AdaptedLinear(linear, rank=9)
+        with torch.no_grad():
+            adapted.up.copy_(up)
+            adapted.down.copy_(down)
+        torch.testing.assert_close(adapted.whole_weight(), full[name], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_adapters_of_a_lower_rank_miss_what_eckart_and_young_say(rank: int) -> None:
+    full, base = matrices(seed=7)
+    for name, (up, down) in adapters_from(full, base, rank=rank).items():
+        change = full[name] - base[name]
+        missed = torch.linalg.norm(change - 2 * up @ down)
+        rest = torch.linalg.svdvals(change)[rank:].square().sum().sqrt()
+        torch.testing.assert_close(missed, rest, atol=1e-4, rtol=1e-5)
+        # No step away from it is nearer.
+        for number in range(20):
+            generator = torch.Generator().manual_seed(number)
+            step = 0.05 * torch.randn(up.shape, generator=generator)
+            assert torch.linalg.norm(change - 2 * (up + step) @ down) >= missed - 1e-5
+
+
+def test_weights_that_do_not_belong_together_have_no_adapters() -> None:
+    full, base = matrices(seed=0)
+    with pytest.raises(ValueError, match="rank must be >= 1, got 0"):
+        adapters_from(full, base, rank=0)
+    with pytest.raises(ValueError, match="'tall' is in one alone"):
+        adapters_from(full, {n: w for n, w in base.items() if n != "tall"}, rank=1)
+    with pytest.raises(ValueError, match=r"'wide' must be \(out, in\) in full and base"):
+        adapters_from(full, {**base, "wide": base["wide"].T}, rank=1)

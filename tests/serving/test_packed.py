@@ -10,8 +10,15 @@ import torch
 from torch import nn
 
 from tecafn.core.fast import without
+from tecafn.layers.adapter import AdaptedLinear, adapt
 from tecafn.layers.encoder_source import FAMILY
-from tecafn.serving.packed import PackedLinear, PackedTextLayer, can_pack, pack_weights
+from tecafn.serving.packed import (
+    PackedAdaptedLinear,
+    PackedLinear,
+    PackedTextLayer,
+    can_pack,
+    pack_weights,
+)
 
 needs_onednn = pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN")
 
@@ -155,6 +162,48 @@ def test_text_layers_compute_what_they_did(family: str) -> None:
         answers = [_states(layers, values, None), _states(layers, values, mask)]
     for answer, known in zip(answers, expected, strict=True):
         torch.testing.assert_close(answer, known, atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+@pytest.mark.parametrize("family", FAMILY)
+def test_adapted_text_layers_compute_what_they_did(family: str) -> None:
+    torch.manual_seed(0)
+    layers, values = _text_layers(family), torch.randn(3, 7, 32)
+    adapt(layers, rank=2)
+    for name, parameter in layers.named_parameters():
+        if name.endswith(".up"):
+            nn.init.normal_(parameter, std=0.3)
+    with torch.inference_mode():
+        expected = _states(layers, values, None)
+        pack_weights(layers)
+        torch.testing.assert_close(_states(layers, values, None), expected, atol=1e-5, rtol=1e-5)
+
+
+@needs_onednn
+def test_large_adapted_layers_are_replaced_and_see_adapters_that_change(tmp_path: Path) -> None:
+    adapted = AdaptedLinear(nn.Linear(256, 320), rank=2)
+    nn.init.normal_(adapted.up)
+    network = nn.ModuleDict({"a": adapted})
+    before, rows = dict(network.named_parameters()), torch.randn(3, 256)
+    with torch.no_grad():
+        expected = network["a"](rows)
+        pack_weights(network)
+        packed = network["a"]
+        assert isinstance(packed, PackedAdaptedLinear)
+        after = dict(network.named_parameters())
+        assert before.keys() == after.keys() == network.state_dict().keys()
+        assert all(after[name] is before[name] for name in before)
+        torch.testing.assert_close(packed(rows), expected, atol=1e-4, rtol=1e-5)
+        many = torch.randn(300, 256)
+        torch.testing.assert_close(packed(many)[:7], packed(many[:7]), atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(copy.deepcopy(packed)(rows), expected, atol=1e-4, rtol=1e-5)
+        torch.save(packed, tmp_path / "layer.pt")
+        packed.up.zero_()
+        plain = nn.functional.linear(rows, packed.weight, packed.bias)
+        torch.testing.assert_close(packed(rows), plain, atol=1e-4, rtol=1e-5)
+    packed(rows).sum().backward()
+    assert packed.up.grad is not None
+    assert packed.weight.grad is None
 
 
 @needs_onednn

@@ -51,6 +51,8 @@ from tecafn.records.record import (
     read_record,
     write_record,
 )
+from tecafn.serving.builtin import is_builtin, model_folder
+from tecafn.serving.intervals import Intervals, count_words
 from tecafn.serving.predictor import EXPORT_FOLDER, WEIGHTS_FILE, Predictor, load
 from tecafn.training.ranks import on_rank_0
 from tecafn.training.run_lock import run_lock
@@ -245,19 +247,16 @@ def evaluate_run(
         UserError: the split is empty or unlabelled, the data do not fit the network, are on another
             scale, or have errors that are not allowed.
     """
+    if is_builtin(run):
+        return _evaluate_builtin(
+            run, data=data, split=split, device=device, allow_data_errors=allow_data_errors
+        )
     record = read_record(run)
     if not (run / EXPORT_FOLDER).is_dir():
         what = "a cross-validation keeps none" if "folds" in record else "it was removed"
         raise UserError(f"{run} has no network in {EXPORT_FOLDER}/ to evaluate: {what}")
-    store = Store.open(data)
+    store, allowed = _open_labelled(run, data, split, allow_data_errors=allow_data_errors)
     view = store.split(split)
-    unlabelled = int((~view.labelled).sum())
-    if unlabelled:
-        raise UserError(
-            f"split {split!r} of {data} has {unlabelled} of {len(view)} samples without a label; "
-            f"use `tecafn predict {run} --data {data} --split {split} --out predictions.csv`"
-        )
-    allowed = refuse_errors(store, allowed=allow_data_errors)
     check_scale(record, store)
     check_record_features(record, store, run=run)
     fabric = open_fabric(device, "32-true")
@@ -286,6 +285,55 @@ def evaluate_run(
             return evaluation
 
     return on_rank_0(add)
+
+
+def _open_labelled(
+    run: Path, data: Path, split: str, *, allow_data_errors: bool
+) -> tuple[Store, list[IntegrityRow]]:
+    """A store whose split can be measured on, and the errors in it that the user has allowed."""
+    store = Store.open(data)
+    view = store.split(split)
+    unlabelled = int((~view.labelled).sum())
+    if unlabelled:
+        raise UserError(
+            f"split {split!r} of {data} has {unlabelled} of {len(view)} samples without a label; "
+            f"use `tecafn predict {run} --data {data} --split {split} --out predictions.csv`"
+        )
+    return store, list(refuse_errors(store, allowed=allow_data_errors))
+
+
+def _evaluate_builtin(
+    name: Path, *, data: Path, split: str, device: str, allow_data_errors: bool
+) -> Evaluation:
+    """A model of the package on a labelled split. It has no record: nothing is kept."""
+    store, allowed = _open_labelled(name, data, split, allow_data_errors=allow_data_errors)
+    opened = open_run(name, data, split, open_fabric(device, "32-true"))
+    check_label_range(name, opened.predictor.definition.info.label_range, store)
+    return new_evaluation(
+        store,
+        opened.view,
+        opened.predict(),
+        chosen_on=f"valid of {opened.predictor.definition.dataset}",
+        weights_hash=file_hash(model_folder(name) / WEIGHTS_FILE),
+        absent=opened.absent,
+        allowed=allowed,
+    )
+
+
+def check_label_range(model: str | Path, label_range: Sequence[float], store: Store) -> None:
+    """Refuse labels of another scale than the model's scores.
+
+    Raises:
+        UserError: the label ranges differ.
+    """
+    low, high = map(float, label_range)
+    ends = store.description.label_range
+    if (low, high) != tuple(map(float, ends)):
+        raise UserError(
+            f"{model} gives scores from {low:g} to {high:g}, {store.path} has labels from "
+            f"{ends[0]:g} to {ends[1]:g} ({store.description.dataset}): predictions and labels are "
+            "on two scales"
+        )
 
 
 def _known_evaluation(run: Path, store: Store, split: str) -> Evaluation | None:
@@ -482,25 +530,50 @@ def _say_other_scale(opened: OpenRun) -> None:
         )
 
 
-def predict_run(run: Path, *, data: Path, split: str, out: Path, device: str = "auto") -> int:
+def predict_run(
+    run: Path,
+    *,
+    data: Path,
+    split: str,
+    out: Path,
+    device: str = "auto",
+    intervals: bool = False,
+) -> int:
     """Write ``id,prediction`` for every sample of a split, labelled or not.
+
+    Args:
+        run: ``builtin``, ``builtin-base``, a run's directory, or an exported model.
+        data: a store.
+        split: of the store.
+        out: the file.
+        device: auto, cpu or cuda.
+        intervals: add the columns ``low,high``; see ``serving.intervals``.
 
     Returns:
         How many.
+
+    Raises:
+        UserError: something cannot be read, or does not fit; or intervals are asked for of a run
+            that was not calibrated.
     """
     refuse_overwriting(out)
+    calibrated = Intervals.load(run) if intervals else None
     fabric = open_fabric(device, "32-true")
     opened = open_run(run, data, split, fabric)
     _say_other_scale(opened)
-    view, predictions = opened.view, opened.predict()
+    view, scores = opened.view, opened.predict().predictions
+    columns = {"id": list(view.ids), "prediction": scores.tolist()}
+    if calibrated is not None:
+        low, high = calibrated.of(scores, [count_words(text) for text in view.texts])
+        columns |= {"low": low.tolist(), "high": high.tolist()}
 
     def write() -> int:
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             with out.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
-                writer.writerow(["id", "prediction"])
-                writer.writerows(zip(view.ids, predictions.predictions.tolist(), strict=True))
+                writer.writerow(columns)
+                writer.writerows(zip(*columns.values(), strict=True))
         except OSError as error:
             raise UserError(f"cannot write {out}: {error.strerror or error}") from None
         return len(view)

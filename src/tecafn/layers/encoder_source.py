@@ -89,6 +89,15 @@ def check_source(name: str) -> None:
             raise UserError(not_found(name, refusal))
 
 
+def is_here(name: str) -> bool:
+    """Is a text encoder on this machine, so that no network is needed to load it?"""
+    try:
+        source = resolve_source(name)
+    except UserError:
+        return False
+    return (Path(source) / "config.json").is_file() or is_cached(source)
+
+
 def check_settings(settings: Mapping[str, Any]) -> None:
     """``check_source`` for a config as it was read, with defaults and mistakes left to others."""
     name = settings.get("text_encoder", MINILM)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tecafn.core.fast import is_on
+from tecafn.layers.adapter import AdaptedLinear
 
 _FEWEST_WEIGHTS = 1 << 16  # below, calling costs more than fetching
 _MOST_ROWS = 256  # above, arithmetic costs more than fetching
@@ -30,7 +31,7 @@ class _Rearranged:
         linears: one, or several that all have a bias.
     """
 
-    def __init__(self, *linears: nn.Linear) -> None:
+    def __init__(self, *linears: _Linear) -> None:
         self._linears = linears
         self._made_of: list[tuple[int, int]] | None = None
         self._weight: Any = None  # no tensor that checkpoints should know of
@@ -54,12 +55,11 @@ class _Rearranged:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """(..., in) to (..., all of out)."""
-        biases = [linear.bias for linear in self._linears if linear.bias is not None]
-        weights = [linear.weight for linear in self._linears]
-        made_of = [_version(tensor) for tensor in (*weights, *biases)]
+        made_of = [_version(p) for linear in self._linears for p in linear.parameters()]
         if self._made_of != made_of:
+            biases = [linear.bias for linear in self._linears if linear.bias is not None]
             self._weight = torch.ops.mkldnn._reorder_linear_weight(
-                torch.cat([weight.detach() for weight in weights]), _USUAL_ROWS
+                torch.cat([_whole_weight(linear).detach() for linear in self._linears]), _USUAL_ROWS
             )
             self._bias = torch.cat([bias.detach() for bias in biases]) if biases else None
             self._made_of = made_of
@@ -67,6 +67,11 @@ class _Rearranged:
             rows, self._weight, self._bias, "none", [], ""
         )
         return product
+
+
+def _whole_weight(linear: _Linear) -> Tensor:
+    """What a layer multiplies by, the change of a low-rank adapter included."""
+    return linear.weight if isinstance(linear, nn.Linear) else linear.whole_weight()
 
 
 def _version(tensor: Tensor) -> tuple[int, int]:
@@ -103,6 +108,44 @@ class PackedLinear(nn.Linear):
         if self._rearranged.is_worth_it(rows):
             return self._rearranged(rows)
         return functional.linear(rows, self.weight, self.bias)
+
+
+class PackedAdaptedLinear(nn.Module):
+    """``AdaptedLinear`` with the same parameters, and one product where ``PackedLinear`` has one.
+
+    Args:
+        linear: the layer whose parameters it shares.
+
+    Example:
+        >>> adapted = AdaptedLinear(nn.Linear(384, 384), rank=4)
+        >>> rows = torch.randn(12, 384)
+        >>> with torch.no_grad():
+        ...     torch.allclose(PackedAdaptedLinear(adapted)(rows), adapted(rows), atol=1e-5)
+        True
+    """
+
+    def __init__(self, linear: AdaptedLinear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+        self.up, self.down = linear.up, linear.down
+        self.train(linear.training)
+        self._linear = (linear,)  # no child: its parameters are here already
+        self._rearranged = _Rearranged(linear)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        if self._rearranged.is_worth_it(rows):
+            return self._rearranged(rows)
+        result: Tensor = self._linear[0](rows)
+        return result
+
+    def whole_weight(self) -> Tensor:
+        """(out, in): as ``AdaptedLinear.whole_weight``."""
+        return self._linear[0].whole_weight()
+
+
+_Linear = nn.Linear | AdaptedLinear | PackedAdaptedLinear
 
 
 class PackedTextLayer(nn.Module):
@@ -174,12 +217,17 @@ def pack_weights(network: nn.Module) -> None:
     """
     if can_pack():
         _replace(network, _is_large, PackedLinear)
+        _replace(network, _is_large_and_adapted, PackedAdaptedLinear)
         # Behind the linear layers: a text layer takes those that have replaced its own.
         _replace(network, is_text_layer, PackedTextLayer)
 
 
 def _is_large(module: nn.Module) -> bool:
     return type(module) is nn.Linear and module.weight.numel() >= _FEWEST_WEIGHTS
+
+
+def _is_large_and_adapted(module: nn.Module) -> bool:
+    return type(module) is AdaptedLinear and module.weight.numel() >= _FEWEST_WEIGHTS
 
 
 def _replace(

@@ -29,6 +29,7 @@ from tecafn.core.scheme import Network
 from tecafn.core.weights import load_module, save_module
 from tecafn.layers.encoder_source import hub_options
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
+from tecafn.serving.builtin import is_builtin, model_folder
 from tecafn.serving.packed import pack_weights
 
 FORMAT_VERSION = 1
@@ -448,7 +449,11 @@ def load_export(folder: Path) -> Predictor:
     tokenizer = None
     if definition.info.reads_sentences:
         source = str(folder / TEXT_ENCODER_FOLDER)
-        tokenizer = Tokenizer(source, max_tokens=definition.max_text_tokens)
+        # A model in the package has no tokenizer of its own: adapters need the encoder, which has.
+        is_lent = spec.adapter_rank is not None and not Path(source).is_dir()
+        tokenizer = Tokenizer(
+            spec.source if is_lent else source, max_tokens=definition.max_text_tokens
+        )
         spec = spec.saved_in(source)
     info = dataclasses.replace(definition.info, text_encoder=spec)
     network = dataclasses.replace(definition, info=info).build_network()
@@ -458,10 +463,11 @@ def load_export(folder: Path) -> Predictor:
 
 
 def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor:
-    """Load a trained network from a run's directory, an exported folder or the Hugging Face hub.
+    """Load a trained network: the package's own, a run's, an exported or one of the hub.
 
     Args:
-        run_or_hub_id: ``runs/demo``, a folder that ``save_pretrained`` wrote, or ``user/name``.
+        run_or_hub_id: ``builtin``, ``builtin-base``, ``runs/demo``, a folder that
+            ``save_pretrained`` wrote, or ``user/name``.
         revision: branch, tag or commit on the hub.
 
     Returns:
@@ -470,9 +476,8 @@ def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor
     Raises:
         UserError: it is none of these, or damaged.
     """
-    path = Path(run_or_hub_id)
-    if path.is_dir():
-        return load_export(path / EXPORT_FOLDER if (path / EXPORT_FOLDER).is_dir() else path)
+    if is_builtin(run_or_hub_id) or Path(run_or_hub_id).is_dir():
+        return load_export(model_folder(run_or_hub_id))
     is_local = bool(hub_options(str(run_or_hub_id)))
     try:
         return Predictor.from_pretrained(

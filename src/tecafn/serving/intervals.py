@@ -1,0 +1,401 @@
+"""Intervals around scores: split conformal prediction, calibrated on whole videos.
+
+Source: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic learning in a random world" (2005): the
+half-width is a quantile of what was missed on data that the network was not trained on. Within
+bins of a condition, here the number of words: V. Vovk, "Conditional validity of inductive
+conformal predictors", ACML 2012. Utterances of a video are alike, which the theory does not have:
+hence coverage is measured on videos that were left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tecafn.core.errors import UserError
+from tecafn.serving.builtin import model_folder
+
+CALIBRATION_FILE = "calibration.json"
+FORMAT_VERSION = 1
+LEVEL = 0.9
+FEWEST_UTTERANCES = 40
+FEWEST_VIDEOS = 5
+
+_WEIGHTS_FILE = "model.safetensors"
+_NUM_FOLDS = 20
+_FEWEST_IN_BIN = 20
+# Where bins end: the shortest tenth of the utterances has one of its own.
+_SHARES = (0.1, 0.4, 0.7)
+_SHORTEST = 0.1
+# Scripts without spaces: each character counts as a word.
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+def count_words(text: str | None) -> int:
+    """How many words a text has, by its spaces; of Chinese and Japanese, characters.
+
+    Example:
+        >>> count_words("I loved it."), count_words(None)
+        (3, 0)
+    """
+    return len(_WORD.findall(text or ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intervals:
+    """Half the width of an interval by the number of words of an utterance.
+
+    Args:
+        level: the share of utterances whose label the interval shall hold.
+        most_words: the most words that each bin but the last takes, rising.
+        half_widths: one per bin, on the label's scale.
+        label_range: no interval reaches beyond it.
+
+    Example:
+        >>> intervals = Intervals(
+        ...     level=0.9, most_words=(5,), half_widths=(1.5, 1.25), label_range=(-3.0, 3.0)
+        ... )
+        >>> intervals.of([0.5, 2.5], [4, 12])
+        (array([-1.  ,  1.25]), array([2., 3.]))
+    """
+
+    level: float
+    most_words: tuple[int, ...]
+    half_widths: tuple[float, ...]
+    label_range: tuple[float, float]
+
+    def of(self, scores: ArrayLike, num_words: ArrayLike) -> tuple[Floats, Floats]:
+        """Lower and upper ends, (N,) each, of N scores whose texts have so many words.
+
+        Args:
+            scores: (N,) as the network predicts them.
+            num_words: (N,) as ``count_words`` counts them; 0 where there is no text.
+
+        Raises:
+            ValueError: their numbers differ.
+        """
+        values, words = np.asarray(scores, np.float64), np.asarray(num_words)
+        if values.shape != words.shape:
+            raise ValueError(
+                f"num_words must be one per score {values.shape}, got shape {words.shape}"
+            )
+        half = np.asarray(self.half_widths)[np.searchsorted(self.most_words, words, side="left")]
+        low, high = self.label_range
+        inside = np.clip(values, low, high)
+        return np.clip(inside - half, low, high), np.clip(inside + half, low, high)
+
+    @classmethod
+    def load(cls, model: str | Path) -> Intervals:
+        """Of a model's name, a run's folder or an exported model.
+
+        Raises:
+            UserError: it was not calibrated, the file is damaged, or its weights have changed
+                since.
+        """
+        return read_calibration(model).intervals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What intervals cover of utterances of videos that they were not calibrated on.
+
+    Args:
+        num_utterances: how many.
+        num_videos: of how many videos.
+        covered: share whose label lies in the interval.
+        num_shortest: utterances of the shortest tenth, by their words; those of the longest of
+            them are all counted.
+        covered_shortest: share of these.
+        mean_width: from end to end, on the label's scale.
+    """
+
+    num_utterances: int
+    num_videos: int
+    covered: float
+    num_shortest: int
+    covered_shortest: float
+    mean_width: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Intervals, what they cover, and what they were calibrated on.
+
+    Args:
+        intervals: of all calibrating utterances.
+        measured: on videos left out in turn.
+        by_dataset: the same by dataset, where there are several.
+        data: name, split and hash of each dataset.
+        weights_hash: SHA-256 of the file with the weights.
+    """
+
+    intervals: Intervals
+    measured: Coverage
+    by_dataset: Mapping[str, Coverage]
+    data: Sequence[Mapping[str, str]]
+    weights_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Utterances with scores of a network that was not trained on them, and with their labels.
+
+    Args:
+        scores: (N,).
+        labels: (N,).
+        num_words: (N,).
+        videos: N names.
+        datasets: N names.
+    """
+
+    scores: Floats
+    labels: Floats
+    num_words: Counts
+    videos: Sequence[str]
+    datasets: Sequence[str]
+
+    @property
+    def errors(self) -> Floats:
+        """(N,) what was missed, absolutely."""
+        return np.abs(self.scores - self.labels)
+
+    @property
+    def groups(self) -> Counts:
+        """(N,) the number of each utterance's video; names of two datasets are two videos."""
+        names = list(zip(self.datasets, self.videos, strict=True))
+        number = {name: k for k, name in enumerate(dict.fromkeys(names))}
+        return np.array([number[name] for name in names], np.int64)
+
+
+def fit_intervals(
+    scored: Scored, *, label_range: tuple[float, float], level: float = LEVEL
+) -> Intervals:
+    """Intervals whose half-widths are the conformal quantiles of the errors in each bin.
+
+    Of n errors the one of rank ceil((n + 1) level) is taken. Bins end where the shortest 10, 40 and
+    70 % of the utterances do; one with fewer than 20 utterances, or fewer than the rank asks for,
+    is joined with the next.
+
+    Raises:
+        ValueError: ``level`` is not between 0 and 1.
+        UserError: there are fewer errors than the level asks for.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level}")
+    fewest = max(_FEWEST_IN_BIN, math.ceil(level / (1 - level)))
+    if len(scored.errors) < fewest:
+        raise UserError(
+            f"intervals of {100 * level:g} % need {fewest} labelled utterances to calibrate on, "
+            f"got {len(scored.errors)}"
+        )
+    most_words = _bins(scored.num_words, fewest=fewest)
+    bin_of = np.searchsorted(most_words, scored.num_words, side="left")
+    half_widths = [
+        _conformal_quantile(scored.errors[bin_of == k], level) for k in range(len(most_words) + 1)
+    ]
+    return Intervals(
+        level=level,
+        most_words=tuple(most_words),
+        half_widths=tuple(half_widths),
+        label_range=label_range,
+    )
+
+
+def _bins(num_words: Counts, *, fewest: int) -> list[int]:
+    """The most words of each bin but the last, so that every bin has enough utterances."""
+    ends: list[int] = []
+    below = 0
+    for share in _SHARES:
+        end = int(np.quantile(num_words, share, method="higher"))
+        inside = int((num_words <= end).sum())
+        if inside - below >= fewest and len(num_words) - inside >= fewest:
+            ends.append(end)
+            below = inside
+    return ends
+
+
+def _conformal_quantile(errors: Floats, level: float) -> float:
+    rank = math.ceil(round((len(errors) + 1) * level, 9))
+    return float(np.sort(errors)[rank - 1])
+
+
+def calibrate(
+    scored: Scored,
+    *,
+    label_range: tuple[float, float],
+    data: Sequence[Mapping[str, str]],
+    weights_hash: str,
+    level: float = LEVEL,
+) -> Calibration:
+    """Fit intervals, and measure them on videos left out in turn (in 20 folds of many).
+
+    Args:
+        scored: of a split that the network was not trained on.
+        label_range: of the labels.
+        data: name, split and hash of each dataset.
+        weights_hash: SHA-256 of the network's weights.
+        level: the share to cover.
+
+    Raises:
+        UserError: there are too few utterances or videos to say what intervals cover.
+    """
+    groups = scored.groups
+    num_videos = len(np.unique(groups))
+    if len(groups) < FEWEST_UTTERANCES or num_videos < FEWEST_VIDEOS:
+        raise UserError(
+            f"intervals need {FEWEST_UTTERANCES} labelled utterances of {FEWEST_VIDEOS} videos to "
+            f"be calibrated and measured, got {len(groups)} of {num_videos}"
+        )
+    low, high = _left_out(scored, groups, label_range=label_range, level=level)
+    names = list(dict.fromkeys(scored.datasets))
+    of = np.array(scored.datasets)
+    return Calibration(
+        intervals=fit_intervals(scored, label_range=label_range, level=level),
+        measured=_coverage(scored, groups, low, high, np.ones(len(groups), np.bool_)),
+        by_dataset={
+            name: _coverage(scored, groups, low, high, of == name) for name in names if names[1:]
+        },
+        data=data,
+        weights_hash=weights_hash,
+    )
+
+
+def _left_out(
+    scored: Scored, groups: Counts, *, label_range: tuple[float, float], level: float
+) -> tuple[Floats, Floats]:
+    """The ends of each utterance's interval, fitted without its video."""
+    order = np.random.default_rng(0).permutation(int(groups.max()) + 1)
+    folds = order[groups] % _NUM_FOLDS
+    low, high = np.empty(len(groups)), np.empty(len(groups))
+    for fold in np.unique(folds):
+        rest, out = folds != fold, folds == fold
+        fitted = fit_intervals(_rows(scored, rest), label_range=label_range, level=level)
+        low[out], high[out] = fitted.of(scored.scores[out], scored.num_words[out])
+    return low, high
+
+
+def _rows(scored: Scored, rows: NDArray[np.bool_]) -> Scored:
+    kept = np.flatnonzero(rows).tolist()
+    return Scored(
+        scores=scored.scores[rows],
+        labels=scored.labels[rows],
+        num_words=scored.num_words[rows],
+        videos=[scored.videos[row] for row in kept],
+        datasets=[scored.datasets[row] for row in kept],
+    )
+
+
+def _coverage(
+    scored: Scored, groups: Counts, low: Floats, high: Floats, rows: NDArray[np.bool_]
+) -> Coverage:
+    covered = ((low <= scored.labels) & (scored.labels <= high))[rows]
+    words = scored.num_words[rows]
+    shortest = words <= np.quantile(words, _SHORTEST, method="higher")
+    return Coverage(
+        num_utterances=int(rows.sum()),
+        num_videos=len(np.unique(groups[rows])),
+        covered=float(covered.mean()),
+        num_shortest=int(shortest.sum()),
+        covered_shortest=float(covered[shortest].mean()),
+        mean_width=float((high - low)[rows].mean()),
+    )
+
+
+def write_calibration(model: str | Path, calibration: Calibration) -> Path:
+    """Write the file beside the network's weights.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = model_folder(model) / CALIBRATION_FILE
+    text = json.dumps({"format_version": FORMAT_VERSION, **asdict(calibration)}, indent=2)
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def read_calibration(model: str | Path) -> Calibration:
+    """What ``write_calibration`` wrote.
+
+    Args:
+        model: its name, a run's folder or an exported model's.
+
+    Raises:
+        UserError: it was not calibrated, the file is damaged, or its weights have changed since.
+    """
+    folder = model_folder(model)
+    path = folder / CALIBRATION_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{model} has no intervals: calibrate it with `tecafn calibrate {model} --data DIR`"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        calibration = _parsed(values)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    found = hash_of_weights(folder)
+    if calibration.weights_hash != found:
+        raise UserError(
+            f"{path} was made for weights with the SHA-256 {calibration.weights_hash[:12]}..., "
+            f"{folder / _WEIGHTS_FILE} has {found[:12]}...: calibrate it anew"
+        )
+    return calibration
+
+
+def _parsed(values: Any) -> Calibration:
+    if values["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"format_version must be {FORMAT_VERSION}, got {values['format_version']!r}"
+        )
+    intervals = values["intervals"]
+    low, high = map(float, intervals["label_range"])
+    parsed = Intervals(
+        level=float(intervals["level"]),
+        most_words=tuple(map(int, intervals["most_words"])),
+        half_widths=tuple(map(float, intervals["half_widths"])),
+        label_range=(low, high),
+    )
+    if len(parsed.half_widths) != len(parsed.most_words) + 1:
+        raise ValueError(
+            f"half_widths must be one more than most_words, got {len(parsed.half_widths)} and "
+            f"{len(parsed.most_words)}"
+        )
+    if not all(math.isfinite(w) and w >= 0 for w in parsed.half_widths):
+        raise ValueError(f"half_widths must be finite and >= 0, got {parsed.half_widths}")
+    return Calibration(
+        intervals=parsed,
+        measured=Coverage(**values["measured"]),
+        by_dataset={name: Coverage(**row) for name, row in values["by_dataset"].items()},
+        data=values["data"],
+        weights_hash=str(values["weights_hash"]),
+    )
+
+
+def hash_of_weights(folder: Path) -> str:
+    """SHA-256 of the weights' file.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        with (folder / _WEIGHTS_FILE).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(
+            f"cannot read weights {folder / _WEIGHTS_FILE}: {error.strerror or error}"
+        ) from None
