@@ -262,3 +262,20 @@ def test_states_are_mapped_not_loaded(tiny_bert: Path, tokens: list[Any], tmp_pa
     states = cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
     assert isinstance(states, HiddenStates)
     assert isinstance(states.hidden(0), np.memmap)
+
+
+def test_weights_move_to_the_device_outside_inference_mode(
+    tiny_bert: Path, tokens: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # On a GPU moving makes new tensors; made in inference mode, layers that are trained after the
+    # cache was filled would fail in their first step.
+    modes: list[bool] = []
+    move = TextEncoder.to
+
+    def moving(self: TextEncoder, *args: Any, **kwargs: Any) -> Any:
+        modes.append(torch.is_inference_mode_enabled())
+        return move(self, *args, **kwargs)
+
+    monkeypatch.setattr(TextEncoder, "to", moving)
+    cached_states(encoder_of(tiny_bert), tokens, cache_dir=tmp_path, device=CPU)
+    assert modes == [False]

@@ -135,7 +135,6 @@ def _fill(
         ) from None
 
 
-@torch.inference_mode()
 def _compute(
     encoder: TextEncoder, tokens: Sequence[NDArray[np.int64]], folder: Path, device: torch.device
 ) -> None:
@@ -149,6 +148,7 @@ def _compute(
         # Takes the space now: a disk found full while a mapped page is written kills the process.
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    # Moved outside inference mode: weights that are moved within it can never be trained.
     frozen = encoder.to(device).eval()
     for rows in _batches_by_length(lengths):
         longest = int(lengths[rows].max())
@@ -156,7 +156,9 @@ def _compute(
         for place, row in enumerate(rows):
             ids[place, : lengths[row]] = torch.from_numpy(tokens[row])
         mask = torch.arange(longest) < torch.from_numpy(lengths[rows])[:, None]
-        values = frozen.run_frozen(Padded(ids, mask).to(device)).values.float().cpu().numpy()
+        with torch.inference_mode():
+            read = frozen.run_frozen(Padded(ids, mask).to(device))
+        values = read.values.float().cpu().numpy()
         for place, row in enumerate(rows):
             states[offsets[row] : offsets[row + 1]] = values[place, : lengths[row]]
     states.flush()
