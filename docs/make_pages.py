@@ -14,12 +14,12 @@ import re
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, NotRequired, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
 
 import tecafn
 from tecafn.core.registry import METHODS
 from tecafn.experiments.config import RunConfig
-from tecafn.records import begun, cell, comparison, evaluation_log, events, record
+from tecafn.records import begun, cell, comparison, evaluation_log, events, record, robustness
 from tecafn.training.config import TrainingConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,6 +103,11 @@ RECORDS: tuple[tuple[str, str, tuple[type[Any], ...]], ...] = (
             comparison.Case,
             comparison.CaseClip,
         ),
+    ),
+    (
+        "robustness.json",
+        "One `Robustness`, which `tecafn robustness` writes.",
+        (robustness.Robustness, robustness.RobustRun, robustness.Point),
     ),
 )
 
@@ -193,6 +198,8 @@ def _type_in_words(hint: Any) -> str:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is NotRequired:
         return f"{_type_in_words(arguments[0])}; may be absent"
+    if origin is Literal:
+        return " or ".join(f"`{json.dumps(value)}`" for value in arguments)
     if origin is list:
         item = _type_in_words(arguments[0])
         return f"list of {item}{'' if item.startswith(('[', 'any')) else 's'}"

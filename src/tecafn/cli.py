@@ -720,6 +720,41 @@ def audit(
 
 
 @app.command()
+def robustness(
+    runs: Annotated[list[Path], typer.Argument(help="Directories of finished runs.")],
+    data: DataOption,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the pages; by default robustness-SPLIT in the first run."),
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="valid, or test once `tecafn evaluate` has measured it.")
+    ] = "valid",
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.", min=0)] = 0,
+    device: DeviceOption = "auto",
+    allow_data_errors: AllowErrorsOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """What becomes of the answers when a modality is missing, foreign, noise or full of gaps."""
+    from tecafn.experiments.robustness import measure_robustness
+    from tecafn.report.robustness import plain_table
+
+    with counting_bar("predictions", show=not quiet) as done:
+        folder, found = measure_robustness(
+            runs,
+            data=data,
+            out=out,
+            split=split,
+            seed=seed,
+            device=device,
+            allow_data_errors=allow_data_errors,
+            done=done,
+        )
+    print_table(*plain_table(found))
+    print(f"pages: {folder / 'robustness.html'}, .md, .csv")
+
+
+@app.command()
 def predict(
     run: Annotated[
         Path,

@@ -244,13 +244,7 @@ def _double(batch: Batch) -> Batch:
 
 def _drop(batch: Batch, modalities: str) -> Batch:
     """The batch without these modalities' tensors (letters t, a, v)."""
-    kept = [m for m in batch.sequences if m[0] not in modalities]
-    return dataclasses.replace(
-        batch,
-        sequences={m: batch.sequences[m] for m in kept},
-        present={m: batch.present[m] for m in kept},
-        frame_of_token=batch.frame_of_token if Modality.TEXT in kept else None,
-    )
+    return batch.keeping([m for m in batch.sequences if m[0] not in modalities])
 
 
 def _stretch(batch: Batch) -> Batch:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -172,6 +173,37 @@ class Batch:
             ids=tuple(self.ids[int(row)] for row in rows),
             unimodal_labels={m: label[rows] for m, label in self.unimodal_labels.items()},
             frame_of_token=None if self.frame_of_token is None else self.frame_of_token[rows],
+        )
+
+    def keeping(self, modalities: Collection[Modality]) -> Batch:
+        """The samples as if they had these modalities alone; those that lack one still do.
+
+        Args:
+            modalities: which stay. Without any, every frame is masked: some networks need a tensor
+                to see how many samples there are.
+
+        Example:
+            >>> frames = Padded(torch.zeros(1, 2, 5), torch.ones(1, 2, dtype=torch.bool))
+            >>> batch = Batch(
+            ...     sequences={Modality.AUDIO: frames, Modality.VISION: frames},
+            ...     present=dict.fromkeys((Modality.AUDIO, Modality.VISION), torch.tensor([True])),
+            ...     labels=None, index=torch.tensor([0]), ids=("video_1",))
+            >>> list(batch.keeping([Modality.AUDIO]).sequences), batch.keeping([]).has("audio")
+            ([<Modality.AUDIO: 'audio'>], tensor([False]))
+        """
+        kept = {m: padded for m, padded in self.sequences.items() if m in modalities}
+        present = {m: self.present[m] for m in kept}
+        if not kept:
+            kept = {
+                m: Padded(padded.values, torch.zeros_like(padded.mask))
+                for m, padded in self.sequences.items()
+            }
+            present = {m: torch.zeros_like(self.index, dtype=torch.bool) for m in kept}
+        return dataclasses.replace(
+            self,
+            sequences=kept,
+            present=present,
+            frame_of_token=self.frame_of_token if Modality.TEXT in kept else None,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -107,6 +107,8 @@ class BatchLoader:
             where the dataset is not word-aligned.
         context_of_token: N bool arrays as long as the texts, True for what was said before; None
             where a context is pooled with its text.
+        alter: gives, for a modality and what the view has of it, what is to be loaded in its place;
+            None = the view's own.
 
     A frame with NaN or infinity is masked where it stands, its values zero. A sample without a
     good frame of a modality is absent there: ``present`` False and every frame masked.
@@ -130,6 +132,7 @@ class BatchLoader:
         chunk_batches: int = 20,
         frame_of_token: Sequence[NDArray[np.int64]] | None = None,
         context_of_token: Sequence[NDArray[np.bool_]] | None = None,
+        alter: Callable[[Modality, FrameSource], FrameSource] | None = None,
     ) -> None:
         num_unlabelled = int((~view.labelled).sum())
         if require_labels and num_unlabelled:
@@ -138,6 +141,8 @@ class BatchLoader:
                 "have none"
             )
         sources = {m: _frame_source(view, m, text) for m in modalities}
+        if alter is not None:
+            sources = {m: alter(m, source) for m, source in sources.items()}
         self._builder = _BatchBuilder(view, sources, frame_of_token, context_of_token)
         self._batch_size = batch_size
         self._seed = seed

@@ -516,6 +516,22 @@ class SplitView:
             context_utterances=self.context_utterances,
         )
 
+    def with_texts(self, texts: Sequence[str], contexts: Sequence[str | None]) -> SplitView:
+        """The same samples with other texts and contexts, N each."""
+        table = self._table
+        for name, values in (("text", texts), ("context", contexts)):
+            column = table.schema.get_field_index(name)
+            table = table.set_column(column, name, pa.array(list(values), pa.string()))
+        return SplitView(
+            self.name,
+            table,
+            self._shards,
+            split_rows=self.split_rows,
+            description=self._description,
+            max_frames=self.max_frames,
+            context_utterances=self.context_utterances,
+        )
+
     def samples(self) -> Iterator[Sample]:
         """The samples as their reader gave them."""
         position = 0

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.modality import Modality
+from tecafn.data.recognition import ChangedText
 from tecafn.data.store import SplitView
 
 Tokenize = Callable[[Sequence[str], Sequence[str | None]], Sequence[NDArray[np.int64]]]
@@ -38,6 +39,24 @@ class HiddenStates(Protocol):
 
     def hidden(self, row: int) -> NDArray[np.float32]:
         """(L, D) float32 states of the split's row."""
+        ...
+
+
+class FrameSource(Protocol):
+    """What a batch has of one modality, row by row."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) frames or tokens of each row; 0 = absent."""
+        ...
+
+    @property
+    def width(self) -> int | None:
+        """Columns of a frame; None of token ids."""
+        ...
+
+    def frames(self, row: int) -> NDArray[Any]:
+        """(L, D) frames, or (L,) token ids, of a row of the view."""
         ...
 
 
@@ -93,9 +112,6 @@ class StoredVectors:
         return self._view.sequence(row, self._modality)
 
 
-FrameSource = TokenIds | CachedStates | StoredVectors
-
-
 def frames_of_texts(view: SplitView, spans: TokenSpans | None) -> list[NDArray[np.int64]] | None:
     """For each token of each text the frame it was spoken in, in a word-aligned dataset.
 
@@ -124,6 +140,36 @@ def frames_of_texts(view: SplitView, spans: TokenSpans | None) -> list[NDArray[n
     ]
 
 
+def frames_of_changed_texts(
+    view: SplitView, spans: TokenSpans, changed: Sequence[ChangedText]
+) -> list[NDArray[np.int64]] | None:
+    """``frames_of_texts`` where words were put in place of others: each has the other's frame.
+
+    Args:
+        view: the rows with their texts as they were.
+        spans: what ``Tokenizer.spans`` gives.
+        changed: the N texts as they are read now.
+
+    Returns:
+        N arrays (L,) int64, as long as the changed texts; None if no row has words.
+    """
+    spoken = view.column("words")
+    if not any(spoken):
+        return None
+    reaches = spans([one.text for one in changed], view.column("context"))
+    found = []
+    for text, one, reach, said in zip(view.texts, changed, reaches, spoken, strict=True):
+        if not one.text.strip():
+            found.append(np.empty(0, np.int64))
+            continue
+        frames = align_tokens(text, np.array(one.before, np.int64).reshape(-1, 2), said or ())
+        place = np.full(len(one.text) + 1, -1, np.int64)  # of each character
+        for (start, end), frame in zip(one.after, frames, strict=True):
+            place[start:end] = frame
+        found.append(_within(_of_characters(reach, place), view.max_frames))
+    return found
+
+
 def _within(frames: NDArray[np.int64], limit: int | None) -> NDArray[np.int64]:
     """-1 in place of frames that were cut: their words were spoken in none that is left."""
     return frames if limit is None else np.where(frames < limit, frames, -1)
@@ -148,7 +194,6 @@ def align_tokens(text: str, spans: NDArray[np.int64], words: Sequence[str]) -> N
         >>> align_tokens("Didn't work", spans, ["sp", "DIDN'T", "uh", "WORK"]).tolist()
         [-1, 1, 1, 1, 3, -1]
     """
-    frames = np.full(len(spans), -1, np.int64)
     written = list(_WORD.finditer(text))
     spoken = [
         (number, _folded(match[0]))
@@ -164,6 +209,12 @@ def align_tokens(text: str, spans: NDArray[np.int64], words: Sequence[str]) -> N
         for step in range(block.size):
             start, end = written[block.a + step].span()
             place[start:end] = spoken[block.b + step][0]
+    return _of_characters(spans, place)
+
+
+def _of_characters(spans: NDArray[np.int64], place: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The frame of each token, from the frame of each character of its text."""
+    frames = np.full(len(spans), -1, np.int64)
     for token, (start, end) in enumerate(spans.tolist()):
         if start >= 0:
             # Some tokenizers count the space before a word as the token's; it has no frame.

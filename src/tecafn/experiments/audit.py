@@ -355,7 +355,9 @@ def _same_code(run: Path, record: RunRecord, *, other_code: bool) -> str:
     if trained is None:
         raise _NotShownError("the record has no hash of the code: the run is of an earlier version")
     for entry in read_evaluation_log(run) or ():
-        if entry["code_hash"] != trained and not other_code:
+        # A later look for another purpose (robustness:test) is no result of the run.
+        is_result = ":" not in entry["name"] or entry["name"].startswith("protocol:")
+        if is_result and entry["code_hash"] != trained and not other_code:
             raise _FailedError(
                 f"{entry['name']} was evaluated by other code than the run was trained with "
                 "(--other-code allows it)"

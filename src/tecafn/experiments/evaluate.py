@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any, cast
 
 import numpy as np
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 
+from tecafn.core.batch import BatchSource
 from tecafn.core.errors import UserError
 from tecafn.core.feature_spec import FeatureSpec, check_features
 from tecafn.core.modality import Modality
@@ -21,6 +23,7 @@ from tecafn.core.places import refuse_overwriting
 from tecafn.data.integrity import IntegrityRow, refuse_errors
 from tecafn.data.loader import BatchLoader
 from tecafn.data.store import SplitView, Store
+from tecafn.data.text import FrameSource
 from tecafn.evaluation.assessment import assess
 from tecafn.evaluation.evaluator import Predictions, predict_source
 from tecafn.experiments.presence import (
@@ -70,6 +73,7 @@ class OpenRun:
         predictor: the network, on the device it predicts on.
         store: the dataset of the split.
         view: the split.
+        modalities: those of the network that the split has, which are loaded.
         source: its batches, with all that the network's method needs.
         absent: how many samples lack a modality that the network reads.
     """
@@ -77,20 +81,24 @@ class OpenRun:
     predictor: Predictor
     store: Store
     view: SplitView
+    modalities: tuple[Modality, ...]
     source: BatchLoader
     absent: Mapping[str, int]
 
-    def predict(self, predictor: Predictor | None = None) -> Predictions:
+    def predict(
+        self, predictor: Predictor | None = None, *, source: BatchSource | None = None
+    ) -> Predictions:
         """Predict the split.
 
         Args:
             predictor: the same network with other weights; None = the opened one.
+            source: other batches of the split; None = the opened ones.
         """
         predictor = predictor or self.predictor
         with memory_explained(self.view):
             return predict_source(
                 predictor.network_prediction,
-                self.source,
+                source or self.source,
                 device=predictor.device,
                 task=self.view.task,
             )
@@ -130,15 +138,11 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
     method = predictor.definition.method
     check_needs(method, store, view, text_encoder=encoder, modalities=present)
     predictor.to(fabric.device)
-    source = BatchLoader(
+    source = source_of(
+        predictor,
         view,
-        modalities=present,
-        batch_size=_BATCH_SIZE,
-        seed=0,
-        shuffle=False,
-        text=predictor.tokenizer,
+        present,
         frame_of_token=token_frames(store, view, present, predictor.tokenizer),
-        context_of_token=token_contexts(view, present, predictor.tokenizer),
     )
     say_what_is_cut(
         view,
@@ -146,7 +150,37 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
         predictor.tokenizer,
         max_text_tokens=predictor.definition.max_text_tokens,
     )
-    return OpenRun(predictor, store, view, source, absent_counts(presence))
+    return OpenRun(predictor, store, view, tuple(present), source, absent_counts(presence))
+
+
+def source_of(
+    predictor: Predictor,
+    view: SplitView,
+    modalities: Sequence[Modality],
+    *,
+    frame_of_token: Sequence[NDArray[np.int64]] | None,
+    alter: Callable[[Modality, FrameSource], FrameSource] | None = None,
+) -> BatchLoader:
+    """The batches of a split as a saved network reads them.
+
+    Args:
+        predictor: the network.
+        view: the split.
+        modalities: those that are loaded.
+        frame_of_token: of a word-aligned split, as ``token_frames`` gives it.
+        alter: as ``BatchLoader`` takes it.
+    """
+    return BatchLoader(
+        view,
+        modalities=modalities,
+        batch_size=_BATCH_SIZE,
+        seed=0,
+        shuffle=False,
+        text=predictor.tokenizer,
+        frame_of_token=frame_of_token,
+        context_of_token=token_contexts(view, modalities, predictor.tokenizer),
+        alter=alter,
+    )
 
 
 def check_widths(predictor: Predictor, store: Store) -> None:
@@ -251,16 +285,11 @@ def evaluate_run(
         return _evaluate_builtin(
             run, data=data, split=split, device=device, allow_data_errors=allow_data_errors
         )
-    record = read_record(run)
-    if not (run / EXPORT_FOLDER).is_dir():
-        what = "a cross-validation keeps none" if "folds" in record else "it was removed"
-        raise UserError(f"{run} has no network in {EXPORT_FOLDER}/ to evaluate: {what}")
-    store, allowed = _open_labelled(run, data, split, allow_data_errors=allow_data_errors)
+    store = Store.open(data)
     view = store.split(split)
-    check_scale(record, store)
-    check_record_features(record, store, run=run)
+    allowed = check_measurable(run, store, view, allow_data_errors=allow_data_errors)
     fabric = open_fabric(device, "32-true")
-    known = on_rank_0(lambda: _known_evaluation(run, store, split))
+    known = on_rank_0(lambda: known_evaluation(run, store, split))
     if known:
         return known
     opened = open_run(run, data, split, fabric)
@@ -269,7 +298,7 @@ def evaluate_run(
     def add() -> Evaluation:
         with run_lock(run, wait_seconds=_PATIENCE_SECONDS):
             # Another process may have been first while this one predicted.
-            known = _known_evaluation(run, store, split)
+            known = known_evaluation(run, store, split)
             if known:
                 return known
             evaluation = add_evaluation(
@@ -287,26 +316,48 @@ def evaluate_run(
     return on_rank_0(add)
 
 
-def _open_labelled(
-    run: Path, data: Path, split: str, *, allow_data_errors: bool
-) -> tuple[Store, list[IntegrityRow]]:
-    """A store whose split can be measured on, and the errors in it that the user has allowed."""
-    store = Store.open(data)
-    view = store.split(split)
+def check_measurable(
+    run: Path, store: Store, view: SplitView, *, allow_data_errors: bool
+) -> tuple[IntegrityRow, ...]:
+    """Refuse a run without a network, and a split on which its figures would say nothing.
+
+    Returns:
+        The errors in the data that were allowed.
+
+    Raises:
+        UserError: as ``evaluate_run``.
+    """
+    record = read_record(run)
+    if not (run / EXPORT_FOLDER).is_dir():
+        what = "a cross-validation keeps none" if "folds" in record else "it was removed"
+        raise UserError(f"{run} has no network in {EXPORT_FOLDER}/ to evaluate: {what}")
+    allowed = _check_labelled(run, store, view, allow_data_errors=allow_data_errors)
+    check_scale(record, store)
+    check_record_features(record, store, run=run)
+    return allowed
+
+
+def _check_labelled(
+    run: Path, store: Store, view: SplitView, *, allow_data_errors: bool
+) -> tuple[IntegrityRow, ...]:
+    """Refuse a split that cannot be measured on; the errors in its store that are allowed."""
     unlabelled = int((~view.labelled).sum())
     if unlabelled:
         raise UserError(
-            f"split {split!r} of {data} has {unlabelled} of {len(view)} samples without a label; "
-            f"use `tecafn predict {run} --data {data} --split {split} --out predictions.csv`"
+            f"split {view.name!r} of {store.path} has {unlabelled} of {len(view)} samples without "
+            f"a label; use `tecafn predict {run} --data {store.path} --split {view.name} "
+            "--out predictions.csv`"
         )
-    return store, list(refuse_errors(store, allowed=allow_data_errors))
+    return refuse_errors(store, allowed=allow_data_errors)
 
 
 def _evaluate_builtin(
     name: Path, *, data: Path, split: str, device: str, allow_data_errors: bool
 ) -> Evaluation:
     """A model of the package on a labelled split. It has no record: nothing is kept."""
-    store, allowed = _open_labelled(name, data, split, allow_data_errors=allow_data_errors)
+    store = Store.open(data)
+    view = store.split(split)
+    allowed = _check_labelled(name, store, view, allow_data_errors=allow_data_errors)
     opened = open_run(name, data, split, open_fabric(device, "32-true"))
     check_label_range(name, opened.predictor.definition.info.label_range, store)
     return new_evaluation(
@@ -336,7 +387,7 @@ def check_label_range(model: str | Path, label_range: Sequence[float], store: St
         )
 
 
-def _known_evaluation(run: Path, store: Store, split: str) -> Evaluation | None:
+def known_evaluation(run: Path, store: Store, split: str) -> Evaluation | None:
     """What was found when the same weights were evaluated on the same data by the same measures."""
     record = read_record(run)
     known = record["evaluations"].get(_evaluation_name(record, store, split))
@@ -346,6 +397,36 @@ def _known_evaluation(run: Path, store: Store, split: str) -> Evaluation | None:
     measured_by = convention_of_evaluation(known)
     is_same = measured_by is not None and measured_by.name == store.description.convention
     return known if is_same else None
+
+
+def look_again(run: Path, store: Store, split: str, *, what: str) -> None:
+    """Let a split be measured for another purpose than to evaluate it, and log that it was.
+
+    The test split may be looked at again when it has been evaluated: what is found then can no
+    longer change which run is reported.
+
+    Args:
+        run: its directory.
+        store: the data.
+        split: of the store.
+        what: the purpose, such as ``robustness``.
+
+    Raises:
+        UserError: it is the test split, and has not been evaluated with these weights.
+    """
+    if split != "test":
+        return
+    known = known_evaluation(run, store, split)
+    if known is None:
+        raise UserError(
+            f"{run} has not been evaluated on the test split, which is looked at once, when a run "
+            f"is final: `tecafn evaluate {run} --data {store.path}` comes first; --split valid "
+            "(the default) is for everything before"
+        )
+    with run_lock(run, wait_seconds=_PATIENCE_SECONDS):
+        record = read_record(run)
+        name = f"{what}:{_evaluation_name(record, store, split)}"
+        log_look(run, record, name, cast(Evaluation, {**known, "created": now()}))
 
 
 def weights_hash(run: Path) -> str:

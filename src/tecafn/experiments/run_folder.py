@@ -31,6 +31,7 @@ from tecafn.records.record import (
     read_record,
     source_commit,
 )
+from tecafn.records.robustness import Robustness
 from tecafn.training.checkpoint import Checkpoints
 from tecafn.training.ranks import on_rank_0
 from tecafn.training.run_lock import run_lock
@@ -182,7 +183,7 @@ def describe_store(store: Store, allowed: Iterable[IntegrityRow] = ()) -> DataRe
     return data
 
 
-def add_allowed(part: DataRecord | Evaluation, errors: Iterable[IntegrityRow]) -> None:
+def add_allowed(part: DataRecord | Evaluation | Robustness, errors: Iterable[IntegrityRow]) -> None:
     """Add the entry ``allowed_errors`` to a part of a record; nothing where nothing was wrong."""
     found = errors_as_dicts(errors)
     if found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -326,6 +327,56 @@ def row_chart(
             description=f"{unit} of {len(names)} rows, from {means[low]:.4g} ({names[low]}) to "
             f"{means[high]:.4g} ({names[high]}).",
         )
+
+
+@dataclass(frozen=True)
+class Line:
+    """One of several curves in a figure.
+
+    Args:
+        label: in the legend.
+        values: (W,), NaN where there is none.
+        low, high: (W,) ends of an interval, NaN where there is none.
+    """
+
+    label: str
+    values: Floats
+    low: Floats
+    high: Floats
+
+
+_LINES = ((ACCENT, "-", "o"), (SECOND, "--", "s"), (INK, ":", "^"), (MUTED, "-.", "D"))
+
+
+def line_chart(places: Floats, lines: Sequence[Line], *, axis: str, unit: str, name: str) -> Markup:
+    """Several curves over the same (W,) places, each with its interval as a band.
+
+    Args:
+        places: on the axis.
+        lines: at most as many as can be told apart are drawn differently.
+        axis: what the places are.
+        unit: of the values.
+        name: unique among the page's figures.
+    """
+    with rc_context(_STYLE):
+        figure, axes = _axes(3.4, 2.3)
+        for number, line in enumerate(lines):
+            color, dashes, marker = _LINES[number % len(_LINES)]
+            axes.plot(
+                places, line.values, dashes, color=color, marker=marker, markersize=3,
+                linewidth=1.4, label=line.label.replace("$", r"\$"),
+            )  # fmt: skip
+            axes.fill_between(places, line.low, line.high, color=color, alpha=0.12, linewidth=0)
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=7.5)
+        axes.set_xlabel(axis)
+        axes.set_ylabel(unit)
+        axes.locator_params(axis="both", nbins=6)
+        axes.margins(x=0.03)
+        said = "; ".join(
+            f"{line.label} from {line.values[0]:.4g} to {line.values[-1]:.4g}" for line in lines
+        )
+        return _svg(figure, name=name, description=f"{unit} over the {axis}: {said}.")
 
 
 def band_curve(

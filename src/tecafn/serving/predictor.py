@@ -193,6 +193,27 @@ class Predictor(
                 that of the training data, or a modality was given that the network does not read.
                 The line names the sample, counted from 0.
         """
+        batches = self.batches(
+            text, audio=audio, vision=vision, context=context, ignore_unused=ignore_unused
+        )
+        answers = [self.predict_batch(batch) for batch in batches]
+        values = np.concatenate(answers) if answers else np.empty(0)
+        refuse_not_finite(values)
+        return values
+
+    def batches(
+        self,
+        text: str | Sequence[str | None] | Sequence[ArrayLike | None] | None = None,
+        *,
+        audio: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        vision: ArrayLike | Sequence[ArrayLike | None] | None = None,
+        context: str | Sequence[str | None] | None = None,
+        ignore_unused: bool = False,
+    ) -> Iterator[Batch]:
+        """What ``predict`` hands to the network: at most 64 samples at a time, in their order.
+
+        Args and errors are those of ``predict``.
+        """
         self._check_unused({"text": text, "audio": audio, "vision": vision}, ignore_unused)
         columns = {
             Modality.TEXT: self._text_rows(text, context),
@@ -216,20 +237,12 @@ class Predictor(
                     "empty text, or a sequence without a finite frame, is absent)"
                 )
         before = self._context_masks(text, context) if Modality.TEXT in given else None
-        answers = []
         for start in range(0, size, _BATCH_SIZE):
             part = slice(start, start + _BATCH_SIZE)
             batch = _make_batch({m: rows[part] for m, rows in given.items()})
             if before is not None:
                 batch = _with_context(batch, before[part])
-            answers.append(self.predict_batch(self._aligned(batch)))
-        values = np.concatenate(answers) if answers else np.empty(0)
-        if not np.isfinite(values).all():
-            row = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise UserError(
-                f"the prediction of sample {row} is {values[row]}; are its frames extreme?"
-            )
-        return values
+            yield self._aligned(batch)
 
     def _check_unused(self, given: Mapping[str, Any], ignore_unused: bool) -> None:
         """Refuse what the network would not look at."""
@@ -284,13 +297,22 @@ class Predictor(
             prediction: torch.Tensor = self.network(batch).prediction
         return prediction
 
-    @torch.inference_mode()
     def predict_batch(self, batch: Batch) -> NDArray[np.float64]:
         """``predict`` for a batch that is made already."""
+        scores = self.score_batch(batch)
+        return scores if scores.ndim == 1 else scores.argmax(1).astype(np.float64)
+
+    @torch.inference_mode()
+    def score_batch(self, batch: Batch) -> NDArray[np.float64]:
+        """``predict_batch`` without the choice of a class.
+
+        Returns:
+            (B,) scores, or of two classes the probability of class 1; (B, C) probabilities of more.
+        """
         answer = self.network_prediction(batch.to(self.device)).double().cpu()
         if answer.ndim == 2:
-            two = answer.shape[1] == 2
-            answer = answer.softmax(1)[:, 1] if two else answer.argmax(1).double()
+            answer = answer.softmax(1)
+            answer = answer[:, 1] if answer.shape[1] == 2 else answer
         values: NDArray[np.float64] = answer.numpy()
         return values
 
@@ -489,6 +511,20 @@ def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor
             f"{run_or_hub_id}: no such directory, and no such model could be fetched from the "
             f"Hugging Face hub ({reason})"
         ) from None
+
+
+def refuse_not_finite(values: NDArray[np.float64]) -> None:
+    """Refuse predictions (N,) or (N, C) of which one is not finite.
+
+    Raises:
+        UserError: names the first sample.
+    """
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        row, *_ = place = tuple(wrong[0].tolist())
+        raise UserError(
+            f"the prediction of sample {row} is {values[place]}; are its frames extreme?"
+        )
 
 
 @contextmanager
