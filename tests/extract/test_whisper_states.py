@@ -18,7 +18,7 @@ from tecafn.core.errors import UserError
 from tecafn.extract import speech_model
 from tecafn.extract.speech_model import SpeechModel, find_speech_model
 from tecafn.extract.voice.weights import read_arrays
-from tecafn.extract.voice.whisper import Encoder, log_mel, whisper_states
+from tecafn.extract.voice.whisper import Encoder, log_mel, states_after, whisper_states
 
 WIDTH, HEADS, BLOCKS, MELS = 16, 2, 4, 80
 _TYPES: Mapping[str, int] = {"float32": 0, "int8": 1, "int16": 2, "float16": 4}
@@ -294,3 +294,14 @@ def test_the_installed_model_s_last_state_is_that_of_ctranslate2() -> None:
         str(model.folder), device="cpu", compute_type="float32", intra_threads=1
     ).encode(ctranslate2.StorageView.from_array(log_mel(sound, num_frames=100).T.copy()[None]))
     assert ours == pytest.approx(np.asarray(theirs)[0], abs=2e-3)
+
+
+def test_states_after_several_blocks_stand_side_by_side(model: SpeechModel) -> None:
+    samples = sounds.sine(200, 0.5).astype(np.float32)
+    both = states_after(samples, blocks=(2, 3), model=model)
+    alone = [whisper_states(samples, model=model, block=block)[1] for block in (2, 3)]
+    np.testing.assert_allclose(both, np.concatenate(alone, axis=1), atol=1e-6)
+    assert states_after(samples[:0], blocks=(2, 3), model=model).shape == (0, 2 * WIDTH)
+    for wrong in ((), (3, 2), (0, 1), (2, 2)):
+        with pytest.raises(ValueError, match="blocks must rise from 1 or more"):
+            states_after(samples, blocks=wrong, model=model)

@@ -72,7 +72,7 @@ def test_short_utterances_that_are_missed_more_have_wider_intervals() -> None:
 def test_half_the_width_is_the_conformal_quantile_of_the_errors() -> None:
     errors = np.random.default_rng(3).permutation(np.arange(1, 40) / 20)
     scored = Scored(
-        scores=errors, labels=np.zeros(39), num_words=np.full(39, 5), videos=["v"] * 39,
+        scores=np.full(39, 9.0), labels=9.0 - errors, num_words=np.full(39, 5), videos=["v"] * 39,
         datasets=["d"] * 39,
     )  # fmt: skip
     intervals = fit_intervals(scored, label_range=RANGE, level=0.9)
@@ -92,7 +92,7 @@ def test_what_is_measured_are_videos_that_were_left_out() -> None:
     share = odd.mean()
     assert 0.1 < share < 0.2
     found = calibrate(shifted, label_range=(-9.0, 9.0), data=[], weights_hash="")
-    assert found.intervals.half_widths[0] > 2.5
+    assert covered(found.intervals, shifted)[odd].mean() > 0.5
     assert found.measured.covered < 1 - share + 1e-9
     assert found.measured.num_videos == 12
 
@@ -110,6 +110,47 @@ def test_videos_of_two_datasets_with_one_name_are_two_and_each_dataset_is_measur
     assert found.measured.num_videos == 50
     assert {name: c.num_videos for name, c in found.by_dataset.items()} == {"a": 20, "b": 30}
     assert sum(c.num_utterances for c in found.by_dataset.values()) == len(joined.labels)
+
+
+def test_errors_that_grow_towards_the_ends_have_intervals_that_do() -> None:
+    random = np.random.default_rng(0)
+    labels = random.uniform(-3, 3, 4000)
+    noise = random.normal(size=4000) * (0.2 + 0.3 * np.abs(labels))
+    scored = Scored(
+        scores=labels + noise, labels=labels, num_words=np.full(4000, 9),
+        videos=[f"v{k // 5}" for k in range(4000)], datasets=["d"] * 4000,
+    )  # fmt: skip
+    intervals = fit_intervals(scored, label_range=(-9.0, 9.0))
+    assert intervals.slope > 2
+    inside = np.abs(labels) < 1
+    # One width for all would cover nearly all of the middle, and too few at the ends.
+    one = np.quantile(scored.errors, 0.9)
+    assert (scored.errors <= one)[inside].mean() > 0.97
+    assert (scored.errors <= one)[~inside].mean() < 0.88
+    for part in (inside, ~inside):
+        assert 0.86 < covered(intervals, scored)[part].mean() < 0.97
+    even = fit_intervals(made(300, seed=0), label_range=RANGE)
+    assert even.slope < 0.3
+
+
+def test_a_small_dataset_counts_as_much_as_a_large_one() -> None:
+    """Pooled as they are, its utterances would be missed far too often."""
+    parts = [(made(20, seed=0), 1.8, "small"), (made(300, seed=1), 1.0, "large")]
+    joined = Scored(
+        scores=np.concatenate([p.labels + k * (p.scores - p.labels) for p, k, _ in parts]),
+        labels=np.concatenate([p.labels for p, _, _ in parts]),
+        num_words=np.concatenate([p.num_words for p, _, _ in parts]),
+        videos=[video for p, _, _ in parts for video in p.videos],
+        datasets=[name for p, _, name in parts for _ in p.labels],
+    )
+    small = np.array(joined.datasets) == "small"
+    assert joined.weights.mean() == pytest.approx(1.0)
+    assert joined.weights[small].sum() == pytest.approx(joined.weights[~small].sum())
+    found = calibrate(joined, label_range=(-9.0, 9.0), data=[], weights_hash="")
+    assert (joined.errors <= np.quantile(joined.errors, 0.9))[small].mean() < 0.75
+    shares = [found.by_dataset[name].covered for name in ("small", "large")]
+    assert 0.8 < shares[0] < shares[1] < 0.99
+    assert np.mean(shares) == pytest.approx(0.9, abs=0.03)
 
 
 def test_intervals_stay_on_the_labels_scale_and_hold_the_score() -> None:

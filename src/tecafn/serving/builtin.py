@@ -10,6 +10,7 @@ from tecafn.core.errors import UserError
 BUILTIN = "builtin"
 BUILTIN_BASE = "builtin-base"
 NAMES = (BUILTIN, BUILTIN_BASE)
+VOICE = "voice"
 CARD_FILE = "card.md"
 
 _FOLDER = Path(__file__).resolve().parents[1] / "models"
@@ -43,6 +44,33 @@ def builtin_folder(name: str | Path) -> Path:
             file=sys.stderr,
         )
     return folder
+
+
+def voice_folder() -> Path:
+    """Where the head on voices lies.
+
+    Raises:
+        UserError: the installation lacks it.
+    """
+    folder = _FOLDER / VOICE
+    if not folder.is_dir():
+        raise UserError(f"this installation lacks the head on voices: expected it in {folder}")
+    return folder
+
+
+def card_of(name: str) -> str:
+    """The card of a model of the package, or of the head on a voice, in Markdown.
+
+    Raises:
+        UserError: there is no such model here.
+    """
+    known = (*NAMES, VOICE)
+    if name not in known:
+        raise UserError(f"there is no model {name!r} in the package; known: {', '.join(known)}")
+    try:
+        return (_FOLDER / name / CARD_FILE).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"this installation lacks the card of {name}: {error}") from None
 
 
 def model_folder(run: str | Path) -> Path:

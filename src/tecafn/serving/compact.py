@@ -29,13 +29,20 @@ MOST_BYTES = 10_000_000
 
 
 @torch.no_grad()
-def compact(run: str | Path, out: Path, *, encoder: str | None = None, rank: int = 8) -> int:
+def compact(
+    run: str | Path,
+    out: Path,
+    *,
+    encoder: str | None = None,
+    rank: int = 8,
+    dtype: torch.dtype = torch.float16,
+) -> int:
     """Write a model as its encoder's name, adapters, and whatever else is no part of the encoder.
 
     A model that was trained with adapters keeps them. Of one whose encoder was trained itself, each
     linear layer's change becomes the nearest adapter of the rank (``layers.adapter``); what changed
     of embeddings, biases and norms is left out, and ``tecafn evaluate`` shows what that costs.
-    Numbers are rounded to half precision. The tokenizer is the encoder's own.
+    Numbers are rounded to ``dtype``. The tokenizer is the encoder's own.
 
     Args:
         run: a run's folder or an exported model's.
@@ -43,6 +50,7 @@ def compact(run: str | Path, out: Path, *, encoder: str | None = None, rank: int
         encoder: which the change is from, where the encoder was trained itself; None = by the
             run's own name for it.
         rank: of the adapters, where the model has none yet.
+        dtype: of the numbers; with float32 the model may be of any size.
 
     Returns:
         Bytes of the weights.
@@ -64,9 +72,9 @@ def compact(run: str | Path, out: Path, *, encoder: str | None = None, rank: int
     spec = dataclasses.replace(spec, weights_hash=_encoder_of(network).weights_hash)
     info = dataclasses.replace(definition.info, text_encoder=spec)
     definition = dataclasses.replace(definition, info=info)
-    _refuse_too_large(network.half())
+    _refuse_too_large(network.to(dtype))
     content = _weights_of(network)
-    if len(content) > MOST_BYTES:
+    if len(content) > MOST_BYTES and dtype != torch.float32:
         raise UserError(
             f"the weights must have at most {MOST_BYTES:,} bytes, got {len(content):,}: give a "
             "lower rank"

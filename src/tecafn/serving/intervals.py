@@ -3,7 +3,9 @@
 Source: V. Vovk, A. Gammerman and G. Shafer, "Algorithmic learning in a random world" (2005): the
 half-width is a quantile of what was missed on data that the network was not trained on. Within
 bins of a condition, here the number of words: V. Vovk, "Conditional validity of inductive
-conformal predictors", ACML 2012. Utterances of a video are alike, which the theory does not have:
+conformal predictors", ACML 2012. Errors are relative to what is expected of their scores, which is
+more towards the ends of the scale: J. Lei et al., "Distribution-free predictive inference for
+regression", JASA 2018, Sect. 5.2. Utterances of a video are alike, which the theory does not have:
 hence coverage is measured on videos that were left out.
 """
 
@@ -36,6 +38,7 @@ _FEWEST_IN_BIN = 20
 # Where bins end: the shortest tenth of the utterances has one of its own.
 _SHARES = (0.1, 0.4, 0.7)
 _SHORTEST = 0.1
+_ROUNDING = 1e-9
 # Scripts without spaces: each character counts as a word.
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\s\u3040-\u30ff\u3400-\u9fff]+")
 
@@ -62,6 +65,7 @@ class Intervals:
         most_words: the most words that each bin but the last takes, rising.
         half_widths: one per bin, on the label's scale.
         label_range: no interval reaches beyond it.
+        slope: by which factor more half-widths grow from the middle of the scale to its ends.
 
     Example:
         >>> intervals = Intervals(
@@ -75,6 +79,7 @@ class Intervals:
     most_words: tuple[int, ...]
     half_widths: tuple[float, ...]
     label_range: tuple[float, float]
+    slope: float = 0.0
 
     def of(self, scores: ArrayLike, num_words: ArrayLike) -> tuple[Floats, Floats]:
         """Lower and upper ends, (N,) each, of N scores whose texts have so many words.
@@ -92,6 +97,7 @@ class Intervals:
                 f"num_words must be one per score {values.shape}, got shape {words.shape}"
             )
         half = np.asarray(self.half_widths)[np.searchsorted(self.most_words, words, side="left")]
+        half = half * (1 + self.slope * _distances(values, self.label_range))
         low, high = self.label_range
         inside = np.clip(values, low, high)
         return np.clip(inside - half, low, high), np.clip(inside + half, low, high)
@@ -172,6 +178,13 @@ class Scored:
         return np.abs(self.scores - self.labels)
 
     @property
+    def weights(self) -> Floats:
+        """(N,) so that each dataset counts alike, however many utterances it has; 1 on average."""
+        names, of, counts = np.unique(self.datasets, return_inverse=True, return_counts=True)
+        weights: Floats = len(of) / (len(names) * counts[of])
+        return weights
+
+    @property
     def groups(self) -> Counts:
         """(N,) the number of each utterance's video; names of two datasets are two videos."""
         names = list(zip(self.datasets, self.videos, strict=True))
@@ -184,9 +197,14 @@ def fit_intervals(
 ) -> Intervals:
     """Intervals whose half-widths are the conformal quantiles of the errors in each bin.
 
-    Of n errors the one of rank ceil((n + 1) level) is taken. Bins end where the shortest 10, 40 and
-    70 % of the utterances do; one with fewer than 20 utterances, or fewer than the rank asks for,
-    is joined with the next.
+    Of n errors, each divided by what errors of its score are expected to be, the one of rank
+    ceil((n + 1) level) is taken. Bins end where the shortest 10, 40 and 70 % of the utterances do;
+    one with fewer than 20 utterances, or fewer than the rank asks for, is joined with the next.
+    Where there are several datasets each has the same weight, so that a small one is covered, too;
+    the utterance to come has the mean weight, and counts are of utterances of the greatest one.
+
+    Source of the weights: R. Tibshirani et al., "Conformal prediction under covariate shift",
+    NeurIPS 2019, Sect. 2.
 
     Raises:
         ValueError: ``level`` is not between 0 and 1.
@@ -195,40 +213,78 @@ def fit_intervals(
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1, got {level}")
     fewest = max(_FEWEST_IN_BIN, math.ceil(level / (1 - level)))
-    if len(scored.errors) < fewest:
+    weights = scored.weights
+    if _count(weights) < fewest:
         raise UserError(
             f"intervals of {100 * level:g} % need {fewest} labelled utterances to calibrate on, "
-            f"got {len(scored.errors)}"
+            f"got {_count(weights):.0f}"
         )
-    most_words = _bins(scored.num_words, fewest=fewest)
+    most_words = _bins(scored.num_words, weights, fewest=fewest)
     bin_of = np.searchsorted(most_words, scored.num_words, side="left")
+    distances = _distances(scored.scores, label_range)
+    slope = _slope(scored.errors, distances, weights)
+    ratios = scored.errors / (1 + slope * distances)
     half_widths = [
-        _conformal_quantile(scored.errors[bin_of == k], level) for k in range(len(most_words) + 1)
+        _conformal_quantile(ratios[bin_of == k], weights[bin_of == k], level)
+        for k in range(len(most_words) + 1)
     ]
     return Intervals(
         level=level,
         most_words=tuple(most_words),
         half_widths=tuple(half_widths),
         label_range=label_range,
+        slope=slope,
     )
 
 
-def _bins(num_words: Counts, *, fewest: int) -> list[int]:
+def _distances(scores: Floats, label_range: tuple[float, float]) -> Floats:
+    """How far scores are from the middle of the scale: 0 there, 1 at its ends and beyond."""
+    low, high = label_range
+    distances: Floats = np.abs(np.clip(scores, low, high) - (low + high) / 2) / ((high - low) / 2)
+    return distances
+
+
+def _slope(errors: Floats, distances: Floats, weights: Floats) -> float:
+    """How much larger errors are expected at the ends than in the middle, as a share; >= 0.
+
+    The least squares line, whose value in the middle is at least a quarter of the mean error.
+    """
+    mean_error = float(np.average(errors, weights=weights))
+    mean_distance = float(np.average(distances, weights=weights))
+    spread = distances - mean_distance
+    if not spread.any():
+        return 0.0
+    rise = float((weights * spread * errors).sum() / (weights * spread**2).sum())
+    middle = max(mean_error - rise * mean_distance, mean_error / 4)
+    return max(rise / middle, 0.0) if middle > 0 else 0.0
+
+
+def _count(weights: Floats) -> float:
+    """How many utterances of the greatest weight count as much as all of these."""
+    return float(weights.sum() / weights.max()) if len(weights) else 0.0
+
+
+def _bins(num_words: Counts, weights: Floats, *, fewest: int) -> list[int]:
     """The most words of each bin but the last, so that every bin has enough utterances."""
+    order = np.argsort(num_words, kind="stable")
+    shares = np.cumsum(weights[order]) / weights.sum()
     ends: list[int] = []
-    below = 0
+    below = np.zeros(len(num_words), np.bool_)
     for share in _SHARES:
-        end = int(np.quantile(num_words, share, method="higher"))
-        inside = int((num_words <= end).sum())
-        if inside - below >= fewest and len(num_words) - inside >= fewest:
+        end = int(num_words[order][np.searchsorted(shares, share - _ROUNDING)])
+        inside = num_words <= end
+        if min(_count(weights[inside & ~below]), _count(weights[~inside])) >= fewest:
             ends.append(end)
             below = inside
     return ends
 
 
-def _conformal_quantile(errors: Floats, level: float) -> float:
-    rank = math.ceil(round((len(errors) + 1) * level, 9))
-    return float(np.sort(errors)[rank - 1])
+def _conformal_quantile(ratios: Floats, weights: Floats, level: float) -> float:
+    """The least ratio that so much of the weight, that of the one to come included, is up to."""
+    order = np.argsort(ratios)
+    reached = np.cumsum(weights[order])
+    wanted = level * (reached[-1] + weights.mean())
+    return float(ratios[order][np.searchsorted(reached, wanted - _ROUNDING * wanted)])
 
 
 def calibrate(
@@ -369,14 +425,16 @@ def _parsed(values: Any) -> Calibration:
         most_words=tuple(map(int, intervals["most_words"])),
         half_widths=tuple(map(float, intervals["half_widths"])),
         label_range=(low, high),
+        slope=float(intervals["slope"]),
     )
     if len(parsed.half_widths) != len(parsed.most_words) + 1:
         raise ValueError(
             f"half_widths must be one more than most_words, got {len(parsed.half_widths)} and "
             f"{len(parsed.most_words)}"
         )
-    if not all(math.isfinite(w) and w >= 0 for w in parsed.half_widths):
-        raise ValueError(f"half_widths must be finite and >= 0, got {parsed.half_widths}")
+    numbers = (*parsed.half_widths, parsed.slope)
+    if not all(math.isfinite(number) and number >= 0 for number in numbers):
+        raise ValueError(f"half_widths and slope must be finite and >= 0, got {numbers}")
     return Calibration(
         intervals=parsed,
         measured=Coverage(**values["measured"]),

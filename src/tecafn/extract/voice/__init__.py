@@ -2,7 +2,7 @@
 
 from tecafn.extract.voice.measuring import COLUMNS, FRAMES_PER_SECOND, Measures, measures
 from tecafn.extract.voice.track import AUDIO_KINDS, AudioTrack, audio_track
-from tecafn.extract.voice.whisper import STATES_PER_SECOND, whisper_states
+from tecafn.extract.voice.whisper import STATES_PER_SECOND, states_after, whisper_states
 
 __all__ = [
     "AUDIO_KINDS",
@@ -13,5 +13,6 @@ __all__ = [
     "Measures",
     "audio_track",
     "measures",
+    "states_after",
     "whisper_states",
 ]

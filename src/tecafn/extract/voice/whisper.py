@@ -9,6 +9,7 @@ supervision" (2022), Sect. 2.2; sound is not padded to 30 s, which changes nothi
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,35 @@ def whisper_states(
     joined = np.concatenate(states) if states else np.zeros((0, encoder.width), np.float32)
     times = start + (np.arange(len(joined)) + 0.5) / STATES_PER_SECOND
     return times, joined
+
+
+def states_after(
+    samples: Samples, *, blocks: Sequence[int], model: SpeechModel | None = None
+) -> Array:
+    """States of an utterance after several blocks of the encoder, side by side.
+
+    Args:
+        samples: (N,) float32 at 16 kHz, read in pieces of 30 s as in ``whisper_states``.
+        blocks: numbers of blocks, rising.
+        model: as there.
+
+    Returns:
+        (n, width x blocks) float32, n = ceil(N / 320); the columns of the first block come first.
+
+    Raises:
+        UserError: as there.
+        ValueError: ``blocks`` do not rise from 1 or more.
+    """
+    if not blocks or list(blocks) != sorted({*blocks}) or blocks[0] < 1:
+        raise ValueError(f"blocks must rise from 1 or more, got {tuple(blocks)}")
+    encoder = load_encoder(model or find_speech_model(), block=blocks[-1])
+    size = _PIECE_SECONDS * RATE_HZ
+    pieces = [
+        np.concatenate([states for _, states in encoder.run(samples[at : at + size], blocks)], 1)
+        for at in range(0, len(samples), size)
+    ]
+    none = np.zeros((0, encoder.width * len(blocks)), np.float32)
+    return np.concatenate([none, *pieces])
 
 
 @functools.lru_cache(maxsize=2)
@@ -179,17 +209,24 @@ class Encoder:
 
     def __call__(self, samples: Samples) -> Array:
         """(n, D) states of at most 30 s of sound at 16 kHz, n = ceil(N / 320)."""
+        [(_, states)] = self.run(samples, (len(self._blocks),))
+        return states
+
+    def run(self, samples: Samples, blocks: Sequence[int]) -> Iterator[tuple[int, Array]]:
+        """The states after each of some blocks, which rise, with the block's number."""
         count = -(-len(samples) // _STEP)
         if not count:
-            return np.zeros((0, self.width), np.float32)
+            yield from ((block, np.zeros((0, self.width), np.float32)) for block in blocks)
+            return
         num_mels = self._convolutions[0][0].shape[1]
         states = log_mel(samples, num_frames=2 * count, num_mels=num_mels)
         for stride, (weight, bias) in zip((1, 2), self._convolutions, strict=True):
             states = _gelu(_convolve(states, weight, bias, stride=stride))
         states += self._positions[:count]
-        for block in self._blocks:
+        for number, block in enumerate(self._blocks[: blocks[-1]], start=1):
             states = block(states)
-        return states
+            if number in blocks:
+                yield number, states
 
 
 def _is_needed(name: str, num_blocks: int) -> bool:
