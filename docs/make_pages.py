@@ -1,4 +1,4 @@
-"""The pages made from the code: configuration.md, run-directory.md, the README's methods.
+"""The pages made from the code: configuration.md, run-directory.md, the README's methods, a schema.
 
     python docs/make_pages.py        # or: make docs
 
@@ -17,6 +17,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints
 
 import tecafn
+from tecafn.analyze.timeline import schema
 from tecafn.core.registry import METHODS
 from tecafn.experiments.config import RunConfig
 from tecafn.records import begun, cell, comparison, evaluation_log, events, record, robustness
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 RUN_DIRECTORY = ROOT / "docs" / "run-directory.md"
 README = ROOT / "README.md"
+TIMELINE_SCHEMA = ROOT / "docs" / "timeline.schema.json"
 INTRO = """# Configuration
 
 *Made by `make docs` from the settings' dataclasses; do not edit it here.*
@@ -266,7 +268,13 @@ def _between(text: str, name: str, made: str) -> str:
     return f"{before}{begin}\n{made}\n{end}{rest.partition(end)[2]}"
 
 
+def timeline_schema() -> str:
+    """The JSON schema of ``timeline.json``, as a file."""
+    return json.dumps(schema(), indent=1) + "\n"
+
+
 if __name__ == "__main__":
+    TIMELINE_SCHEMA.write_text(timeline_schema(), encoding="utf-8")
     CONFIGURATION.write_text(configuration(), encoding="utf-8")
     RUN_DIRECTORY.write_text(
         run_directory(RUN_DIRECTORY.read_text(encoding="utf-8")), encoding="utf-8"

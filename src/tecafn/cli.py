@@ -998,6 +998,102 @@ def _extract_clip(
 
 
 @app.command()
+def analyze(
+    source: Annotated[Path, typer.Argument(help="A clip, or a folder of clips.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="What scores the words: builtin, builtin-base, or a run's directory; by default "
+            "the best model that is installed."
+        ),
+    ] = None,
+    transcript: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with what is said in a clip (.srt, .vtt, .ass, .json, .txt); by default "
+            "one of the clip's name beside it; without one, words are recognised."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where pages and tables go; by default NAME.analysis beside the source."),
+    ] = None,
+    face: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose face: left, right or a track's number; by default the one whose mouth "
+            "moves with the voice."
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Clips that are read at once.", min=1)] = 1,
+    max_hours: Annotated[float, typer.Option(help="A longer clip is refused.", min=0.0)] = 3.0,
+    speech_model: Annotated[
+        str | None, typer.Option(help="A Whisper model for words and states: folder or hub name.")
+    ] = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show how the sentiment of a clip runs over time, and why; of a folder's clips, rank them."""
+    from tecafn.analyze.clip import default_out
+    from tecafn.analyze.exports import missing_exports
+    from tecafn.analyze.scoring import open_model
+    from tecafn.extract.clip import ClipSettings
+    from tecafn.serving.builtin import default_model
+
+    if not source.exists():
+        raise UserError(f"there is no {source}")
+    if source.is_dir() and transcript is not None:
+        raise UserError(
+            "--transcript is of one clip; those of a folder's clips lie beside them, with their "
+            "names"
+        )
+    scores = open_model(model or default_model())
+    wanted = ClipSettings(face=face, max_hours=max_hours, speech_model=speech_model)
+    settings, place = scores.settings(wanted), out or default_out(source)
+    if (missing := missing_exports()) and not as_json:
+        print(f"not written: {', '.join(missing)}: pip install 'tecafn[exports]' brings them")
+    if source.is_dir():
+        _analyze_folder(source, scores, place, settings, jobs, as_json=as_json, quiet=quiet)
+        return
+    from tecafn.analyze.clip import PAGE_FILE, analyze_clip
+    from tecafn.analyze.reading import ClipJob
+
+    job = ClipJob(path=source, out=place, settings=settings, transcript=transcript)
+    with counting_bar("seconds", show=not quiet and not as_json) as done:
+        timeline = analyze_clip(
+            job, scores, tell=None if done is None else (lambda seconds: done(round(seconds), 0))
+        )
+    if as_json:
+        print_json({"page": str(place / PAGE_FILE), **timeline.as_dict()})
+        return
+    for line in timeline.in_words():
+        print(line)
+    print(f"page: {place / PAGE_FILE}")
+
+
+def _analyze_folder(
+    source: Path, scores: Any, out: Path, settings: Any, jobs: int, *, as_json: bool, quiet: bool
+) -> None:
+    from tecafn.analyze.folder import analyze_folder
+
+    with counting_bar("clips", show=not quiet and not as_json) as done:
+        ranked = analyze_folder(
+            source, scores, out=out, settings=settings, processes=jobs, done=done
+        )
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({"page": str(ranked.page), "clips": [asdict(rank) for rank in ranked.ranks]})
+    else:
+        for rank in ranked.ranks:
+            mean = "no score" if rank.mean is None else f"{rank.mean:+.2f}"
+            print(f"{rank.file}: {rank.error or mean}")
+        print(f"page: {ranked.page}")
+    if ranked.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say what is installed for your own video, and the one command that brings what is missing."""
     from tecafn.extract.doctor import examine

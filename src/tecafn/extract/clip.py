@@ -15,7 +15,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.modality import Modality
 from tecafn.extract import media
-from tecafn.extract.clip_features import ClipFeatures, Segment
+from tecafn.extract.clip_features import ClipFeatures, Frames, Segment
 from tecafn.extract.face import COLUMNS, Faces, FaceTrack, choose, extract
 from tecafn.extract.face.models import KNOWN_SHA256, find
 from tecafn.extract.sequences import face_frames, sound_frames
@@ -46,6 +46,7 @@ class ClipSettings:
             ``all``: those of a given text get their times, too.
         per_word: one frame per word in place of so many per second: the mean over the word.
         cut: cut the clip into utterances, where there are words?
+        measures: measures of the whole clip's voice and face, too, whatever the sequences are?
         speech_model: see ``find_speech_model``.
         width: pixels that pictures are scaled down to.
         max_hours: a longer clip is refused.
@@ -60,6 +61,7 @@ class ClipSettings:
     words: str = "missing"
     per_word: bool = False
     cut: bool = False
+    measures: bool = False
     speech_model: str | None = None
     width: int = 640
     max_hours: float = media.MAX_HOURS
@@ -113,7 +115,12 @@ class ClipSettings:
         """
         described = {
             "layout": _LAYOUT,
-            "settings": {k: v for k, v in asdict(self).items() if k != "words"},
+            "settings": {
+                name: value
+                for name, value in asdict(self).items()
+                # Clips that were read before there were measures of their whole stay as they are.
+                if name != "words" and not (name == "measures" and not value)
+            },
             "features": {m.value: spec.as_dict() for m, spec in self.specifications().items()},
             "words": self._words_identity(text, transcript),
         }
@@ -204,9 +211,11 @@ def extract_clip(
     for segment in _segments(said.words, duration, settings):
         segments.append(_with_sequences(segment, heard, face, settings, tell))
         tell(segment.end)
+    measures = _measures(duration, heard, face, settings, tell) if settings.measures else {}
     return ClipFeatures(
         duration=duration,
         segments=tuple(segments),
+        measures=measures,
         words_from=said.source if said.words else "",
         no_speech=[[span.start, span.end] for span in said.no_speech],
         remarks=remarks,
@@ -334,6 +343,19 @@ def _with_sequences(
         found[Modality.VISION] = face_frames(face, start=start, end=end, rate=rate, words=per_word)
     kept = {m: frames for m, frames in found.items() if np.isfinite(frames).any()}
     return replace(segment, sequences=kept)
+
+
+def _measures(
+    duration: float,
+    audio: media.Audio | None,
+    face: FaceTrack | None,
+    settings: ClipSettings,
+    tell: Tell,
+) -> dict[Modality, Frames]:
+    """Of the whole clip at the usual rate."""
+    shown = replace(settings, audio="measures", per_word=False, frames_per_second=FRAMES_PER_SECOND)
+    whole = Segment(start=0.0, end=duration)
+    return _with_sequences(whole, audio, face, shown, tell).sequences
 
 
 def _is_silent(audio: media.Audio) -> bool:

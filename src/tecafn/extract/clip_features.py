@@ -6,6 +6,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tecafn.core.modality import Modality
 from tecafn.extract.words import Word
 
 Frames = NDArray[np.float32]
+
+_MEASURES = "measures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,8 @@ class ClipFeatures:
         words_from: where the words come from; empty where there are none.
         no_speech: (start, end) of stretches in which nobody speaks, where a recogniser listened.
         remarks: what the user should know.
+        measures: (L, D) measures of the whole clip's voice and face, ten frames per second, where
+            they were asked for.
     """
 
     duration: float
@@ -67,6 +72,7 @@ class ClipFeatures:
     words_from: str = ""
     no_speech: list[list[float]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    measures: dict[Modality, Frames] = field(default_factory=dict)
 
     @property
     def sequences(self) -> dict[Modality, Frames]:
@@ -86,7 +92,7 @@ class ClipFeatures:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; of sequences their shapes."""
-        about = {k: v for k, v in vars(self).items() if k != "segments"}
+        about = {k: v for k, v in vars(self).items() if k not in ("segments", "measures")}
         about["segments"] = [
             {
                 "start": segment.start,
@@ -97,6 +103,8 @@ class ClipFeatures:
             }
             for segment in self.segments
         ]
+        if self.measures:
+            about["measures"] = {str(m): list(f.shape) for m, f in self.measures.items()}
         return about
 
     def save(self, path: Path) -> None:
@@ -106,11 +114,12 @@ class ClipFeatures:
             UserError: it cannot be written.
         """
         parts = {"about.json": json.dumps(self.as_dict(), sort_keys=True).encode()}
-        for number, segment in enumerate(self.segments):
-            for modality, frames in segment.sequences.items():
+        tables = {str(number): one.sequences for number, one in enumerate(self.segments)}
+        for name, sequences in {**tables, _MEASURES: self.measures}.items():
+            for modality, frames in sequences.items():
                 written = io.BytesIO()
                 np.lib.format.write_array(written, np.ascontiguousarray(frames), allow_pickle=False)
-                parts[f"{number}.{modality}.npy"] = written.getvalue()
+                parts[f"{name}.{modality}.npy"] = written.getvalue()
         partial = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
@@ -133,14 +142,19 @@ class ClipFeatures:
                 about: dict[str, Any] = json.loads(archive.read("about.json"))
                 segments = []
                 for number, told in enumerate(about.pop("segments")):
-                    sequences = {
-                        modality: np.lib.format.read_array(
-                            io.BytesIO(archive.read(f"{number}.{modality}.npy")), allow_pickle=False
-                        )
-                        for modality in map(Modality, told.pop("shapes"))
-                    }
+                    sequences = _read(archive, str(number), told.pop("shapes"))
                     words = tuple(Word(**word) for word in told.pop("words"))
                     segments.append(Segment(**told, words=words, sequences=sequences))
-            return cls(segments=tuple(segments), **about)
+                measures = _read(archive, _MEASURES, about.pop(_MEASURES, ()))
+            return cls(segments=tuple(segments), measures=measures, **about)
         except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError):
             raise UserError(f"{path} holds no features of a clip; remove it") from None
+
+
+def _read(archive: zipfile.ZipFile, name: str, modalities: Iterable[str]) -> dict[Modality, Frames]:
+    return {
+        modality: np.lib.format.read_array(
+            io.BytesIO(archive.read(f"{name}.{modality}.npy")), allow_pickle=False
+        )
+        for modality in map(Modality, modalities)
+    }
