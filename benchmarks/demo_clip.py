@@ -1,4 +1,4 @@
-"""A clip without anybody's rights on it: a talk of 50 seconds, made on the spot.
+"""A clip without anybody's rights on it: a talk of half a minute, made on the spot.
 
     python benchmarks/demo_clip.py runs/demo-video/talk.webm
 
