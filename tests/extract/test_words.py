@@ -528,7 +528,7 @@ def test_a_gpu_that_cannot_be_used_is_one_line_that_names_the_cpu(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("Library libcublas.so.12 is not found\nor cannot be loaded")
 
-    library = SimpleNamespace(WhisperModel=broken)
+    library = SimpleNamespace(WhisperModel=broken, tqdm=SimpleNamespace(set_lock=lambda _: None))
     monkeypatch.setattr(recognition, "speech_library", lambda name: library)
     (tmp_path / "tokenizer.json").write_text("{}")
     model = SpeechModel("mine", tmp_path, "folder", "1" * 64)
