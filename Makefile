@@ -115,12 +115,16 @@ bench-compare-mosi: install ## methods on real MOSI text and audio, three seeds,
 bench-search: install ## settings searched on the synthetic corpus, what gate and contrasts do (resumable, hours)
 	$(BIN)/python benchmarks/search.py
 
+.PHONY: bench-peeking
+bench-peeking: install ## by how much the best test epoch and setting flatter (resumable, hours)
+	$(BIN)/python benchmarks/peeking.py
+
 .PHONY: bench-scale
 bench-scale: install ## memory and time against 5,000 to 200,000 samples (resumable, a quarter of an hour, 8 GB of disk)
 	$(BIN)/python benchmarks/scale.py
 
 .PHONY: bench-step
-bench-step: install ## a training step beside its text encoder, where time goes, memory (resumable, minutes)
+bench-step: install ## a training step beside its text encoder, where time goes, memory (resumable, hours)
 	$(BIN)/python benchmarks/train_step.py
 
 .PHONY: bench-busy
@@ -134,7 +138,7 @@ mutants: install ## which small faults in methods, losses and layers no test not
 	$(BIN)/python benchmarks/mutants.py --sample $(SAMPLE) --seed $(SEED) --out mutants.jsonl
 
 .PHONY: bench-fast-paths
-bench-fast-paths: install ## what each fast path saves of a step and of a clip; writes docs/performance.md (resumable, minutes)
+bench-fast-paths: install ## what each fast path saves of a step and of a clip; writes docs/performance.md (resumable, hours)
 	$(BIN)/python benchmarks/fast_paths.py
 
 .PHONY: bench-analyze

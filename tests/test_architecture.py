@@ -57,6 +57,7 @@ LIBRARIES = {
     "pocketsphinx": {"extract"},
     "praatio": {"analyze"},
     "pympi": {"analyze"},
+    "optuna": {"experiments"},
     "packaging": {"extract"},
     "pyarrow": {"data"},
     "py3langid": {"serving"},
@@ -77,6 +78,7 @@ LAZY = {
     "ai_edge_litert",
     "av",
     "openpyxl",
+    "optuna",
     "pocketsphinx",
     "praatio",
     "py3langid",
@@ -94,9 +96,12 @@ EXCEPTIONS = {
     ("core/weights.py", "safetensors"): "weights on disk are safetensors wherever they are written",
     ("experiments/calibrate.py", "tecafn.serving"): "it opens what a run saved",
     ("experiments/evaluate.py", "tecafn.serving"): "it opens what a run saved",
+    ("experiments/explain.py", "tecafn.serving"): "it explains what a run saved",
     ("experiments/peeking.py", "tecafn.serving"): "it loads what a run saved",
     ("experiments/run.py", "tecafn.serving"): "a run is saved as the folder that serving loads",
     ("experiments/starting.py", "tecafn.serving"): "it reads what another run saved",
+    ("experiments/trained_scheme.py", "tecafn.serving"): "it builds what a run saved",
+    ("experiments/tune.py", "tecafn.serving"): "it knows which folder of a trial is a network",
 }
 
 

@@ -22,7 +22,15 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 def test_fit_takes_a_training_and_a_validation_split_and_no_other() -> None:
     parameters = inspect.signature(Trainer.fit).parameters
-    assert list(parameters) == ["self", "scheme", "train", "valid", "validate", "resume"]
+    assert list(parameters) == [
+        "self",
+        "scheme",
+        "train",
+        "valid",
+        "validate",
+        "resume",
+        "after_epoch",
+    ]
     kinds = {parameter.kind for parameter in parameters.values()}
     assert not kinds & {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
 

@@ -755,6 +755,91 @@ def robustness(
 
 
 @app.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    data: DataOption,
+    split: Annotated[
+        str, typer.Option(help="train, valid, or test once `tecafn evaluate` has measured it.")
+    ] = "valid",
+    sample: Annotated[
+        str | None,
+        typer.Option(help="An id: its attention over time and, of train, the gate's partners."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; by default explanation-SPLIT in the run.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """What each modality adds to a prediction; of TeCaFN also where it looks and its partners."""
+    from tecafn.experiments.explain import TABLE_FILE, explain_run, lines_of, table_of
+
+    found = explain_run(run, data=data, split=split, sample=sample, out=out, device=device)
+    if found.sample is None:
+        print_table(*table_of(found))
+    else:
+        print("\n".join(lines_of(found)))
+    print(f"written: {found.folder / TABLE_FILE}")
+
+
+@app.command()
+def tune(
+    config: Annotated[Path, typer.Argument(help="A TOML file; see `tecafn list configs`.")],
+    space: Annotated[
+        Path, typer.Option(help="What may be chosen: a TOML file, or tecafn/search, the paper's.")
+    ],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="Folder of the search; repeat to continue or join.")],
+    trials: Annotated[
+        int | None,
+        typer.Option(help="How many in all; by default the whole grid, else 50.", min=1),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds of each trial, averaged.", min=1)] = 1,
+    sampler: Annotated[
+        str | None, typer.Option(help="grid, tpe or random, in place of the file's.")
+    ] = None,
+    pruner: Annotated[
+        str | None, typer.Option(help="median or none, in place of the file's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the sampler and the grid's order.", min=0)] = 0,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="A database that several machines share, as a URL; else OUT/study.db."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value of every trial; repeat it.")
+    ] = None,
+    device: DeviceOption = "auto",
+    allow_data_errors: AllowErrorsOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Search for settings on the validation split; OUT/best.toml is a config of the best."""
+    from tecafn.experiments.search_space import read_space
+    from tecafn.experiments.shipped import find_config
+    from tecafn.experiments.tune import Search, tune
+
+    found = tune(
+        Search(
+            config=find_config(config),
+            overrides=overrides or (),
+            space=read_space(space, sampler=sampler, pruner=pruner),
+            data=data,
+            out=out,
+            trials=trials,
+            seeds=seeds,
+            seed=seed,
+            storage=storage,
+            device=device,
+            allow_data_errors=allow_data_errors,
+        ),
+        told=(lambda _: None) if quiet else print,
+    )
+    print(", ".join(f"{count} {name}" for name, count in found.counts.items() if count))
+    chosen = ", ".join(f"{key}={value}" for key, value in (found.best or {}).items())
+    print(f"best on valid: {found.monitor} {found.value:.4f} with {chosen}")
+    print(f"config: {found.folder / 'best.toml'}; trials: {found.folder / 'trials.csv'}")
+
+
+@app.command()
 def predict(
     run: Annotated[
         Path,

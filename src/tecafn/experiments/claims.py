@@ -144,8 +144,8 @@ class Claims:
             right.unlink(missing_ok=True)
 
     def _is_dead(self, path: Path, claim: dict[str, Any]) -> bool:
-        if claim.get("machine") == _machine():
-            return not _runs(int(claim.get("pid", 0)))
+        if claim.get("machine") == machine():
+            return not runs_here(int(claim.get("pid", 0)))
         return self._untouched(path)
 
     def _untouched(self, path: Path) -> bool:
@@ -181,10 +181,10 @@ _TOKEN = uuid.uuid4().hex
 
 
 def _ours() -> str:
-    return json.dumps({"token": _TOKEN, "machine": _machine(), "pid": os.getpid()})
+    return json.dumps({"token": _TOKEN, "machine": machine(), "pid": os.getpid()})
 
 
-def _machine() -> str:
+def machine() -> str:
     """This boot of this machine, and what its process numbers count in."""
     parts = [platform.node()]
     with suppress(OSError):
@@ -194,7 +194,8 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _runs(pid: int) -> bool:
+def runs_here(pid: int) -> bool:
+    """Is there a process of this number on this machine?"""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -11,7 +11,7 @@ from tecafn.core.scheme import Scheme
 from tecafn.evaluation.evaluator import Predictions, predict_source, validation_metrics
 from tecafn.experiments.setup import Prepared
 from tecafn.training.events import EventLog
-from tecafn.training.trainer import FitResult, Trainer
+from tecafn.training.trainer import AfterEpoch, FitResult, Trainer
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ def fit(
     resume: bool = False,
     progress: bool = True,
     tensorboard: bool = True,
+    after_epoch: AfterEpoch | None = None,
 ) -> Fitted:
     """Train ``prepared``'s scheme and give it the weights of the epoch that ``valid`` chose.
 
@@ -56,6 +57,7 @@ def fit(
         resume: continue from what ``folder`` holds.
         progress: show a progress bar.
         tensorboard: write the config's TensorBoard log, if it asks for one.
+        after_epoch: as ``Trainer.fit`` takes it.
 
     Raises:
         UserError: the trainer's settings do not fit the method, or ``folder`` cannot be written.
@@ -75,7 +77,14 @@ def fit(
             events=events,
             progress=progress,
         )
-        result = trainer.fit(prepared.scheme, train, valid, validate=validate, resume=resume)
+        result = trainer.fit(
+            prepared.scheme,
+            train,
+            valid,
+            validate=validate,
+            resume=resume,
+            after_epoch=after_epoch,
+        )
     return Fitted(prepared, result)
 
 

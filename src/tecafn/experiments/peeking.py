@@ -8,22 +8,20 @@ test split, and this is done afterwards, on request, with weights that training 
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any, cast
 
 from tecafn.core.errors import UserError
 from tecafn.core.parallel import world_size
-from tecafn.core.registry import METHODS
-from tecafn.core.weights import load_module
 from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import Store
 from tecafn.experiments.evaluate import assess_view, log_look, open_run
 from tecafn.experiments.run_folder import add_allowed
 from tecafn.experiments.setup import open_fabric
+from tecafn.experiments.trained_scheme import trained_scheme
 from tecafn.records.events import read_events
 from tecafn.records.record import Evaluation, now, read_record, write_record
-from tecafn.serving.predictor import EXPORT_FOLDER, TEXT_ENCODER_FOLDER, Predictor
+from tecafn.serving.predictor import Predictor
 from tecafn.training.checkpoint import Checkpoints
 from tecafn.training.run_lock import run_lock
 
@@ -99,17 +97,8 @@ def peek_at_test(
 
 def _with_weights_of(path: Path, exported: Predictor, run: Path, *, precision: str) -> Predictor:
     """The run's network as it was at the end of another epoch."""
-    definition = exported.definition
-    spec = definition.info.text_encoder
-    if exported.tokenizer is not None:
-        folder = run / EXPORT_FOLDER / TEXT_ENCODER_FOLDER
-        spec = spec.saved_in(str(folder))
-    info = dataclasses.replace(definition.info, text_encoder=spec)
-    scheme = METHODS[definition.method].build(definition.config, info)
-    if precision == "64-true":  # as it was trained, and so saved
-        scheme = scheme.double()
-    load_module(scheme, path)
-    return Predictor(definition, scheme.network.float(), exported.tokenizer)
+    scheme = trained_scheme(run, exported, weights=path, precision=precision)
+    return Predictor(exported.definition, scheme.network.float(), exported.tokenizer)
 
 
 def _epochs_by_step(run: Path) -> dict[int, int]:

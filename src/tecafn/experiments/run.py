@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tecafn.core.parallel import rank
 from tecafn.core.places import refuse_taken
@@ -37,6 +38,7 @@ from tecafn.records.events import HealthReading
 from tecafn.records.record import RunRecord, TrainingRecord
 from tecafn.serving.predictor import EXPORT_FOLDER, ModelDefinition, Predictor
 from tecafn.training.ranks import on_rank_0
+from tecafn.training.trainer import AfterEpoch
 
 
 def train_run(
@@ -49,6 +51,7 @@ def train_run(
     device: str = "auto",
     progress: bool = True,
     allow_data_errors: bool = False,
+    after_epoch: AfterEpoch | None = None,
 ) -> RunRecord:
     """Train, and evaluate the chosen checkpoint on the validation split.
 
@@ -62,6 +65,8 @@ def train_run(
         device: auto, cpu or cuda.
         progress: show a progress bar.
         allow_data_errors: train also on data that ``data check`` calls wrong; the record says so.
+        after_epoch: is told each epoch and what the validation split says of it; what it raises
+            ends the training.
 
     Returns:
         The run's record.
@@ -104,7 +109,13 @@ def train_run(
         on_rank_0(lambda: write_beginning(out, config, begun_with))
         with memory_explained(train, valid):
             fitted = fit(
-                prepared, train_source, valid_source, out, resume=resume, progress=progress
+                prepared,
+                train_source,
+                valid_source,
+                out,
+                resume=resume,
+                progress=progress,
+                after_epoch=after_epoch,
             )
         predictor = _shipped(fitted, store)
         predictions = predict_source(
@@ -133,8 +144,18 @@ def part_of(view: SplitView, num_samples: int | None) -> SplitView:
             f"note: training takes {num_samples} of {len(view)} samples (max_train_samples)",
             file=sys.stderr,
         )
-    rows = np.random.default_rng(0).permutation(len(view))[:num_samples]
-    return view.subset(np.sort(rows))
+    return view.subset(rows_of_part(len(view), num_samples))
+
+
+def rows_of_part(count: int, num_samples: int | None) -> NDArray[np.int64]:
+    """Which of ``count`` rows training takes, ascending.
+
+    Example:
+        >>> rows_of_part(3, None).tolist(), len(rows_of_part(9, 4))
+        ([0, 1, 2], 4)
+    """
+    rows: NDArray[np.int64] = np.random.default_rng(0).permutation(count)[:num_samples]
+    return np.sort(rows)
 
 
 def _shipped(fitted: Fitted, store: Store) -> Predictor:

@@ -76,6 +76,19 @@ class MultiHeadAttention(nn.Module):
         answer: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return answer
 
+    def weights(self, query: Tensor, source: Tensor, source_mask: Tensor | None) -> Tensor:
+        """(B, H, Lq, Ls), how much of each source frame each query reads in ``forward``.
+
+        Dropout is left out.
+        """
+        queries = self._heads(self.query(query))
+        keys = self._heads(self.key_value(source).chunk(2, dim=-1)[0])
+        scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+        if source_mask is not None:
+            scores = scores.masked_fill(~_readable(source_mask), float("-inf"))
+        weights: Tensor = scores.softmax(-1)
+        return weights
+
 
 def _readable(mask: Tensor) -> Tensor:
     """Which frames each head of each row reads, (B, 1 or H, 1, Ls)."""

@@ -757,6 +757,17 @@ class TeCaFNScheme(Scheme):
             return batch.present[self.config.core]
         return torch.zeros(batch.size, dtype=torch.bool, device=batch.device)
 
+    def keys(self, batch: Batch) -> dict[Modality, tuple[Tensor, Tensor, Tensor]]:
+        """What the gate ranks by: of each modality q and k, (B, d) each, and who has both, (B,)."""
+        encoded = self.network.encode(batch)
+        core, found = encoded[self.config.core], {}
+        core_present = self._core_present(batch)
+        for modality in self.network.others:
+            if modality in encoded:
+                both = core_present & batch.present[modality]
+                found[modality] = (*self._mapped(modality, core, encoded[modality], both), both)
+        return found
+
     def _mapped(
         self, modality: Modality, core: Padded, other: Padded, present: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,7 @@ from tecafn.training.schedules import Schedule
 from tecafn.training.threads import num_threads_for, repeatable_arithmetic
 
 Validate = Callable[[Scheme, BatchSource], Mapping[str, float]]
+AfterEpoch = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
@@ -196,6 +197,7 @@ class Trainer:
         *,
         validate: Validate,
         resume: bool = False,
+        after_epoch: AfterEpoch | None = None,
     ) -> FitResult:
         """Train ``scheme`` in place and leave it with the weights of the best epoch, in eval mode.
 
@@ -214,6 +216,8 @@ class Trainer:
                 without gradients, in eval mode and under autocasting.
             resume: continue from the newest intact checkpoint, bit for bit; start anew if the
                 run was killed before its first.
+            after_epoch: is told the epoch and the monitor's value when its checkpoint is written;
+                what it raises ends the training.
 
         Raises:
             UserError: a loss or gradient is not finite, the monitor is missing or not finite, a
@@ -233,6 +237,7 @@ class Trainer:
             seed=self._seed,
             events=self._events,
             progress=self._progress,
+            after_epoch=after_epoch,
         ).run(resume=resume)
 
 
@@ -252,6 +257,7 @@ class _Fit:
         seed: int,
         events: EventLog,
         progress: bool,
+        after_epoch: AfterEpoch | None,
     ) -> None:
         if train.num_batches(0) < 1:
             raise UserError("the training split gives no batch")
@@ -265,6 +271,7 @@ class _Fit:
         self._train = _PreparedSource(train, device=fabric.device, dtype=dtype)
         self._valid = _PreparedSource(valid, device=fabric.device, dtype=dtype)
         self._validate_with = validate
+        self._after_epoch = after_epoch
         # Conversion and move come first: optimizers are made for the parameters as they then are.
         fabric.strategy.precision.convert_module(scheme)
         scheme.to(fabric.device)
@@ -449,6 +456,8 @@ class _Fit:
         state.phase = 0
         state.loss_sum, state.num_losses, state.readings = 0.0, 0, {}
         self._write_checkpoint(best=improved)
+        if self._after_epoch is not None:
+            self._after_epoch(state.epoch - 1, value)
 
     def _run_phase(self, learner: _Learner) -> None:
         state, config = self._state, self._config
