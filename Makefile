@@ -127,6 +127,18 @@ bench-scale: install ## memory and time against 5,000 to 200,000 samples (resuma
 bench-step: install ## a training step beside its text encoder, where time goes, memory (resumable, hours)
 	$(BIN)/python benchmarks/train_step.py
 
+.PHONY: bench-extract
+bench-extract: install ## what reading video costs, where the time goes, memory by length (resumable, an hour)
+	$(BIN)/python benchmarks/extract.py
+
+.PHONY: bench-two-faces
+bench-two-faces: install ## which of two faces speaks, by length of the clip (minutes)
+	$(BIN)/python benchmarks/two_faces.py
+
+.PHONY: bench-mutated-clips
+bench-mutated-clips: install ## 500 damaged copies of real clips: a result or one line each (resumable, an hour)
+	$(BIN)/python benchmarks/mutated_clips.py
+
 .PHONY: bench-busy
 bench-busy: install ## train, predict and compare alone and beside a busy process (minutes)
 	$(BIN)/python benchmarks/busy.py

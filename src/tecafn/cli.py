@@ -978,6 +978,12 @@ def extract(
         typer.Option(help="Where each clip's features are kept; by default OUT.clips."),
     ] = None,
     jobs: Annotated[int, typer.Option(help="Clips that are read at once.", min=1)] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Read the clips on a Ray cluster: its address, or local for one on this machine."
+        ),
+    ] = None,
     max_hours: Annotated[float, typer.Option(help="A longer clip is refused.", min=0.0)] = 3.0,
     speech_model: Annotated[
         str | None, typer.Option(help="A Whisper model for words and states: folder or hub name.")
@@ -999,6 +1005,8 @@ def extract(
         max_hours=max_hours,
     )
     if table is None and not source.is_dir():
+        if ray is not None:
+            raise UserError("--ray is for a folder of clips; one clip is read here")
         given = {"text": text or "", "transcript": transcript}
         _extract_clip(source, out, settings, given, as_json=as_json, quiet=quiet)
         return
@@ -1019,6 +1027,7 @@ def extract(
             options=ReadOptions(dataset=dataset, label_range=label_range),
             cache=cache,
             processes=jobs,
+            ray=ray,
             done=done,
         )
     failed = extracted.failed

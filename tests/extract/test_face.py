@@ -47,14 +47,14 @@ def straight() -> Mesh:
 
 def test_rolling_the_picture_rolls_the_head_and_nothing_else(straight: Mesh) -> None:
     before = fit_pose(straight.landmarks)
-    values = face.measures.measure(straight)
+    values = face.measures.measure([straight])[0]
     for degrees in (-30, 20):
         turned = portrait().rotate(-degrees, resample=Image.Resampling.BILINEAR, expand=True)
         mesh = mesh_of(np.asarray(turned))
         pose = fit_pose(mesh.landmarks)
         assert pose.roll_deg - before.roll_deg == pytest.approx(degrees, abs=3)
         assert pose.pitch_deg == pytest.approx(before.pitch_deg, abs=6)
-        change = np.abs(face.measures.measure(mesh) - values)
+        change = np.abs(face.measures.measure([mesh])[0] - values)
         assert change[3:].max() < 0.06
 
 
@@ -63,7 +63,7 @@ def test_a_mirrored_face_looks_the_other_way(straight: Mesh) -> None:
     before, after = fit_pose(straight.landmarks), fit_pose(mirrored.landmarks)
     assert after.yaw_deg == pytest.approx(-before.yaw_deg, abs=4)
     assert after.roll_deg == pytest.approx(-before.roll_deg, abs=2)
-    one, other = face.measures.measure(straight), face.measures.measure(mirrored)
+    one, other = face.measures.measure([straight])[0], face.measures.measure([mirrored])[0]
     names = list(COLUMNS)
     for right, left in (("brow_outer_right", "brow_outer_left"), ("cheek_right", "cheek_left")):
         assert one[names.index(right)] == pytest.approx(other[names.index(left)], abs=0.03)
@@ -74,7 +74,9 @@ def test_a_mirrored_face_looks_the_other_way(straight: Mesh) -> None:
 def test_size_does_not_change_what_is_measured(straight: Mesh) -> None:
     width, height = portrait().size
     small = np.asarray(portrait().resize((width // 2, height // 2)))
-    change = np.abs(face.measures.measure(mesh_of(small)) - face.measures.measure(straight))
+    change = np.abs(
+        face.measures.measure([mesh_of(small)])[0] - face.measures.measure([straight])[0]
+    )
     assert change[:3].max() < 6
     assert change[3:].max() < 0.06
 
@@ -102,7 +104,7 @@ def test_a_picture_that_lacks_its_rotation_is_righted(straight: Mesh, turns: int
     follower = followed([np.ascontiguousarray(np.rot90(scene(192), turns))] * 2)
     (track,) = follower.tracks()
     assert follower.turns == turns
-    assert np.allclose(track.values[0], face.measures.measure(straight), atol=0.2)
+    assert np.allclose(track.values[0], face.measures.measure([straight])[0], atol=0.2)
 
 
 def test_an_opened_mouth_is_measured_and_the_other_face_is_left_alone() -> None:
@@ -133,9 +135,12 @@ def test_a_face_that_comes_elsewhere_is_another_track() -> None:
 
 def test_a_face_half_out_of_the_picture_is_less_certain() -> None:
     whole, cut = mesh_of(scene(192)), mesh_of(scene(-104))
-    size = (640, 304)
-    whole_confidence = face.measures.confidence(whole, fit_pose(whole.landmarks), size)
-    assert face.measures.confidence(cut, fit_pose(cut.landmarks), size) < 0.9 * whole_confidence
+
+    def sure(mesh: Mesh) -> float:
+        pose = fit_pose(mesh.landmarks[None])
+        return face.measures.confidence([mesh], pose, (640, 304)).item()
+
+    assert sure(cut) < 0.9 * sure(whole)
 
 
 def test_a_clip_has_a_row_per_decoded_picture(tmp_path: Path) -> None:

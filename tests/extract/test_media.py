@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("av")
 
+import av
 from clips import RATE, clicks, colours, corners, flash, make_clip, onsets
 
 from tecafn.core.errors import UserError
@@ -209,6 +211,49 @@ def test_damaged_packets_are_left_out_and_said(tmp_path: Path) -> None:
     times = [frame.time for frame in found]
     assert len(times) > 5
     assert (np.diff(times) > 0).all()
+
+
+@pytest.mark.parametrize("rate", [1, 100, 2_000_000_000])
+def test_a_rate_that_no_recorder_has_is_a_line(tmp_path: Path, rate: int) -> None:
+    path = make_clip(tmp_path / "a.wav", sounds=[clicks([0.5], 1.0)], audio_codec="pcm_s16le")
+    data = bytearray(path.read_bytes())
+    at = data.find(b"fmt ") + 12
+    data[at : at + 4] = rate.to_bytes(4, "little")
+    path.write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"a\.wav: ") as caught:
+        media.read_audio(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_decodes_and_cannot_be_converted_is_left_out_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_clip(tmp_path / "a.mkv", times=STEADY[:6], sounds=[clicks([0.1], 0.24)])
+    upright, mono = media._upright, media._Listener._mono
+    calls = {"picture": 0, "sound": 0}
+
+    def fails(kind: str) -> bool:
+        calls[kind] += 1
+        return calls[kind] == 2
+
+    def some_pictures(*arguments: Any) -> Any:
+        if fails("picture"):
+            raise av.error.ArgumentError(22, "Invalid argument")
+        return upright(*arguments)
+
+    def some_sounds(*arguments: Any) -> Any:
+        if fails("sound"):
+            raise av.error.ArgumentError(22, "Failed to configure output pad on auto_aresample_0")
+        return mono(*arguments)
+
+    monkeypatch.setattr(media, "_upright", some_pictures)
+    monkeypatch.setattr(media._Listener, "_mono", some_sounds)
+    found = media.frames(path)
+    assert len(list(found)) == 5
+    assert found.remarks == ["1 damaged pictures left out"]
+    audio = media.read_audio(path)
+    assert audio.remarks[0] == "1 damaged pieces of sound left out"
+    assert audio.duration > 0.1
 
 
 def test_a_longer_clip_than_allowed_is_refused_by_name(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tecafn.extract.voice import AudioTrack, audio_track
 from tecafn.extract.words import Transcript, Word, read_words, utterances
 from tecafn.extract.words.speech import speech_library
 
-FACE_VERSION: Final = 1
+FACE_VERSION: Final = 2
 """Of the definitions of the face's measures; raised whenever a change moves a number."""
 
 FRAMES_PER_SECOND: Final = 10

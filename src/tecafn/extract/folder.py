@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from tecafn.data.store import Store
 from tecafn.extract.clip import ClipSettings, extract_clip
 from tecafn.extract.clip_features import ClipFeatures, Segment
 from tecafn.extract.guard import Limits, Outcome, Tell, call_guarded, run_guarded
+from tecafn.extract.ray_jobs import run_on_ray
 from tecafn.extract.words import Word
 from tecafn.extract.words.written import TRANSCRIPTS
 
@@ -83,6 +85,7 @@ class _Job:
     settings: ClipSettings
     text: str
     transcript: Path | None
+    identity: str = ""  # what the settings must come to where it is read; empty = here
 
 
 @dataclass
@@ -112,6 +115,7 @@ def extract_folder(
     options: ReadOptions | None = None,
     cache: Path | None = None,
     processes: int = 1,
+    ray: str | None = None,
     limits: Limits | None = None,
     done: Callable[[int, int], None] | None = None,
 ) -> Extracted:
@@ -133,6 +137,8 @@ def extract_folder(
         options: how the table is read.
         cache: None = ``OUT.clips`` beside the store.
         processes: clips that are read at a time.
+        ray: the address of a Ray cluster that reads them, see ``run_on_ray``; all of its machines
+            see ``folder`` and ``cache`` under the same paths. None = this machine.
         limits: of each process.
         done: told after every clip how many of how many are done.
 
@@ -163,7 +169,7 @@ def extract_folder(
     progress = _Progress(done, total, total - len(todo))
     if done is not None:
         done(progress.number, progress.total)
-    for outcome in run_guarded(_extract_to, todo, processes=processes, limits=limits):
+    for outcome in _outcomes(todo, ray, processes=processes, limits=limits):
         progress.take(outcome)
     rows = tuple(
         _row(sample, job, folder, progress.failures)
@@ -293,7 +299,46 @@ def _filled(sample: Sample, segment: Segment) -> Sample:
     )
 
 
+def _outcomes(
+    todo: Sequence[_Job], ray: str | None, *, processes: int, limits: Limits | None
+) -> Iterator[Outcome[_Job]]:
+    if ray is None:
+        yield from run_guarded(_extract_to, todo, processes=processes, limits=limits)
+        return
+    near = {_anywhere(job): job for job in todo}
+    for outcome in run_on_ray(_extract_to, near, address=ray, processes=processes, limits=limits):
+        job, error = near[outcome.job], outcome.error
+        if error is None and not job.target.exists():
+            error = (
+                "its features are on the machine that read it: name a --cache that all machines see"
+            )
+        elif error is not None:
+            error = error.replace(str(outcome.job.path), str(job.path))
+        yield Outcome(job, error=error)
+
+
+def _anywhere(job: _Job) -> _Job:
+    """The job for a machine with another working directory, and perhaps other models."""
+    settings = job.settings
+    if settings.speech_model is not None and Path(settings.speech_model).is_dir():
+        settings = replace(settings, speech_model=str(Path(settings.speech_model).resolve()))
+    transcript = None if job.transcript is None else job.transcript.resolve()
+    return replace(
+        job,
+        path=job.path.resolve(),
+        target=job.target.resolve(),
+        settings=settings,
+        transcript=transcript,
+        identity=settings.identity(job.text, transcript),
+    )
+
+
 def _extract_to(job: _Job, tell: Tell) -> None:
+    if job.identity and job.identity != job.settings.identity(job.text, job.transcript):
+        raise UserError(
+            f"{job.path}: {platform.node()} has other models or another tecafn than the machine "
+            "that asked; install the same on all"
+        )
     features = extract_clip(
         job.path, job.settings, text=job.text, transcript=job.transcript, tell=tell
     )

@@ -26,6 +26,10 @@ MEMORY_BYTES: Final = 2_000_000_000
 STALL_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.25
 _START_SECONDS: Final = 120.0  # to start a process and import what it needs
+# On a busy machine a process that gets this share of a core or more is waited for, so many times
+# as long, until it has had the time for itself.
+_LEAST_SHARE: Final = 0.002
+_MOST_PATIENCE: Final = 15.0
 
 Job = TypeVar("Job")
 Tell = Callable[[float], None]
@@ -37,7 +41,8 @@ class Limits:
 
     Args:
         memory_bytes: resident memory, and private memory where the system has such a limit.
-        stall_seconds: the longest time without any progress.
+        stall_seconds: the longest time without any progress; time in which others had the
+            processor is not counted.
         seconds: the longest time for one job; None = any.
     """
 
@@ -91,7 +96,7 @@ def run_guarded(
                     idle.give(next(waiting))
                 except StopIteration:
                     exhausted = True
-            busy = [worker for worker in workers if worker.job is not None]
+            busy = [worker for worker in workers if worker.is_busy]
             if not busy:
                 return
             for worker in busy:
@@ -135,15 +140,19 @@ class _Worker(Generic[Job]):
         )
         self.process.start()
         theirs.close()
-        self.job: Job | None = None
+        self.is_busy = False
         self.is_alive = True
+        self._job: Job
         self._limits = limits
         self._given = self._heard = time.monotonic()
+        self._spent = _cpu_seconds(self.process.pid)
         self._is_ready = False
 
     def give(self, job: Job) -> None:
-        self.job = job
+        self._job = job
+        self.is_busy = True
         self._given = self._heard = time.monotonic()
+        self._spent = _cpu_seconds(self.process.pid)
         with suppress(OSError):  # it has died: outcome finds out
             self.connection.send(job)
 
@@ -155,13 +164,13 @@ class _Worker(Generic[Job]):
             return True
 
     def outcome(self, progress: Callable[[Job, float], None] | None) -> Outcome[Job] | None:
-        """What there is by now, if there is."""
-        assert self.job is not None
-        job = self.job
+        """What has become of its job by now, if anything has."""
+        job = self._job
         try:
             while self.connection.poll():
                 kind, value = self.connection.recv()
                 self._heard = time.monotonic()
+                self._spent = _cpu_seconds(self.process.pid)
                 if kind == "ready":
                     self._is_ready = True
                     self._given = self._heard
@@ -170,7 +179,7 @@ class _Worker(Generic[Job]):
                     if progress is not None:
                         progress(job, value)
                     continue
-                self.job = None
+                self.is_busy = False
                 if kind == "done":
                     return Outcome(job, value)
                 if kind == "failed and unfit":
@@ -181,7 +190,7 @@ class _Worker(Generic[Job]):
             return self._failed(self._death())
         now = time.monotonic()
         stall = self._limits.stall_seconds if self._is_ready else _START_SECONDS
-        if now - self._heard > stall:
+        if now - self._heard > stall and self._has_stalled(now - self._heard, stall):
             return self._failed(f"no progress in {stall:g} s; it was given up")
         if self._limits.seconds is not None and now - self._given > self._limits.seconds:
             return self._failed(f"not done in {self._limits.seconds:g} s; it was given up")
@@ -189,11 +198,19 @@ class _Worker(Generic[Job]):
             return self._failed(_too_much(self._limits.memory_bytes))
         return None
 
+    def _has_stalled(self, silent: float, stall: float) -> bool:
+        """Does it hang, rather than wait for its turn on a busy machine?"""
+        now = _cpu_seconds(self.process.pid)
+        if now is None or self._spent is None:
+            return True
+        spent = now - self._spent
+        is_waiting = _LEAST_SHARE * silent < spent < stall
+        return not is_waiting or silent > _MOST_PATIENCE * stall
+
     def _failed(self, reason: str) -> Outcome[Job]:
-        assert self.job is not None
-        job, self.job = self.job, None
+        self.is_busy = False
         self.end()
-        return Outcome(job, error=reason)
+        return Outcome(self._job, error=reason)
 
     def _death(self) -> str:
         code = self.process.exitcode
@@ -218,7 +235,7 @@ def _idle(
     limits: Limits,
 ) -> _Worker[Job] | None:
     """A process without a job, started if there may be another."""
-    free = next((worker for worker in workers if worker.is_alive and worker.job is None), None)
+    free = next((worker for worker in workers if worker.is_alive and not worker.is_busy), None)
     if free is None and len(workers) < processes:
         free = _Worker(function, limits)
         workers.append(free)
@@ -236,6 +253,15 @@ def _resident_bytes(pid: int | None) -> int:
     except (OSError, ValueError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cpu_seconds(pid: int | None) -> float | None:
+    """That a process has had so far; None where the system does not say."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(told[11]) + int(told[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _serve(connection: Connection, module: str, name: str, memory_bytes: int) -> None:

@@ -45,6 +45,8 @@ _FORMATS: Final = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,ivf,asf,flv,mxf,ogg,wav,"
     "w64,flac,mp3,aac,ac3,eac3,amr,aiff,caf,au"
 )
+# Rates of sound outside of this are damage: no recorder has them, and no converter takes them.
+_RATES_HZ: Final = (1_000, 768_000)
 # Sound shorter than this is kept in memory: 10 minutes at 16 kHz are 38 MB.
 _SECONDS_IN_MEMORY: Final = 600.0
 # A gap or an overlap of sound below this is the container's rounding.
@@ -293,17 +295,26 @@ class Frames(Iterator[Frame]):
         self._num_retimed = 0
 
     def __next__(self) -> Frame:
-        try:
-            picture = next(self._decoded)
-        except StopIteration:
-            self._end()
-            raise
-        except BaseException:
-            self.close()
-            raise
-        time = self._time_of(picture)
-        _check_length(self._path, time, self._max_hours)
-        image = _upright(picture, self._width, self._pixel_shape, self._path)
+        import av
+
+        while True:
+            try:
+                picture = next(self._decoded)
+            except StopIteration:
+                self._end()
+                raise
+            except BaseException:
+                self.close()
+                raise
+            time = self._time_of(picture)
+            _check_length(self._path, time, self._max_hours)
+            try:
+                image = _upright(picture, self._width, self._pixel_shape, self._path)
+            except (av.error.FFmpegError, ValueError):
+                # A format that damage made, and that FFmpeg does not convert.
+                self._opened.num_damaged += 1
+                continue
+            break
         self._last = time
         self.num_frames += 1
         return Frame(time, image)
@@ -419,7 +430,10 @@ class _Listener:
     def listen(self) -> Audio:
         audio: Audio | None = None
         for sound in self._opened.decode(self._track):
-            if sound.sample_rate <= 0 or sound.samples <= 0:
+            if sound.samples <= 0:
+                continue
+            if not _RATES_HZ[0] <= sound.sample_rate <= _RATES_HZ[1]:
+                self._opened.num_damaged += 1
                 continue
             time = None if sound.time is None else sound.time - self._opened.origin
             if audio is None:
@@ -446,7 +460,15 @@ class _Listener:
         self, audio: Audio, sound: AudioFrame, time: float | None
     ) -> Iterator[NDArray[np.float32]]:
         """One channel at the first frame's rate, after silence where the clock has a gap."""
-        samples = self._mono(sound)
+        import av
+
+        try:
+            samples = self._mono(sound)
+        except (av.error.FFmpegError, ValueError):
+            # A layout or format that damage made, and that FFmpeg does not convert.
+            self._mono_of = None
+            self._opened.num_damaged += 1
+            return
         if time is not None:
             due = round((time - audio.start) * self._native)
             missing = due - self._num_native
@@ -499,7 +521,14 @@ class _Listener:
         if samples is not None:
             frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
             frame.sample_rate = self._native
-        for part in self._resample.resample(frame):
+        try:
+            parts = self._resample.resample(frame)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise UserError(
+                f"{self._path}: its sound of {self._native} Hz cannot be converted: "
+                f"{_reason(error)}"
+            ) from None
+        for part in parts:
             audio._append(part.to_ndarray()[0].copy())
 
     def _remark(self, audio: Audio) -> None:

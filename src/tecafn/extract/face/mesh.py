@@ -44,16 +44,13 @@ class Mesh:
     Args:
         landmarks: (468, 3); depth in pixels too, smaller = nearer.
         score: 0 to 1: is it a face at all?
-        right, left: the person's eyes.
-        crop: (192, 192, 3) the face, turned upright.
-        region: the square that ``crop`` was cut from.
+        eyes: the person's right and left one; None = they were not looked at.
+        region: the square that it was found in.
     """
 
     landmarks: NDArray[np.float64]
     score: float
-    right: Eye
-    left: Eye
-    crop: NDArray[np.uint8]
+    eyes: tuple[Eye, Eye] | None
     region: Square
 
     @property
@@ -84,8 +81,10 @@ class MeshFinder:
         self._mesh = mesh or Network(find("face_landmark.tflite"))
         self._iris = iris or Network(find("iris_landmark.tflite"))
 
-    def __call__(self, image: Image, region: Square, *, lowest_score: float) -> Mesh | None:
-        """Landmarks and eyes; None where there is no face."""
+    def __call__(
+        self, image: Image, region: Square, *, lowest_score: float, with_eyes: bool = True
+    ) -> Mesh | None:
+        """Landmarks, and eyes if they are asked for; None where there is no face."""
         pixels = self._mesh.size
         crop = cut(image, region, pixels)
         self._mesh(crop.astype(np.float32) * np.float32(1 / 255))
@@ -96,9 +95,11 @@ class MeshFinder:
         landmarks = back(points, region, pixels)
         if not np.isfinite(landmarks).all():
             return None
-        right = self._eye(image, landmarks, RIGHT_EYE, mirrored=False)
-        left = self._eye(image, landmarks, LEFT_EYE, mirrored=True)
-        return Mesh(landmarks, score, right, left, crop, region)
+        eyes = None
+        if with_eyes:
+            right = self._eye(image, landmarks, RIGHT_EYE, mirrored=False)
+            eyes = right, self._eye(image, landmarks, LEFT_EYE, mirrored=True)
+        return Mesh(landmarks, score, eyes, region)
 
     def _eye(
         self,

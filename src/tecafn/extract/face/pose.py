@@ -7,7 +7,6 @@ middle; x points to the picture's right, y down, z away from the camera.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,62 +41,65 @@ _FACE: Final = np.array(
 
 @dataclass(frozen=True)
 class Pose:
-    """picture = scale * rotation @ head + origin, in pixels.
+    """picture = scale * rotation @ head + origin, in pixels; of one face, or of N at once.
 
     Args:
-        rotation: (3, 3).
-        scale: pixels between the outer corners of the eyes, seen from the front.
-        origin: (3,) the middle between these corners.
+        rotation: (3, 3) or (N, 3, 3).
+        scale: () or (N,) pixels between the outer corners of the eyes, seen from the front.
+        origin: (3,) or (N, 3) the middle between these corners.
     """
 
     rotation: NDArray[np.float64]
-    scale: float
+    scale: NDArray[np.float64]
     origin: NDArray[np.float64]
 
     @property
-    def pitch_deg(self) -> float:
+    def pitch_deg(self) -> NDArray[np.float64]:
         """Degrees by which the face looks up."""
-        return math.degrees(math.asin(max(-1.0, min(1.0, float(self.rotation[1, 2])))))
+        return np.degrees(np.arcsin(np.clip(self.rotation[..., 1, 2], -1.0, 1.0)))
 
     @property
-    def yaw_deg(self) -> float:
+    def yaw_deg(self) -> NDArray[np.float64]:
         """Degrees by which the face is turned towards the picture's right."""
-        return math.degrees(math.atan2(-self.rotation[0, 2], self.rotation[2, 2]))
+        return np.degrees(np.arctan2(-self.rotation[..., 0, 2], self.rotation[..., 2, 2]))
 
     @property
-    def roll_deg(self) -> float:
+    def roll_deg(self) -> NDArray[np.float64]:
         """Degrees by which the head is tilted clockwise, as the picture shows it."""
-        return math.degrees(math.atan2(self.rotation[1, 0], self.rotation[0, 0]))
+        return np.degrees(np.arctan2(self.rotation[..., 1, 0], self.rotation[..., 0, 0]))
 
     @property
-    def frontal(self) -> float:
+    def frontal(self) -> NDArray[np.float64]:
         """1 for a face seen from the front, 0 in profile."""
-        return max(0.0, float(self.rotation[2, 2]))
+        return np.maximum(0.0, self.rotation[..., 2, 2])
 
     def to_head(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Points (N, 3) of the picture in the head's own axes and unit."""
-        return (points - self.origin) @ self.rotation / self.scale
+        """Points (..., P, 3) of the picture in the head's own axes and unit."""
+        turned = (points - self.origin[..., None, :]) @ self.rotation
+        return np.asarray(turned / self.scale[..., None, None])
 
     def flat_to_head(self, offsets: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Offsets (N, 2) in the picture between points of the face's plane, in the head's unit."""
-        flat = self.scale * self.rotation[:2, :2]
-        determinant = flat[0, 0] * flat[1, 1] - flat[0, 1] * flat[1, 0]
-        if determinant < 0.05 * self.scale**2:  # nearly in profile: it cannot be told
-            flat = flat + 0.25 * self.scale * np.eye(2)
-        return np.asarray(np.linalg.solve(flat, offsets.T).T)
+        """Offsets (..., P, 2) in the picture between points of the face's plane, in its unit."""
+        size = self.scale[..., None, None]
+        flat = size * self.rotation[..., :2, :2]
+        # Nearly in profile it cannot be told.
+        is_flat = np.linalg.det(flat) >= 0.05 * self.scale**2
+        flat = np.where(is_flat[..., None, None], flat, flat + 0.25 * size * np.eye(2))
+        return np.asarray(np.swapaxes(np.linalg.solve(flat, np.swapaxes(offsets, -1, -2)), -1, -2))
 
 
 def fit_pose(landmarks: NDArray[np.float64]) -> Pose:
-    """The pose that brings the average face nearest to landmarks (468, 3).
+    """The pose that brings the average face nearest to landmarks (468, 3), or (N, 468, 3).
 
     Source: S. Umeyama, "Least-squares estimation of transformation parameters between two point
     patterns", 1991.
     """
-    seen = landmarks[_INDICES]
-    middle, mean = seen.mean(axis=0), _FACE.mean(axis=0)
+    seen = landmarks[..., _INDICES, :]
+    middle, mean = seen.mean(axis=-2), _FACE.mean(axis=0)
     spread = _FACE - mean
-    left, values, right = np.linalg.svd((seen - middle).T @ spread)
-    sign = np.array([1.0, 1.0, math.copysign(1.0, np.linalg.det(left @ right))])
-    rotation = left * sign @ right
-    scale = max(float((values * sign).sum() / (spread**2).sum()), 1e-6)
-    return Pose(rotation, scale, middle - scale * rotation @ mean)
+    left, values, right = np.linalg.svd(np.swapaxes(seen - middle[..., None, :], -1, -2) @ spread)
+    sign = np.ones_like(values)
+    sign[..., 2] = np.copysign(1.0, np.linalg.det(left @ right))
+    rotation = left * sign[..., None, :] @ right
+    scale = np.maximum((values * sign).sum(axis=-1) / (spread**2).sum(), 1e-6)
+    return Pose(rotation, scale, middle - scale[..., None] * (rotation @ mean))

@@ -33,6 +33,9 @@ _SLOW_SECONDS: Final = 1.0  # what changes more slowly is a smile or a pause, no
 _QUIET: Final = 1e-3
 # Independent values per second of an envelope of speech, for the error of a correlation.
 _FREE_PER_SECOND: Final = 8.0
+# A correlation counts from so many of its errors on: the best of many lags is never nothing. With
+# less, a mouth that cannot be seen, under a beard, lost to one that moved by chance.
+_LEAST_ERRORS: Final = 2.5
 _SHORT_SHARE: Final = 0.1
 
 
@@ -91,7 +94,7 @@ def choose(tracks: Sequence[FaceTrack], audio: Audio | None, *, face: str | None
     seconds = min(_seen_seconds(track) for track in lasting)
     error = math.sqrt(2.0 / (_FREE_PER_SECOND * seconds))
     sure = 0.5 * (1.0 + math.erf((best - second) / error / math.sqrt(2.0)))
-    lowest = math.sqrt(1.0 / (_FREE_PER_SECOND * seconds))
+    lowest = _LEAST_ERRORS * math.sqrt(1.0 / (_FREE_PER_SECOND * seconds))
     if sure < LOWEST_CONFIDENCE or best < lowest:
         reason = (
             f"which of {number} faces speaks is unknown: "

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from tecafn.extract import media
 from tecafn.extract.face.crop import Square
 from tecafn.extract.face.detector import Detector, overlap
-from tecafn.extract.face.measures import COLUMNS, confidence, mark_blinks, measure
+from tecafn.extract.face.measures import (
+    COLUMNS,
+    confidence,
+    fill_eyes,
+    mark_blinks,
+    measure,
+)
 from tecafn.extract.face.mesh import Mesh, MeshFinder
 from tecafn.extract.face.pose import fit_pose
 
@@ -28,6 +34,10 @@ if TYPE_CHECKING:
 MAX_FACES: Final = 6
 _LOWEST_SCORE: Final = 0.5
 _NEWCOMERS_SECONDS: Final = 0.5
+# Lids and gaze are looked at so often at most; a closure of a blink lasts a tenth of a second.
+_EYES_PER_SECOND: Final = 15.0
+# Faces are measured so many pictures at a time: one by one it takes as long as finding them.
+_MEASURED_AT_ONCE: Final = 256
 # A face that returns is the same one within this many of its widths, and this ratio of sizes.
 _RETURN_DISTANCE: Final = 1.0
 _RETURN_RATIO: Final = 1.6
@@ -143,8 +153,25 @@ class _Followed:
     id: int
     region: Square
     is_seen: bool = True
+    eyes_time: float = -1e9
     numbers: list[int] = field(default_factory=list)
-    rows: list[NDArray[np.float32]] = field(default_factory=list)
+    rows: list[NDArray[np.float32]] = field(default_factory=list)  # blocks (n, 27 + 5)
+    waiting: list[Mesh] = field(default_factory=list)
+
+    def needs_eyes(self, now: float) -> bool:
+        """Is it time to look at its eyes again?"""
+        return now - self.eyes_time > 1 / _EYES_PER_SECOND - 0.002
+
+    def measure(self, size: tuple[int, int]) -> None:
+        """Turn what waits into rows."""
+        if not self.waiting:
+            return
+        pose = fit_pose(np.stack([mesh.landmarks for mesh in self.waiting]))
+        boxes = np.array([mesh.box for mesh in self.waiting]) / (*size, *size)
+        sure = confidence(self.waiting, pose, size)[:, None]
+        rows = np.concatenate([measure(self.waiting, pose), sure, boxes], axis=1)
+        self.rows.append(rows.astype(np.float32))
+        self.waiting.clear()
 
 
 class Follower:
@@ -167,6 +194,7 @@ class Follower:
         self._all: list[_Followed] = []
         self._times: list[float] = []
         self._last_search = self._last_turned = -1e9
+        self._size = (1, 1)
         self.turns = 0
 
     @property
@@ -187,7 +215,12 @@ class Follower:
         seen: list[tuple[_Followed, Mesh]] = []
         was_lost = False
         for face in self._active():
-            mesh = self._finder(image, face.region, lowest_score=_LOWEST_SCORE)
+            mesh = self._finder(
+                image,
+                face.region,
+                lowest_score=_LOWEST_SCORE,
+                with_eyes=face.needs_eyes(picture.time),
+            )
             if mesh is None or _is_among(mesh, [other for _, other in seen]):
                 face.is_seen = False
                 was_lost = True
@@ -197,12 +230,16 @@ class Follower:
         if not seen or was_lost or is_due:
             self._last_search = picture.time
             seen += self._search(image, seen)
+        if image.size != self._size:  # boxes and confidence are of a picture's size
+            self._measure()
+            self._size = image.size
         for face, mesh in seen:
-            self._keep(face, mesh, number, image.size)
+            self._keep(face, mesh, number)
         return [(face.id, mesh) for face, mesh in seen]
 
     def tracks(self) -> tuple[FaceTrack, ...]:
         """What was seen, a row per picture in every track."""
+        self._measure()
         times = self.times
         return tuple(_finished(face, times) for face in self._all)
 
@@ -260,15 +297,18 @@ class Follower:
         best.is_seen = True
         return best
 
-    def _keep(self, face: _Followed, mesh: Mesh, number: int, size: tuple[int, int]) -> None:
+    def _keep(self, face: _Followed, mesh: Mesh, number: int) -> None:
         face.region = mesh.next_region
-        pose = fit_pose(mesh.landmarks)
-        row = np.empty(len(COLUMNS) + 5, np.float32)
-        row[:-5] = measure(mesh, pose)
-        row[-5] = confidence(mesh, pose, size)
-        row[-4:] = np.array(mesh.box) / (*size, *size)
+        if mesh.eyes is not None:
+            face.eyes_time = self._times[number]
         face.numbers.append(number)
-        face.rows.append(row)
+        face.waiting.append(mesh)
+        if len(face.waiting) >= _MEASURED_AT_ONCE:
+            face.measure(self._size)
+
+    def _measure(self) -> None:
+        for face in self._all:
+            face.measure(self._size)
 
 
 def _turned(image: Image, turns: int) -> Image:
@@ -300,8 +340,9 @@ def _is_among(mesh: Mesh, others: Iterable[Mesh]) -> bool:
 def _finished(face: _Followed, times: NDArray[np.float64]) -> FaceTrack:
     n = len(times)
     numbers = np.array(face.numbers)
-    rows = np.array(face.rows)
-    values = rows[:, :-5]
+    rows = np.concatenate(face.rows)
+    values = np.ascontiguousarray(rows[:, :-5])
+    fill_eyes(values, times[numbers])
     mark_blinks(values, times[numbers])
     track = FaceTrack(
         face.id,

@@ -305,13 +305,11 @@ def log_mel(samples: Samples, *, num_frames: int, num_mels: int = 80) -> Array:
         num_frames: of 10 ms; silence stands after the sound's end.
         num_mels: 80, or 128 for large-v3.
     """
-    from scipy.fft import rfft
-
     length = max(num_frames * HOP, _FFT)
     padded = np.pad(samples, (0, max(length - len(samples), 0)))[:length]
     mirrored = np.pad(padded, _FFT // 2, mode="reflect")
     windows = sliding_window_view(mirrored, _FFT)[::HOP][:num_frames]
-    spectrum = rfft(windows * np.hanning(_FFT + 1)[:-1].astype(np.float32), axis=1)
+    spectrum = np.fft.rfft(windows * np.hanning(_FFT + 1)[:-1].astype(np.float32), axis=1)
     power = spectrum.real**2 + spectrum.imag**2
     level = np.log10(np.maximum(power @ _mel_filters(num_mels), 1e-10))
     level = np.maximum(level, level.max() - 8.0)
