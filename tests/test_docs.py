@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import shutil
 import tomllib
 from pathlib import Path
@@ -12,7 +13,11 @@ from types import ModuleType
 import pytest
 
 import tecafn
+from tecafn.cli import app, main
+from tecafn.core.output import Progress
+from tecafn.data import READERS
 from tecafn.experiments import shipped
+from tecafn.testing import method_case
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -98,6 +103,12 @@ def test_the_page_of_settings_is_up_to_date_and_describes_each(make_pages: Modul
     assert not [line for line in page.splitlines() if line.endswith("|  |")]
 
 
+def test_the_page_of_the_paper_has_the_lines_of_the_source(make_pages: ModuleType) -> None:
+    page = make_pages.PAPER.read_text(encoding="utf-8")
+    assert make_pages.paper(page) == page, "run `make docs`"
+    assert page.count("<!-- lines ") == page.count("```py\n") == 10
+
+
 def test_the_page_of_the_run_directory_is_up_to_date_and_describes_each(
     make_pages: ModuleType,
 ) -> None:
@@ -125,16 +136,58 @@ def _python(path: Path) -> str:
     )
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
-def test_the_pages_python_runs(
-    page: str,
+def _console(path: Path) -> list[list[str]]:
+    """The commands of a page, each as its arguments."""
+    text = path.read_text("utf-8")
+    blocks = re.findall(r"^```console\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [shlex.split(line)[1:] for block in blocks for line in block.splitlines()]
+
+
+# Pages whose Python and commands run here, in a folder with a store and a run.
+RUN_HERE = (
+    "README.md",
+    "docs/add-a-dataset.md",
+    "docs/export.md",
+    "docs/own-features.md",
+    "docs/performance.md",
+    "docs/python.md",
+    "docs/robustness-and-explanation.md",
+    "docs/sharing.md",
+    "docs/synthetic-corpus.md",
+)
+HAVE_A_RUN = ("docs/export.md", "docs/robustness-and-explanation.md", "docs/sharing.md")
+# Those that need more than that, and the test that runs them.
+RUN_ELSEWHERE = {
+    "docs/add-a-method.md": "test_add_a_method.py",
+    "docs/formats.md": "data/test_formats_page.py",
+    "docs/your-own-video.md": "extract/test_extract_command.py",
+}
+# What takes its time in words that a test need not wait for.
+SMALLER = {
+    '    text_encoder="minilm",\n': "",
+    "num_train=2000, num_valid=400, num_test=3000": "num_train=20, num_valid=8, num_test=8",
+    "num_train=200_000": "num_train=20",
+}
+
+
+def test_every_page_with_code_is_run_by_a_test() -> None:
+    with_code = {
+        page.relative_to(ROOT).as_posix() for page in PAGES if _python(page) or _console(page)
+    }
+    assert with_code == {*RUN_HERE, *RUN_ELSEWHERE}
+    for test in RUN_ELSEWHERE.values():
+        assert (ROOT / "tests" / test).is_file(), test
+
+
+@pytest.fixture
+def page_folder(
     tiny_toml: Path,
     tiny_store: Path,
     tmp_path: Path,
     no_fsync: None,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # The names of the page, each a thing that takes a second.
+) -> Path:
+    """Where the names of the pages are, each a thing that takes a second."""
     configs = tmp_path / "configs" / "mosi"
     configs.mkdir(parents=True)
     text = tiny_toml.read_text(encoding="utf-8")
@@ -142,10 +195,45 @@ def test_the_pages_python_runs(
     encoder = next(line for line in text.splitlines() if line.startswith("text_encoder"))
     (configs / "concat.toml").write_text(f'method = "concat"\n{encoder}\n', encoding="utf-8")
     monkeypatch.setattr(shipped, "configs_folder", lambda: tmp_path / "configs")
+    monkeypatch.setattr(READERS, "_items", dict(READERS._items))
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_store, tmp_path / "data" / "mosi")
-    code = _python(ROOT / page).replace('    text_encoder="minilm",\n', "")
-    exec(compile(code, page, "exec"), {"__name__": "page"})
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # onnxruntime's quantisation
+@pytest.mark.parametrize("page", RUN_HERE)
+def test_the_pages_code_runs(page: str, page_folder: Path, tiny_run: Path) -> None:
+    path = ROOT / page
+    names: dict[str, object] = {"__name__": "page"}
+    commands = _console(path)
+    if page in HAVE_A_RUN:
+        shutil.copytree(tiny_run, page_folder / "runs" / "mosi")
+        tecafn.evaluate("runs/mosi", data="data/mosi", split="test")
+    if page == "docs/export.md":
+        tecafn.export("runs/mosi", out="exported")
+    if page == "docs/performance.md":
+        with method_case("concat") as case:
+            names |= {"scheme": case.build(), "batch": case.batch(2)}
+        names["progress"] = Progress(seed=0, epoch=0)
+    for table in re.findall(r"^```\n(video_id.*?)^```$", path.read_text("utf-8"), re.M | re.S):
+        (page_folder / "label.csv").write_text(table, encoding="utf-8")
+    code = _python(path)
+    for written, shorter in SMALLER.items():
+        code = code.replace(written, shorter)
+    exec(compile(code, page, "exec"), names)
+    for command in commands:
+        assert main(command) == 0, command
+
+
+@pytest.mark.parametrize("page", sorted({*RUN_HERE, *RUN_ELSEWHERE} | {"docs/models.md"}))
+def test_every_command_of_a_page_exists(page: str) -> None:
+    """Also those in blocks that no test runs: they name data or machines that are not here."""
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    groups = {group.name for group in app.registered_groups}
+    text = (ROOT / page).read_text("utf-8")
+    for name in re.findall(r"^tecafn ([a-z]\S*)", text, re.MULTILINE):
+        assert name in commands | groups, name
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -138,3 +138,11 @@ def test_lists_fit_the_terminal_and_break_no_sentence_into_bits(what: str, colum
         # A name, its summary and its paper: at 80 columns three lines, seldom four.
         if columns != "60":
             assert len(lines) <= 3 * len(listed)
+
+
+def test_the_shell_completes_commands_without_torch() -> None:
+    _, output, loaded = run(
+        COMP_WORDS="tecafn ex", COMP_CWORD="1", _TECAFN_COMPLETE="complete_bash"
+    )
+    assert set(output.split()) >= {"export", "extract"}
+    assert loaded == ""

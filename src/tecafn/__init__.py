@@ -26,8 +26,10 @@ __all__ = [
     "UserError",
     "compare",
     "evaluate",
+    "export",
     "list_methods",
     "load",
+    "push_to_hub",
     "train",
 ]
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from tecafn.core.errors import UserError
     from tecafn.core.modality import Modality
     from tecafn.experiments.api import compare, evaluate, train
+    from tecafn.experiments.export import export_run as export
+    from tecafn.experiments.sharing import push_to_hub
     from tecafn.serving.predictor import Predictor, load
 
 _HOMES = {
@@ -48,7 +52,10 @@ _HOMES = {
     "compare": "tecafn.experiments.api",
     "evaluate": "tecafn.experiments.api",
     "train": "tecafn.experiments.api",
+    "export": "tecafn.experiments.export",
+    "push_to_hub": "tecafn.experiments.sharing",
 }
+_NAMES = {"export": "export_run"}
 
 
 def __getattr__(name: str) -> Any:
@@ -57,7 +64,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'tecafn' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOMES[name]), _NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:

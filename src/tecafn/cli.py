@@ -36,7 +36,6 @@ app = typer.Typer(
     help="Train and compare models of multimodal sentiment: text, audio, vision in, a score out.",
     epilog="--debug, anywhere, shows a traceback in place of the one line that says what is wrong.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Import, check and make datasets.", no_args_is_help=True)
@@ -924,6 +923,145 @@ def _print_calibration(calibration: Calibration) -> None:
         ["data", "utterances (videos)", "covered, %", "of the shortest tenth", "mean width"],
         rows,
     )
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    repository: Annotated[str, typer.Argument(help="user/name on the Hugging Face hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Of a new repository.")] = False,
+    licence: Annotated[
+        str | None, typer.Option(help="Of the weights: apache-2.0, cc-by-nc-4.0 ...")
+    ] = None,
+    dry_run: Annotated[
+        Path | None, typer.Option(help="Write what would be shared into this folder; push nothing.")
+    ] = None,
+) -> None:
+    """Share a run's network on the hub, with a card made from its record."""
+    from tecafn.experiments.sharing import collect, push_to_hub
+
+    if dry_run is not None:
+        if dry_run.exists() and any(dry_run.iterdir()):
+            raise UserError(f"{dry_run} is not empty")
+        dry_run.mkdir(parents=True, exist_ok=True)
+        print(f"{dry_run}: {', '.join(collect(run, dry_run, licence=licence))}")
+        return
+    commit = push_to_hub(run, repository, private=private, licence=licence)
+    print(f"{repository}@{commit}")
+
+
+@app.command()
+def submit(
+    runs: Annotated[list[Path], typer.Argument(help="Runs of one config with different seeds.")],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="The file to write: results/NAME.toml.")],
+    trained_on: Annotated[
+        Path | None, typer.Option(help="The store they were trained on, if another one.")
+    ] = None,
+    split: SplitOption = "test",
+    name: Annotated[str | None, typer.Option(help="Of the row; by default the method.")] = None,
+    without_labels: Annotated[
+        bool, typer.Option("--without-labels", help="For data whose labels may not be shared.")
+    ] = False,
+) -> None:
+    """Write evaluated runs into the registry of results: predictions, and what was trained on."""
+    from tecafn.experiments.registry import submit as write
+
+    result = write(
+        runs,
+        data=data,
+        trained_on=trained_on,
+        split=split,
+        out=out,
+        name=name,
+        with_labels=not without_labels,
+    )
+    print(f"{out}: {result.name} on {result.dataset} {result.split}, {len(result.seeds)} seeds")
+    for flag in result.flags():
+        print(f"flagged: {flag}")
+
+
+@app.command()
+def leaderboard(
+    results: Annotated[Path, typer.Argument(help="The registry's folder.")] = Path("results"),
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Stores with the labels that the registry lacks.")
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the tables into this file as well.")
+    ] = None,
+) -> None:
+    """Tables of the registered results, computed from their predictions."""
+    from tecafn.experiments.registry import labels_of
+    from tecafn.records.record import write_text_atomically
+    from tecafn.report.leaderboard import read_leaderboards, render_markdown, table_of, title_of
+
+    boards = read_leaderboards(results, labels=labels_of(data or ()))
+    for board in boards:
+        print_table(title_of(board), *table_of(board))
+        if board.missing:
+            print(f"without labels (name the store with --data): {', '.join(board.missing)}")
+    if markdown is not None:
+        write_text_atomically(markdown, render_markdown(boards))
+        print(f"tables: {markdown}")
+
+
+class ExportFormat(StrEnum):
+    """What an export writes."""
+
+    ONNX = "onnx"
+    TORCH = "torch"
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="A run's directory, or a model on the hub.")],
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    format: Annotated[
+        ExportFormat,
+        typer.Option(help="onnx runs without torch (tecafn.onnx); torch without this package."),
+    ] = ExportFormat.ONNX,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also with weights of 8 bits; needs --data.")
+    ] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A store: the graph's predictions are held against the network's."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
+    as_json: JsonOption = False,
+) -> None:
+    """Write a trained network as a graph that needs no torch, checked against the network."""
+    from dataclasses import asdict
+
+    from tecafn.evaluation.metrics import format_metric
+    from tecafn.experiments.export import export_run
+
+    report = export_run(run, out=out, format=format.value, int8=int8, data=data, split=split)
+    if as_json:
+        print_json({**asdict(report), "exported": {**asdict(report.exported), "folder": str(out)}})
+        return
+    exported = report.exported
+    print(f"{out}: {', '.join(exported.files)}")
+    print(
+        f"held against the network on {exported.num_batches} batches of other sizes and lengths: "
+        f"answers differ by {exported.difference:.1e} at most"
+    )
+    for row in report.on_data:
+        changed = "" if row.changed is None else f"; {100 * row.changed:.2f} % change their class"
+        print(
+            f"{row.file} ({row.num_bytes / 1e6:.1f} MB) on {row.num_samples} samples of {split}: "
+            f"predictions change by {row.mean:.2g} on average, {row.largest:.2g} at most{changed}"
+        )
+        if row.metrics:
+            print_table(
+                f"{row.file} on {split}",
+                ["metric", "network", "graph"],
+                [
+                    [name, format_metric(name, before), format_metric(name, after)]
+                    for name, (before, after) in row.metrics.items()
+                ],
+            )
 
 
 @app.command()

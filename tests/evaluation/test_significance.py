@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,8 +107,10 @@ def test_bootstrap_interval_agrees_with_scipy() -> None:
     ours = bootstrap_intervals(mean_of(values), 150, resampling=Resampling(num_resamples=6000))[
         "mean"
     ]
+    seed = "rng" if "rng" in inspect.signature(bootstrap).parameters else "random_state"
+    options: Any = {seed: np.random.default_rng(0)}  # SciPy 1.15 has renamed it
     theirs = bootstrap(
-        (values,), np.mean, method="percentile", n_resamples=6000, rng=np.random.default_rng(0)
+        (values,), np.mean, method="percentile", n_resamples=6000, **options
     ).confidence_interval
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.02)
 

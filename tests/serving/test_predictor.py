@@ -449,7 +449,14 @@ def test_push_uploads_what_a_load_needs(
     ((name, revision, patterns),) = fetched
     assert (name, revision) == ("somebody/tiny", "v1")
     # No pickle is asked for.
-    assert patterns == ["config.json", "model.safetensors", "text_encoder/*"]
+    assert patterns == [
+        "config.json",
+        "model.safetensors",
+        "calibration.json",
+        "text_encoder/*.json",
+        "text_encoder/*.txt",
+        "text_encoder/*.model",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ class Batch:
     @property
     def size(self) -> int:
         """Number of samples B."""
-        return int(self.index.shape[0])
+        return self.index.shape[0]  # no int(): an export counts the rows that come
 
     @property
     def device(self) -> torch.device:

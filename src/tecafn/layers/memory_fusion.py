@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.modality import Modality
 from tecafn.core.settings import per_modality
+from tecafn.core.tracing import is_traced
 from tecafn.layers.alignment import tokens_to_frames
 from tecafn.layers.dropout import Dropout
 
@@ -40,6 +43,11 @@ def joint_frames(frames: Mapping[Modality, Padded], batch: Batch) -> dict[Modali
             "text with audio or vision needs frame_of_token, which a batch of a word-aligned data "
             "set has; got None"
         )
+    if text is not None and spoken is not None and is_traced():
+        # Whoever calls an export has padded the frames to the last spoken one.
+        lengths = lengths[:1] or [text.mask.shape[1]]
+        joint[Modality.TEXT] = tokens_to_frames(text, spoken, lengths[0])
+        return joint
     if text is not None and spoken is not None:
         last = torch.where(text.mask, spoken, -1)
         lengths.append(int(last.max()) + 1 if last.numel() else 0)
@@ -134,15 +142,30 @@ class MemoryFusion(nn.Module):
             (B, H) and (B, T + 1, H).
         """
         cell = self.cells[modality]
-        hidden = frames.values.new_zeros(len(frames.values), self.hidden_dims[modality])
-        state, states = hidden, [hidden]
-        for step in range(frames.mask.shape[1]):
-            real = frames.mask[:, step].unsqueeze(1)
-            new_hidden, new_state = cell(frames.values[:, step], (hidden, state))
-            hidden = torch.where(real, new_hidden, hidden)
-            state = torch.where(real, new_state, state)
-            states.append(state)
-        return hidden, torch.stack(states, dim=1)
+        hidden = frames.values.new_zeros(frames.values.shape[0], self.hidden_dims[modality])
+        weights = cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh
+        steps = _as_a_loop(_cell_steps)
+        result: tuple[Tensor, Tensor] = steps(frames.values, frames.mask, hidden, *weights)
+        return result
+
+    def _remember(self, attended: Tensor, candidates: Tensor, some: Tensor) -> Tensor:
+        """(B, memory_dim) after the last frame, from (B, T, ...) of every frame."""
+        memory = attended.new_zeros(attended.shape[0], self.memory_dim)
+        if is_traced():
+            gates = [
+                weight
+                for gate in (self.retain, self.update)
+                for layer in (gate[0], gate[3])
+                for weight in (layer.weight, layer.bias)
+            ]
+            last: Tensor = _as_a_loop(_memory_steps)(attended, candidates, some, memory, *gates)
+            return last
+        for step in range(attended.shape[1]):
+            seen = torch.cat([attended[:, step], memory], dim=1)
+            new = torch.sigmoid(self.retain(seen)) * memory
+            new = new + torch.sigmoid(self.update(seen)) * candidates[:, step]
+            memory = torch.where(some[:, step].unsqueeze(1), new, memory)
+        return memory
 
     def forward(self, frames: Mapping[Modality, Padded]) -> tuple[dict[Modality, Tensor], Tensor]:
         """Each modality's last hidden state (B, H_m), and the memory (B, memory_dim).
@@ -168,10 +191,58 @@ class MemoryFusion(nn.Module):
         joined = torch.cat([*before, *after], dim=2)  # (B, T, 2 * sum of H)
         attended = joined * self.attention(joined).softmax(dim=2)
         candidates = torch.tanh(self.candidate(attended))
-        memory = known.values.new_zeros(rows, self.memory_dim)
-        for step in range(length):
-            seen = torch.cat([attended[:, step], memory], dim=1)
-            new = torch.sigmoid(self.retain(seen)) * memory
-            new = new + torch.sigmoid(self.update(seen)) * candidates[:, step]
-            memory = torch.where(some[:, step].unsqueeze(1), new, memory)
-        return hidden, memory
+        return hidden, self._remember(attended, candidates, some)
+
+
+def _as_a_loop(steps: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; in an export one whose loop runs as often as there are frames."""
+    # A trace alone would write down the steps of its example.
+    return torch.jit.script(steps) if is_traced() else steps
+
+
+def _cell_steps(
+    values: Tensor,
+    mask: Tensor,
+    hidden: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """An LSTM cell over (B, T, D): last hidden state, and T + 1 cell states, (B, T + 1, H)."""
+    state, states = hidden, [hidden]
+    for step in range(values.shape[1]):
+        real = mask[:, step].unsqueeze(1)
+        new_hidden, new_state = torch.lstm_cell(
+            values[:, step], [hidden, state], weight_ih, weight_hh, bias_ih, bias_hh
+        )
+        hidden = torch.where(real, new_hidden, hidden)
+        state = torch.where(real, new_state, state)
+        states.append(state)
+    return hidden, torch.stack(states, dim=1)
+
+
+def _memory_steps(
+    attended: Tensor,
+    candidates: Tensor,
+    some: Tensor,
+    memory: Tensor,
+    retain_1: Tensor,
+    retain_bias_1: Tensor,
+    retain_2: Tensor,
+    retain_bias_2: Tensor,
+    update_1: Tensor,
+    update_bias_1: Tensor,
+    update_2: Tensor,
+    update_bias_2: Tensor,
+) -> Tensor:
+    """``MemoryFusion._remember`` without dropout, of weights; a scripted loop calls no module."""
+    for step in range(attended.shape[1]):
+        seen = torch.cat([attended[:, step], memory], dim=1)
+        retain = torch.relu(functional.linear(seen, retain_1, retain_bias_1))
+        update = torch.relu(functional.linear(seen, update_1, update_bias_1))
+        new = torch.sigmoid(functional.linear(retain, retain_2, retain_bias_2)) * memory
+        gate = torch.sigmoid(functional.linear(update, update_2, update_bias_2))
+        new = new + gate * candidates[:, step]
+        memory = torch.where(some[:, step].unsqueeze(1), new, memory)
+    return memory

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from tecafn.core.batch import Padded
 from tecafn.core.fast import is_on
 from tecafn.core.info import FeatureStatistics
+from tecafn.core.tracing import is_traced
 
 
 def zero_padding(values: Tensor, mask: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ def last_real(sequence: Padded) -> Tensor:
     """
     length = sequence.mask.shape[1]
     last = length - 1 - sequence.mask.flip(1).byte().argmax(1)  # index of the last True
-    rows = torch.arange(len(last), device=last.device)
+    rows = torch.arange(last.shape[0], device=last.device)
     return zero_padding(sequence.values, sequence.mask)[rows, last]
 
 
@@ -161,6 +162,19 @@ class MaskedConv1d(nn.Module):
         return convolved.transpose(1, 2)
 
 
+def _real_first(mask: Tensor) -> Tensor:
+    """(B, L) int64: where each frame goes when real ones move to the front, in their order.
+
+    Example:
+        >>> _real_first(torch.tensor([[False, True, False, True]]))
+        tensor([[2, 0, 3, 1]])
+    """
+    real = mask.long()
+    hidden = 1 - real
+    behind = real.sum(1, keepdim=True) + hidden.cumsum(1) - 1
+    return torch.where(mask, real.cumsum(1) - 1, behind)
+
+
 class SequenceLSTM(nn.Module):
     """LSTM layers over the real frames alone, wherever they stand (TeCaFN, eq. 4).
 
@@ -190,7 +204,7 @@ class SequenceLSTM(nn.Module):
         first. A row without real frames is zero in both.
         """
         values, mask = zero_padding(sequence.values, sequence.mask), sequence.mask
-        if len(values) == 0:
+        if values.shape[0] == 0:
             return (
                 Padded(values.new_zeros(*mask.shape, self.out_dim), mask),
                 values.new_zeros(0, self.out_dim),
@@ -198,14 +212,16 @@ class SequenceLSTM(nn.Module):
         if not self.training and not may_hide_frames(mask):
             states, (final, _) = self.lstm(values)
             return Padded(states, mask), self._last(final)
-        order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
-        front = values.gather(1, order.unsqueeze(-1).expand_as(values))
+        place = _real_first(mask).unsqueeze(-1)
+        front = torch.zeros_like(values).scatter(1, place.expand_as(values), values)
         lengths = mask.sum(1).clamp(min=1)
-        is_packed = self.lstm.bidirectional or not is_on("unpacked_lstm")
-        states, last = (self._packed if is_packed else self._unpacked)(front, lengths)
-        restored = torch.zeros_like(states).scatter(
-            1, order.unsqueeze(-1).expand_as(states), states
-        )
+        if not self.lstm.bidirectional and is_on("unpacked_lstm"):
+            states, last = self._unpacked(front, lengths)
+        elif is_traced():  # an export cannot pack
+            states, last = self._turned(front, lengths)
+        else:
+            states, last = self._packed(front, lengths)
+        restored = states.gather(1, place.expand_as(states))
         last = last * mask.any(1, keepdim=True)
         return Padded(zero_padding(restored, mask), mask), last
 
@@ -227,6 +243,32 @@ class SequenceLSTM(nn.Module):
             packed_states, batch_first=True, total_length=front.shape[1]
         )
         return states, self._last(final)
+
+    def _turned(self, front: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The same in both directions without packing: each runs forwards, over turned frames."""
+        places = torch.arange(front.shape[1], device=front.device).unsqueeze(0)
+        ends = lengths.unsqueeze(1)
+        turn = torch.where(places < ends, ends - 1 - places, places).unsqueeze(-1)  # (B, L, 1)
+        states, hidden = front, self.lstm.hidden_size
+        for layer in range(self.lstm.num_layers):
+            there = self._one_way(states, f"l{layer}")
+            turned = states.gather(1, turn.expand(-1, -1, states.shape[2]))
+            back = self._one_way(turned, f"l{layer}_reverse")
+            states = torch.cat([there, back.gather(1, turn.expand(-1, -1, hidden))], dim=2)
+        last = states[:, :, :hidden].gather(1, (ends - 1).unsqueeze(-1).expand(-1, 1, hidden))
+        return states, torch.cat([last.squeeze(1), states[:, 0, hidden:]], dim=1)
+
+    def _one_way(self, frames: Tensor, suffix: str) -> Tensor:
+        """The states (B, L, hidden) of one layer in one direction, over frames as they come."""
+        weights = [
+            getattr(self.lstm, f"{name}_{suffix}")
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        ]
+        start = frames.new_zeros(1, frames.shape[0], self.lstm.hidden_size)
+        states, _, _ = torch.lstm(
+            frames, (start, start), weights, True, 1, 0.0, False, False, batch_first=True
+        )
+        return states
 
     def _last(self, final: Tensor) -> Tensor:
         """(B, out_dim) of the final states of all layers and directions."""

@@ -140,4 +140,4 @@ def append_one(vector: Tensor) -> Tensor:
         >>> append_one(torch.tensor([[2.0, 3.0]]))
         tensor([[1., 2., 3.]])
     """
-    return torch.cat([vector.new_ones(len(vector), 1), vector], dim=1)
+    return torch.cat([vector.new_ones(vector.shape[0], 1), vector], dim=1)

@@ -20,6 +20,7 @@ from tecafn.core.info import STORED_FEATURES, DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.layers.adapter import adapt
 from tecafn.layers.attention import Transformer, TransformerSettings
+from tecafn.layers.context_mask import context_mask
 from tecafn.layers.encoder_source import FAMILY, hub_options, not_found, resolve_source
 from tecafn.layers.own_forward import OwnForward
 from tecafn.layers.sequence import add_positions, may_hide_frames, zero_padding
@@ -34,7 +35,7 @@ def _load(what: Any, source: str, name: str, **options: Any) -> Any:
     """``what.from_pretrained`` with its many failures turned into one line."""
     from safetensors import SafetensorError
 
-    options |= hub_options(source)
+    options |= hub_options(source) | {"trust_remote_code": False}
     try:
         return what.from_pretrained(source, **options)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
@@ -174,13 +175,11 @@ class Tokenizer:
         for rows, encoded, own in self._encode(texts, contexts, return_special_tokens_mask=True):
             for place, row in enumerate(rows):
                 special = np.asarray(encoded["special_tokens_mask"][place], np.bool_)
-                mask = np.zeros(len(special), np.bool_)
+                num_own = None
                 if own:
-                    words = np.flatnonzero(~special)
                     text = self._tokenizer(self._cut([texts[row]])[0], add_special_tokens=False)
-                    num_own = min(len(text["input_ids"]), len(words))
-                    first = words[-num_own] if num_own else len(special)
-                    mask[words[0] : first] = True
+                    num_own = len(text["input_ids"])
+                mask = context_mask(special, num_own)
                 found[row] = mask
         return [found[row] for row in range(len(texts))]
 

@@ -83,7 +83,7 @@ def pool(sequence: Padded, pooling: Pooling) -> Tensor:
     if pooling == "mean":
         return masked_mean(sequence.values, sequence.mask)
     first = sequence.mask.byte().argmax(1)  # index of the first True
-    rows = torch.arange(len(first), device=first.device)
+    rows = torch.arange(first.shape[0], device=first.device)
     return zero_padding(sequence.values, sequence.mask)[rows, first]
 
 
@@ -170,14 +170,15 @@ def fill_absent_frames(sequence: Padded | None, slot: Tensor, present: Tensor) -
         >>> filled.values.squeeze(2).tolist(), filled.mask.tolist()
         ([[0.0, 0.0], [1.0, 0.0]], [[True, True], [True, False]])
     """
-    learned = Padded(slot.expand(len(present), 1, -1), torch.ones_like(present).unsqueeze(1))
+    learned = Padded(slot.expand(present.shape[0], 1, -1), torch.ones_like(present).unsqueeze(1))
     if sequence is None:
         return learned
     learned = learned.padded_to(sequence.mask.shape[1])
     values = learned.values.to(sequence.values.dtype)
+    is_own = present.unsqueeze(1)
     return Padded(
-        torch.where(present[:, None, None], sequence.values, values),
-        torch.where(present[:, None], sequence.mask, learned.mask),
+        torch.where(is_own.unsqueeze(2), sequence.values, values),
+        (is_own & sequence.mask) | (~is_own & learned.mask),
     )
 
 

@@ -94,8 +94,9 @@ class OuterConv2d(nn.Conv2d):
         columns = self.weight.squeeze(1).transpose(1, 2).flatten(0, 1)  # (C, 3, 3) -> (C 3, 3)
         under = functional.conv1d(first.unsqueeze(1), columns.unsqueeze(1), padding=1)
         under = under.view(rows, channels, 3, dim).transpose(2, 3).flatten(1, 2)  # (B, C D, 3)
-        shifted = functional.pad(second, (1, 1)).unfold(1, 3, 1).transpose(1, 2)  # (B, 3, E)
-        convolved = (under @ shifted).view(rows, channels, dim, second.shape[1])
+        width, padded = second.shape[1], functional.pad(second, (1, 1))
+        shifted = torch.stack([padded[:, at : at + width] for at in range(3)], dim=1)  # (B, 3, E)
+        convolved = (under @ shifted).view(rows, channels, dim, width)
         assert self.bias is not None
         return convolved + self.bias.view(-1, 1, 1)
 

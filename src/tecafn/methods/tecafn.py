@@ -518,7 +518,7 @@ class TeCaFN(Network):
         alone = self.pool(core)
         pooled = {m: self.pool(h) for m, h in attended.items()}
         has = {m: present[m].unsqueeze(1) for m in pooled}
-        count = sum((h.to(alone.dtype) for h in has.values()), alone.new_zeros(len(alone), 1))
+        count = sum((h.to(alone.dtype) for h in has.values()), alone.new_zeros(alone.shape[0], 1))
         if self.absent_slots is None:
             total = sum(
                 (torch.where(has[m], pooled[m], 0.0) for m in pooled), torch.zeros_like(alone)

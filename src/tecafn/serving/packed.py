@@ -7,6 +7,7 @@ of a text layer's time is many small calls, of which ``PackedTextLayer`` makes f
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -220,6 +221,25 @@ def pack_weights(network: nn.Module) -> None:
         _replace(network, _is_large_and_adapted, PackedAdaptedLinear)
         # Behind the linear layers: a text layer takes those that have replaced its own.
         _replace(network, is_text_layer, PackedTextLayer)
+
+
+def unpacked(network: nn.Module) -> nn.Module:
+    """A copy of a network with plain layers in the place of packed ones."""
+    twin = copy.deepcopy(network)
+    _replace(twin, lambda module: type(module) is PackedTextLayer, lambda packed: packed._layer[0])
+    _replace(
+        twin, lambda module: type(module) is PackedAdaptedLinear, lambda packed: packed._linear[0]
+    )
+    _replace(twin, lambda module: type(module) is PackedLinear, _linear_of)
+    return twin
+
+
+def _linear_of(packed: PackedLinear) -> nn.Linear:
+    linear = nn.Linear(
+        packed.in_features, packed.out_features, bias=packed.bias is not None, device="meta"
+    )
+    linear.weight, linear.bias = packed.weight, packed.bias
+    return linear.train(packed.training)
 
 
 def _is_large(module: nn.Module) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from numpy.typing import ArrayLike, NDArray
 
 import tecafn.methods  # noqa: F401 - registers them
-from tecafn.core.batch import Batch, Padded, pad_rows
+from tecafn.core.batch import Batch, Padded
 from tecafn.core.dataset_names import current_name
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo
@@ -30,6 +30,7 @@ from tecafn.core.weights import load_module, save_module
 from tecafn.layers.encoder_source import hub_options
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 from tecafn.serving.builtin import is_builtin, model_folder
+from tecafn.serving.inputs import ModelInput, PaddedArrays, read_samples, refuse_not_finite
 from tecafn.serving.packed import pack_weights
 
 FORMAT_VERSION = 1
@@ -37,6 +38,14 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TEXT_ENCODER_FOLDER = "text_encoder"
 EXPORT_FOLDER = "model"
+# JSON, safetensors and word lists: nothing of this is executed.
+SHARED_FILES = (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    "calibration.json",
+    *(f"{TEXT_ENCODER_FOLDER}/*.{kind}" for kind in ("json", "txt", "model")),
+)
+_EXECUTABLE = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth", ".py", ".pyc")
 _BATCH_SIZE = 64
 
 
@@ -107,6 +116,18 @@ class ModelDefinition:
         except (pydantic.ValidationError, KeyError, TypeError, ValueError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{CONFIG_FILE} is damaged: {' '.join(reason.split())}") from None
+
+    @property
+    def model_input(self) -> ModelInput:
+        """What it reads."""
+        return ModelInput(
+            takes=self.info.usable,
+            widths=self.info.widths,
+            method=self.method,
+            is_aligned="aligned" in METHODS[self.method].needs,
+            max_frames=self.max_frames,
+            context_utterances=self.context_utterances,
+        )
 
     def build_network(self) -> Network:
         """The untrained network.
@@ -214,82 +235,17 @@ class Predictor(
 
         Args and errors are those of ``predict``.
         """
-        self._check_unused({"text": text, "audio": audio, "vision": vision}, ignore_unused)
-        columns = {
-            Modality.TEXT: self._text_rows(text, context),
-            Modality.AUDIO: self._frame_rows(Modality.AUDIO, audio),
-            Modality.VISION: self._frame_rows(Modality.VISION, vision),
-        }
-        given = {m: self._cut(m, rows) for m, rows in columns.items() if rows is not None}
-        if context is not None and Modality.TEXT not in given:
-            raise UserError("context goes with a text, got none")
-        if not given:
-            raise UserError(f"nothing to predict from; this model takes {', '.join(self.takes)}")
-        sizes = {len(rows) for rows in given.values()}
-        if len(sizes) != 1:
-            counts = {str(m): len(rows) for m, rows in given.items()}
-            raise UserError(f"predict needs one number of samples in all modalities, got {counts}")
-        size = sizes.pop()
-        for row in range(size):
-            if all(rows[row] is None for rows in given.values()):
-                raise UserError(
-                    f"sample {row} has nothing to predict from: no {' and no '.join(given)} (an "
-                    "empty text, or a sequence without a finite frame, is absent)"
-                )
-        before = self._context_masks(text, context) if Modality.TEXT in given else None
-        for start in range(0, size, _BATCH_SIZE):
-            part = slice(start, start + _BATCH_SIZE)
-            batch = _make_batch({m: rows[part] for m, rows in given.items()})
-            if before is not None:
-                batch = _with_context(batch, before[part])
-            yield self._aligned(batch)
-
-    def _check_unused(self, given: Mapping[str, Any], ignore_unused: bool) -> None:
-        """Refuse what the network would not look at."""
-        unused = [name for name, value in given.items() if name not in self.takes]
-        wrong = [name for name in unused if _says_something(given[name])]
-        if wrong and not ignore_unused:
-            raise UserError(
-                f"this model was not trained with {' and '.join(wrong)}, it takes "
-                f"{', '.join(self.takes)}; leave it out, or pass ignore_unused=True"
-            )
-
-    def _aligned(self, batch: Batch) -> Batch:
-        """With the frame of each token, where the method needs it.
-
-        Raises:
-            UserError: text and frames were given without a word alignment.
-        """
-        if "aligned" not in METHODS[self.definition.method].needs:
-            return batch
-        text = batch.sequences.get(Modality.TEXT)
-        if text is None or len(batch.sequences) == 1:
-            return batch
-        if self.tokenizer is not None:
-            raise UserError(
-                f"method {self.definition.method!r} needs to know in which frame each word was "
-                "spoken: predict a word-aligned dataset (tecafn predict RUN --data DIR), or give "
-                "text without frames"
-            )
-        places = torch.arange(text.mask.shape[1]).expand(text.mask.shape)
-        limit = self.definition.max_frames
-        known = text.mask if limit is None else text.mask & (places < limit)
-        return dataclasses.replace(batch, frame_of_token=torch.where(known, places, -1))
-
-    def _cut(
-        self, modality: Modality, rows: list[torch.Tensor | None]
-    ) -> list[torch.Tensor | None]:
-        """Audio and vision up to ``max_frames``, as in training."""
-        limit = self.definition.max_frames
-        long = [row for row in rows if row is not None and limit is not None and len(row) > limit]
-        if modality == Modality.TEXT or not long:
-            return rows
-        warnings.warn(
-            f"{modality} of {len(long)} of {len(rows)} samples is cut at max_frames {limit}, which "
-            f"this model was trained with; the longest has {max(map(len, long))} frames",
-            stacklevel=3,
+        samples = read_samples(
+            self.definition.model_input,
+            self.tokenizer,
+            text=text,
+            audio=audio,
+            vision=vision,
+            context=context,
+            ignore_unused=ignore_unused,
         )
-        return [None if row is None else row[:limit] for row in rows]
+        for arrays in samples.batches(_BATCH_SIZE):
+            yield _make_batch(arrays, samples.frame_of_token(arrays))
 
     def network_prediction(self, batch: Batch) -> torch.Tensor:
         """(B,) scores or (B, C) logits of a batch on the network's device, in evaluation mode."""
@@ -315,54 +271,6 @@ class Predictor(
             answer = answer[:, 1] if answer.shape[1] == 2 else answer
         values: NDArray[np.float64] = answer.numpy()
         return values
-
-    def _text_rows(
-        self, text: Any, context: str | Sequence[str | None] | None
-    ) -> list[torch.Tensor | None] | None:
-        if text is None or Modality.TEXT not in self.takes:
-            return None
-        if self.tokenizer is None:
-            return self._frame_rows(Modality.TEXT, text)
-        texts: list[Any] = [text] if isinstance(text, str | bytes) else _items(Modality.TEXT, text)
-        for row, item in enumerate(texts):
-            if item is not None and not isinstance(item, str):
-                raise UserError(
-                    f"text of sample {row} must be a string, or None where it is absent, got "
-                    f"{_kind(item)}"
-                )
-        contexts = [context] if isinstance(context, str) else context
-        if contexts is not None and len(contexts) != len(texts):
-            raise UserError(
-                f"context must be one for each text, got {len(contexts)} for {len(texts)}"
-            )
-        ids = self.tokenizer([t or "" for t in texts], contexts) if texts else []
-        # A blank text says nothing: it is absent, as in training.
-        return [
-            torch.from_numpy(i) if t and t.strip() else None
-            for t, i in zip(texts, ids, strict=True)
-        ]
-
-    def _context_masks(
-        self, text: Any, context: str | Sequence[str | None] | None
-    ) -> list[NDArray[np.bool_]] | None:
-        """Which tokens of each text are its context, where that is not pooled with the text."""
-        if context is None or not self.definition.context_utterances or self.tokenizer is None:
-            return None
-        texts = [text] if isinstance(text, str) else list(text)
-        contexts = [context] if isinstance(context, str) else context
-        return self.tokenizer.context_masks([t or "" for t in texts], contexts)
-
-    def _frame_rows(self, modality: Modality, value: Any) -> list[torch.Tensor | None] | None:
-        width = self.definition.info.widths.get(modality)
-        if value is None or width is None:
-            return None
-        if isinstance(value, str | bytes):
-            raise UserError(
-                f"{modality} must be (L, {width}) numbers, as in the training data, got "
-                f"{_kind(value)}"
-            )
-        items = [value] if _is_one_sample(value) else _items(modality, value)
-        return [_frames(modality, row, item, width) for row, item in enumerate(items)]
 
     def __repr__(self) -> str:
         """What it is, what it takes, and what it was trained on.
@@ -440,8 +348,14 @@ class Predictor(
             force_download=force_download,
             local_files_only=local_files_only,
             token=token,
-            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, f"{TEXT_ENCODER_FOLDER}/*"],
+            allow_patterns=list(SHARED_FILES),
         )
+        if revision is None:
+            print(
+                f"note: {pretrained_model_name_or_path} is at {Path(fetched).name} today; "
+                f"{pretrained_model_name_or_path}@{Path(fetched).name} pins it",
+                file=sys.stderr,
+            )
         return load_export(Path(fetched))
 
 
@@ -460,12 +374,30 @@ def read_definition(folder: Path) -> ModelDefinition:
     return ModelDefinition.from_dict(values)
 
 
-def load_export(folder: Path) -> Predictor:
-    """Read what ``save_pretrained`` wrote.
+def refuse_executable(folder: Path) -> None:
+    """Refuse a model beside which lies what a program might execute: pickles and Python.
+
+    Nothing here would read such a file; but whoever put it there meant it to be read.
 
     Raises:
-        UserError: a file is missing or damaged, or the weights do not fit the definition.
+        UserError: names the first.
     """
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in _EXECUTABLE:
+            raise UserError(
+                f"{folder} holds {path.relative_to(folder)}, which could execute code when read; "
+                f"a model is {CONFIG_FILE}, {WEIGHTS_FILE} and {TEXT_ENCODER_FOLDER}/: remove it"
+            )
+
+
+def load_export(folder: Path) -> Predictor:
+    """Read what ``save_pretrained`` wrote; no code of its files is executed.
+
+    Raises:
+        UserError: a file is missing or damaged, the weights do not fit the definition, or a pickle
+            or a program lies among them.
+    """
+    refuse_executable(folder)
     definition = read_definition(folder)
     spec = definition.info.text_encoder
     tokenizer = None
@@ -489,8 +421,8 @@ def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor
 
     Args:
         run_or_hub_id: ``builtin``, ``builtin-base``, ``runs/demo``, a folder that
-            ``save_pretrained`` wrote, or ``user/name``.
-        revision: branch, tag or commit on the hub.
+            ``save_pretrained`` wrote, ``user/name``, or ``user/name@revision``.
+        revision: branch, tag or commit on the hub. Without one a note says which commit it was.
 
     Returns:
         A predictor on the CPU.
@@ -500,31 +432,19 @@ def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor
     """
     if is_builtin(run_or_hub_id) or Path(run_or_hub_id).is_dir():
         return load_export(model_folder(run_or_hub_id))
-    is_local = bool(hub_options(str(run_or_hub_id)))
+    name, _, pinned = str(run_or_hub_id).partition("@")
+    if pinned and revision is not None:
+        raise UserError(f"{run_or_hub_id} names a revision, and revision={revision!r} another way")
+    revision = revision or pinned or None
+    is_local = bool(hub_options(name))
     try:
-        return Predictor.from_pretrained(
-            str(run_or_hub_id), revision=revision, local_files_only=is_local
-        )
+        return Predictor.from_pretrained(name, revision=revision, local_files_only=is_local)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"{run_or_hub_id}: no such directory, and no such model could be fetched from the "
             f"Hugging Face hub ({reason})"
         ) from None
-
-
-def refuse_not_finite(values: NDArray[np.float64]) -> None:
-    """Refuse predictions (N,) or (N, C) of which one is not finite.
-
-    Raises:
-        UserError: names the first sample.
-    """
-    wrong = np.argwhere(~np.isfinite(values))
-    if len(wrong):
-        row, *_ = place = tuple(wrong[0].tolist())
-        raise UserError(
-            f"the prediction of sample {row} is {values[place]}; are its frames extreme?"
-        )
 
 
 @contextmanager
@@ -540,101 +460,24 @@ def _evaluating(network: Network) -> Iterator[None]:
             module.training = True
 
 
-def _says_something(value: Any) -> bool:
-    """Is it more than None, or a list of nothing but None?"""
-    if isinstance(value, list | tuple):
-        return any(item is not None for item in value)
-    return value is not None
-
-
-def _kind(value: Any) -> str:
-    """What something is, for an error: ``a str``, ``an int``."""
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
-
-
-def _is_one_sample(value: Any) -> bool:
-    """Is it an array of one sample, or a list (of lists) of numbers, rather than B samples?
-
-    Of arrays the ones with three dimensions, or of objects, are B samples.
-    """
-    if not isinstance(value, list | tuple):
-        is_array = isinstance(value, torch.Tensor | np.ndarray | np.generic)
-        return is_array and value.ndim < 3 and value.dtype != object
-    rows = [row if isinstance(row, list | tuple) else [row] for row in value]
-    cells = [cell for row in rows for cell in row]
-    return bool(cells) and all(isinstance(cell, int | float | str | np.generic) for cell in cells)
-
-
-def _items(modality: Modality, value: Any) -> list[Any]:
-    """B samples of one modality."""
-    if isinstance(value, Mapping) or not isinstance(value, Iterable):
-        raise UserError(f"{modality} must be one sample or a list of them, got {_kind(value)}")
-    try:
-        return list(value)
-    except TypeError:  # an array without dimensions
-        raise UserError(
-            f"{modality} must be one sample or a list of them, got {_kind(value)} of one number"
-        ) from None
-
-
-def _frames(modality: Modality, row: int, item: Any, width: int) -> torch.Tensor | None:
-    """(L, width) float32 of one sample; None where no frame is finite."""
-    if item is None:
-        return None
-    wanted = f"{modality} of sample {row} must be (L, {width}) numbers, as in the training data"
-    if isinstance(item, torch.Tensor):  # also one that needs a gradient, or is of bfloat16
-        item = item.detach().cpu()
-        if item.is_complex():
-            raise UserError(f"{wanted}, got complex ones")
-        item = item.double().numpy()
-    try:
-        values = np.asarray(item)
-        if values.dtype.kind not in "biuf" and values.dtype != object:
-            raise TypeError
-        values = values.astype(np.float64)
-    except (ValueError, TypeError):
-        raise UserError(f"{wanted}, got {_kind(item)} of something else") from None
-    if values.size == 0 and (values.ndim == 1 or values.shape[-1] == width):
-        return None
-    if values.ndim != 2 or values.shape[1] != width:
-        shape = f"shape {tuple(values.shape)}"
-        turned = values.ndim == 2 and values.shape[0] == width
-        raise UserError(f"{wanted}, got {shape}{', which is turned round' if turned else ''}")
-    if (np.abs(values[np.isfinite(values)]) > np.finfo(np.float32).max).any():
-        raise UserError(f"{wanted}, got some beyond what single precision holds")
-    if not np.isfinite(values).all(axis=1).any():
-        return None
-    return torch.from_numpy(values.astype(np.float32))
-
-
-def _with_context(batch: Batch, masks: Sequence[NDArray[np.bool_]]) -> Batch:
-    """The batch with the contexts of its texts marked; an absent text has none."""
-    text = batch.sequences.get(Modality.TEXT)
-    if text is None:
-        return batch
-    context = torch.zeros_like(text.mask)
-    for row, mask in enumerate(masks):
-        if text.mask[row].any():
-            context[row, : len(mask)] = torch.from_numpy(mask)
-    marked = {**batch.sequences, Modality.TEXT: Padded(text.values, text.mask, context)}
-    return dataclasses.replace(batch, sequences=marked)
-
-
-def _make_batch(columns: Mapping[Modality, list[torch.Tensor | None]]) -> Batch:
-    """Rows of tensors, None = absent, to a batch."""
-    size = len(next(iter(columns.values())))
-    sequences: dict[Modality, Padded] = {}
-    present: dict[Modality, torch.Tensor] = {}
-    for modality, rows in columns.items():
-        if all(row is None for row in rows):
-            continue
-        sequences[modality] = padded = pad_rows(rows)
-        present[modality] = padded.mask.any(1)
+def _make_batch(
+    arrays: Mapping[Modality, PaddedArrays], frame_of_token: NDArray[np.int64] | None
+) -> Batch:
+    """Padded arrays as a batch; only modalities that some sample has."""
+    sequences = {
+        modality: Padded(
+            torch.from_numpy(some.values),
+            torch.from_numpy(some.mask),
+            None if some.context is None else torch.from_numpy(some.context),
+        )
+        for modality, some in arrays.items()
+    }
+    size = next(iter(sequences.values())).mask.shape[0]
     return Batch(
         sequences=sequences,
-        present=present,
+        present={m: padded.mask.any(1) for m, padded in sequences.items()},
         labels=None,
         index=torch.arange(size),
         ids=[str(row) for row in range(size)],
+        frame_of_token=None if frame_of_token is None else torch.from_numpy(frame_of_token),
     )

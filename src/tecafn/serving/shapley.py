@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from tecafn.core.batch import Batch
 from tecafn.core.modality import Modality
-from tecafn.serving.predictor import Predictor, refuse_not_finite
+from tecafn.serving.inputs import refuse_not_finite
+from tecafn.serving.predictor import Predictor
 
 Floats = NDArray[np.float64]
 Samples = TypeVar("Samples")
