@@ -13,7 +13,7 @@ from tecafn.core.modality import Modality
 from tecafn.core.tables import flatten
 from tecafn.experiments.config import load_config
 from tecafn.experiments.rows import Row, check_rows, read_table
-from tecafn.experiments.shipped import configs_folder
+from tecafn.experiments.shipped import configs_folder, find_config
 from tecafn.methods.tecafn import TeCaFNConfig
 
 WHOLE = """
@@ -131,6 +131,19 @@ def test_every_row_of_the_papers_tables_is_a_config_on_every_dataset(
         # Rows differ from each other; one of them may be the config as it is.
         assert len(set(shown)) == len(shown)
         assert base["method"] == "tecafn"
+
+
+@pytest.mark.parametrize("name", ["figure4", "fusion", "revised", "revised-compared"])
+def test_every_row_of_a_table_with_configs_loads_and_differs_from_the_others(name: str) -> None:
+    table = read_table(Path(name))
+    shown = []
+    for row in table.rows:
+        config = row.config or f"synthetic/{row.method}.toml"
+        settings = load_config(
+            find_config(Path(config)), (*table.overrides, *row.overrides)
+        ).as_dict()
+        shown.append(str(sorted(flatten(settings).items())))
+    assert len(set(shown)) == len(shown)
 
 
 def test_table_5_has_the_fourteen_rows_and_changes_what_the_paper_says() -> None:
