@@ -13,6 +13,7 @@ import torch.multiprocessing as multiprocessing
 from scipy import stats
 from torch import nn
 
+from tecafn.core import parallel
 from tecafn.core.parallel import (
     average_gradients,
     gather_rows,
@@ -151,6 +152,16 @@ def test_average_gradients_of_one_process_leaves_them_alone() -> None:
     average_gradients(layer.parameters())
     assert torch.equal(layer.weight.grad, torch.ones_like(layer.weight))
     assert layer.bias.grad is None
+
+
+def test_gradients_travel_together_by_type_and_up_to_a_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(parallel, "BUCKET_ELEMENTS", 5)
+    sizes = (2, 3, 1, 9, 2)
+    gradients = [torch.zeros(n, dtype=torch.float64 if n == 3 else torch.float32) for n in sizes]
+    found = [[len(g) for g in bucket] for bucket in parallel._buckets(gradients)]
+    assert found == [[2, 1], [3], [9], [2]]
 
 
 def gather_on_one_of_two(number: int, folder: str) -> None:

@@ -121,6 +121,10 @@ def mean_over_rows(values: Tensor, defined: Tensor) -> Tensor:
     return total * world_size() / count.clamp(min=1)
 
 
+BUCKET_ELEMENTS = 1 << 22
+"""Of gradients, at most, in one exchange between ranks: what lies in memory a second time."""
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its mean over ranks; a rank without one contributes zero.
 
@@ -135,12 +139,33 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     flags = [int(parameter.grad is not None) for parameter in trained]
     has_gradient = torch.tensor(flags, device=trained[0].device)
     dist.all_reduce(has_gradient)
+    gradients = []
     for parameter, count in zip(trained, has_gradient.tolist(), strict=True):
         if count:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            dist.all_reduce(parameter.grad)
-            parameter.grad.div_(world_size())
+            gradients.append(parameter.grad)
+    for bucket in _buckets(gradients):
+        together = torch.cat([gradient.reshape(-1) for gradient in bucket])
+        dist.all_reduce(together)
+        together.div_(world_size())
+        parts = together.split([gradient.numel() for gradient in bucket])
+        for gradient, part in zip(bucket, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _buckets(gradients: Iterable[Tensor]) -> list[list[Tensor]]:
+    """Gradients of one type that are sent together: an exchange costs more than a small tensor."""
+    buckets: list[list[Tensor]] = []
+    filling: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    for gradient in gradients:
+        kind = (gradient.dtype, gradient.device)
+        bucket = filling.get(kind)
+        if bucket is None or sum(g.numel() for g in bucket) + gradient.numel() > BUCKET_ELEMENTS:
+            bucket = filling[kind] = []
+            buckets.append(bucket)
+        bucket.append(gradient)
+    return buckets
 
 
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
