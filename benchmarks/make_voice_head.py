@@ -25,9 +25,9 @@ from tecafn.data.readers.ravdess import EMOTIONS
 from tecafn.evaluation.metrics import classification_metrics, confusion_matrix
 from tecafn.extract.media import read_audio
 from tecafn.extract.speech_model import find_speech_model
-from tecafn.extract.voice import states_after
+from tecafn.extract.voice import pooled, states_after
 from tecafn.serving.builtin import CARD_FILE, VOICE
-from tecafn.serving.voice import HEAD_FILE, VoiceHead, pooled
+from tecafn.serving.voice import HEAD_FILE, VoiceHead
 
 CARD = Path(__file__).resolve().parent / "models" / "voice-card.md"
 OUT = ROOT / "src" / "tecafn" / "models" / VOICE
@@ -85,7 +85,7 @@ def left_out(
     for out in actors_apart(actors):
         rest = np.setdiff1d(np.arange(len(emotions)), out)
         head = fitted(vectors[rest], emotions[rest], strength=strength)
-        found[out] = head.of_vectors(vectors[out])
+        found[out] = head.of(vectors[out])
     return found
 
 

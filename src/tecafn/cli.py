@@ -1257,6 +1257,14 @@ def analyze(
             "moves with the voice."
         ),
     ] = None,
+    voice: Annotated[
+        bool,
+        typer.Option(
+            "--voice",
+            help="Tell acted emotions of the voice, too, from a head that is not for commercial "
+            "use; the EU's AI Act forbids it at work and in education.",
+        ),
+    ] = False,
     jobs: Annotated[int, typer.Option(help="Clips that are read at once.", min=1)] = 1,
     max_hours: Annotated[float, typer.Option(help="A longer clip is refused.", min=0.0)] = 3.0,
     speech_model: Annotated[
@@ -1279,7 +1287,9 @@ def analyze(
             "--transcript is of one clip; those of a folder's clips lie beside them, with their "
             "names"
         )
-    scores = open_model(model or default_model())
+    scores = open_model(
+        model or default_model(), voice=_voice_head(speech_model) if voice else None
+    )
     wanted = ClipSettings(face=face, max_hours=max_hours, speech_model=speech_model)
     settings, place = scores.settings(wanted), out or default_out(source)
     if (missing := missing_exports()) and not as_json:
@@ -1301,6 +1311,14 @@ def analyze(
     for line in timeline.in_words():
         print(line)
     print(f"page: {place / PAGE_FILE}")
+
+
+def _voice_head(speech_model: str | None) -> Any:
+    """The head on voices, which reads the states of one speech model alone."""
+    from tecafn.extract.speech_model import find_speech_model
+    from tecafn.serving.voice import VoiceHead
+
+    return VoiceHead.load(speech_model=find_speech_model(speech_model).sha256)
 
 
 def _analyze_folder(

@@ -24,7 +24,14 @@ def odd() -> Timeline:
     return timeline(
         [
             utterance(0.0, 2.0, 1.5, text=HOSTILE),
-            utterance(2.0, 2.0, -3.0, text="now now now", doubts=("a", "b")),
+            utterance(
+                2.0,
+                2.0,
+                -3.0,
+                text="now now now",
+                doubts=("a", "b"),
+                voice={"calm": 0.615, "sad": 0.3, "happy": 0.085},
+            ),
             utterance(5.0, 7.0, None, text="Das war gut.", out_of_range="de"),
         ],
         duration=9.0,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tecafn.analyze.scoring import SentimentModel, open_model
@@ -16,6 +17,7 @@ from tecafn.extract.clip_features import Segment
 from tecafn.extract.words import Word
 from tecafn.serving.intervals import Intervals
 from tecafn.serving.language import foreign, languages_of
+from tecafn.serving.voice import VoiceHead
 
 
 def said(text: str, start: float = 0.0, *, confidence: float | None = None) -> Segment:
@@ -150,3 +152,30 @@ def test_a_damaged_calibration_is_not_taken_for_none(text_run: Path, tmp_path: P
     (run / "model" / "calibration.json").write_text("{}")
     with pytest.raises(UserError, match=r"calibration\.json is damaged"):
         open_model(str(run))
+
+
+def test_a_voice_is_told_of_beside_the_score_and_never_changes_it(
+    text_model: SentimentModel,
+) -> None:
+    head = VoiceHead.load()
+    heard = np.random.default_rng(0).normal(size=(3, head.weight.shape[1])).astype(np.float32)
+    heard[1] = np.nan  # too short to be judged
+    model = dataclasses.replace(text_model, voice=head)
+    found = model.scored(SEGMENTS, voices=heard)
+    expected = head.of(heard.astype(np.float64))
+    assert [bool(one.voice) for one in found] == [True, False, True]
+    for row in (0, 2):
+        assert tuple(found[row].voice) == head.emotions
+        assert list(found[row].voice.values()) == pytest.approx(expected[row], abs=1e-3)
+    assert [one.score for one in found] == [one.score for one in text_model.scored(SEGMENTS)]
+    assert not any(one.voice for one in text_model.scored(SEGMENTS, voices=heard))
+    assert not any(one.voice for one in model.scored(SEGMENTS))
+
+
+def test_what_is_read_of_a_clip_follows_from_who_judges_the_voice(
+    text_model: SentimentModel,
+) -> None:
+    head = VoiceHead.load()
+    model = dataclasses.replace(text_model, voice=head)
+    assert model.settings(ClipSettings()).voice_blocks == head.blocks
+    assert text_model.settings(ClipSettings()).voice_blocks == ()

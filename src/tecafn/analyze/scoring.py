@@ -20,12 +20,13 @@ from tecafn.core.errors import UserError
 from tecafn.core.feature_spec import check_features
 from tecafn.core.modality import Modality
 from tecafn.extract.clip import ClipSettings
-from tecafn.extract.clip_features import Segment
+from tecafn.extract.clip_features import Frames, Segment
 from tecafn.serving.builtin import is_builtin, model_folder
 from tecafn.serving.intervals import CALIBRATION_FILE, Intervals, count_words, hash_of_weights
 from tecafn.serving.language import foreign, languages_of
 from tecafn.serving.predictor import ModelDefinition, Predictor, load, read_definition
 from tecafn.serving.shapley import contributions
+from tecafn.serving.voice import VoiceHead
 
 Floats = NDArray[np.float64]
 
@@ -48,12 +49,14 @@ class SentimentModel:
         definition: what the network is built from.
         opener: loads the network, which is not in memory while a clip is read.
         intervals: around its scores; None where it was not calibrated.
+        voice: what tells acted emotions of the voice beside it; None = nothing does.
     """
 
     scorer: Scorer
     definition: ModelDefinition
     opener: Callable[[], Predictor]
     intervals: Intervals | None = None
+    voice: VoiceHead | None = None
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -74,6 +77,8 @@ class SentimentModel:
         Raises:
             UserError: it was trained on frames that cannot be made from a clip.
         """
+        if self.voice is not None:
+            wanted = replace(wanted, voice_blocks=self.voice.blocks)
         if not self.is_fused:
             return replace(wanted, audio="measures", words="missing", cut=False, measures=False)
         specs = self.definition.info.features
@@ -104,14 +109,18 @@ class SentimentModel:
         )
         return settings
 
-    def scored(self, segments: Sequence[Segment]) -> tuple[ScoredUtterance, ...]:
+    def scored(
+        self, segments: Sequence[Segment], *, voices: Frames | None = None
+    ) -> tuple[ScoredUtterance, ...]:
         """Utterances with their scores, intervals, effects of words and doubts.
 
         One in a language that the model was not trained on has no score.
 
         Args:
             segments: utterances with words, in the order of their times.
+            voices: (U, 2 D) their pooled states of the speech model, where the voice is told of.
         """
+        heard = self._heard(voices, len(segments))
         languages = foreign([one.text for one in segments], self.scorer.languages)
         inside = [one for one, code in zip(segments, languages, strict=True) if not code]
         scores = self._predicted([one.text for one in inside], inside)
@@ -120,10 +129,10 @@ class SentimentModel:
         shares = self._contributions(inside)
         places = iter(range(len(inside)))
         result = []
-        for segment, code in zip(segments, languages, strict=True):
+        for segment, code, voice in zip(segments, languages, heard, strict=True):
             if code:
                 nothing = [None] * len(segment.words)
-                result.append(_utterance(segment, nothing, out_of_range=code))
+                result.append(replace(_utterance(segment, nothing, out_of_range=code), voice=voice))
                 continue
             place = next(places)
             result.append(
@@ -134,9 +143,22 @@ class SentimentModel:
                     high=highs[place],
                     doubts=_doubts(segment),
                     contributions=shares[place],
+                    voice=voice,
                 )
             )
         return tuple(result)
+
+    def _heard(self, voices: Frames | None, number: int) -> list[dict[str, float]]:
+        """Probabilities of the voice's emotions per utterance; empty where it is not judged."""
+        if self.voice is None or voices is None or not len(voices):
+            return [{} for _ in range(number)]
+        found = self.voice.of(np.asarray(voices, np.float64))
+        return [
+            {name: round(float(p), 3) for name, p in zip(self.voice.emotions, row, strict=True)}
+            if np.isfinite(row).all()
+            else {}
+            for row in found
+        ]
 
     def _effects(self, scores: Floats, segments: Sequence[Segment]) -> list[list[float | None]]:
         """Per utterance and word, the score minus the score without the word.
@@ -195,7 +217,7 @@ class SentimentModel:
         return [_rounded(value) for value in low], [_rounded(value) for value in high]
 
 
-def open_model(name: str) -> SentimentModel:
+def open_model(name: str, *, voice: VoiceHead | None = None) -> SentimentModel:
     """A model by its name, its run's folder or its name on the hub.
 
     Raises:
@@ -231,7 +253,9 @@ def open_model(name: str) -> SentimentModel:
         coverage=None if intervals is None else intervals.level,
         languages=languages_of(definition.dataset),
     )
-    return SentimentModel(scorer=scorer, definition=definition, opener=opener, intervals=intervals)
+    return SentimentModel(
+        scorer=scorer, definition=definition, opener=opener, intervals=intervals, voice=voice
+    )
 
 
 def _intervals_of(name: str) -> Intervals | None:

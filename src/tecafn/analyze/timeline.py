@@ -35,6 +35,13 @@ MEASURES_FUSED: Final = (
 )
 """What the measures have to do with the score."""
 
+VOICE_TERMS: Final = (
+    "Emotions of the voice are probabilities of eight that actors played, from a head that was "
+    "trained on RAVDESS (CC BY-NC-SA 4.0: not for commercial use). They are no part of the score; "
+    "`tecafn model-card voice` says what they may not be used for."
+)
+"""Stands wherever emotions of a voice are shown."""
+
 _STRICT: Final = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
@@ -70,6 +77,8 @@ class ScoredUtterance:
         out_of_range: the language (ISO 639-1) that the model was not trained on; empty where it is
             in range.
         doubts: why the score deserves little confidence; empty where nothing speaks against it.
+        voice: probabilities of acted emotions by their names, from the sound of the voice alone;
+            empty where nobody asked for them, or the utterance is too short.
         contributions: exact Shapley values of the modalities by their names, and as ``base`` the
             score without any of them; together they are the score. Empty where the model reads the
             words alone.
@@ -84,6 +93,19 @@ class ScoredUtterance:
     out_of_range: str = ""
     doubts: tuple[str, ...] = ()
     contributions: dict[str, float] = field(default_factory=dict)
+    voice: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def voice_in_words(self) -> str:
+        """The two most probable emotions of the voice; empty without any.
+
+        Example:
+            >>> said = dict(calm=0.62, sad=0.3, happy=0.08)
+            >>> ScoredUtterance(start=0, end=1, words=(), voice=said).voice_in_words
+            'calm 62 %, sad 30 %'
+        """
+        likely = sorted(self.voice.items(), key=lambda one: -one[1])[:2]
+        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in likely)
 
     @property
     def text(self) -> str:

@@ -65,6 +65,7 @@ UTTERANCE_COLUMNS = (
     "out_of_range",
     "doubts",
     "text",
+    "voice",
 )
 
 
@@ -74,7 +75,7 @@ def utterance_rows(timeline: Timeline) -> Iterable[Sequence[Cell]]:
         doubts = "; ".join(one.doubts)
         yield (
             number, one.start, one.end, one.score, one.low, one.high, one.out_of_range, doubts,
-            one.text,
+            one.text, one.voice_in_words,
         )  # fmt: skip
 
 

@@ -20,7 +20,12 @@ from tecafn.extract.face import COLUMNS, Faces, FaceTrack, choose, extract
 from tecafn.extract.face.models import KNOWN_SHA256, find
 from tecafn.extract.sequences import face_frames, sound_frames
 from tecafn.extract.speech_model import find_speech_model
-from tecafn.extract.voice import AudioTrack, audio_track
+from tecafn.extract.voice import (
+    AudioTrack,
+    audio_track,
+    pooled,
+    states_after,
+)
 from tecafn.extract.words import Transcript, Word, read_words, utterances
 from tecafn.extract.words.speech import speech_library
 
@@ -47,6 +52,8 @@ class ClipSettings:
         per_word: one frame per word in place of so many per second: the mean over the word.
         cut: cut the clip into utterances, where there are words?
         measures: measures of the whole clip's voice and face, too, whatever the sequences are?
+        voice_blocks: blocks of the speech model's encoder whose states are pooled over every
+            utterance, too; none by default.
         speech_model: see ``find_speech_model``.
         width: pixels that pictures are scaled down to.
         max_hours: a longer clip is refused.
@@ -62,6 +69,7 @@ class ClipSettings:
     per_word: bool = False
     cut: bool = False
     measures: bool = False
+    voice_blocks: tuple[int, ...] = ()
     speech_model: str | None = None
     width: int = 640
     max_hours: float = media.MAX_HOURS
@@ -118,8 +126,8 @@ class ClipSettings:
             "settings": {
                 name: value
                 for name, value in asdict(self).items()
-                # Clips that were read before there were measures of their whole stay as they are.
-                if name != "words" and not (name == "measures" and not value)
+                # Clips that were read before there were these stay as they are.
+                if name != "words" and not (name in ("measures", "voice_blocks") and not value)
             },
             "features": {m.value: spec.as_dict() for m, spec in self.specifications().items()},
             "words": self._words_identity(text, transcript),
@@ -213,10 +221,14 @@ def extract_clip(
         segments.append(_with_sequences(segment, heard, face, settings, tell))
         tell(segment.end)
     measures = _measures(duration, heard, face, settings, tell) if settings.measures else {}
+    voices = None
+    if settings.voice_blocks and said.words:
+        voices = _voices(heard, said.words, settings, tell)
     return ClipFeatures(
         duration=duration,
         segments=tuple(segments),
         measures=measures,
+        voices=voices,
         words_from=said.source if said.words else "",
         no_speech=[[span.start, span.end] for span in said.no_speech],
         remarks=remarks,
@@ -378,6 +390,20 @@ def _measures(
     shown = replace(settings, audio="measures", per_word=False, frames_per_second=FRAMES_PER_SECOND)
     whole = Segment(start=0.0, end=duration)
     return _with_sequences(whole, audio, face, shown, tell).sequences
+
+
+def _voices(
+    audio: media.Audio | None, words: tuple[Word, ...], settings: ClipSettings, tell: Tell
+) -> Frames:
+    """(U, 2 D) the pooled states of each utterance; NaN where it has no sound to speak of."""
+    model = find_speech_model(settings.speech_model)
+    found = []
+    for one in utterances(words):
+        samples = np.zeros(0, np.float32) if audio is None else audio.read(one.start, one.end)
+        states = states_after(samples, blocks=settings.voice_blocks, model=model)
+        found.append(pooled(states))
+        tell(one.end)
+    return np.array(found, np.float32)
 
 
 def _is_silent(audio: media.Audio) -> bool:

@@ -20,7 +20,7 @@ from tecafn.extract.words import Word
 
 Frames = NDArray[np.float32]
 
-_MEASURES = "measures"
+_MEASURES, _VOICES = "measures", "voices"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,8 @@ class ClipFeatures:
         remarks: what the user should know.
         measures: (L, D) measures of the whole clip's voice and face, ten frames per second, where
             they were asked for.
+        voices: (U, 2 D) of each utterance of the words the mean and the deviation of the speech
+            model's states over time, where they were asked for; NaN where no sound is.
     """
 
     duration: float
@@ -73,6 +75,7 @@ class ClipFeatures:
     no_speech: list[list[float]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     measures: dict[Modality, Frames] = field(default_factory=dict)
+    voices: Frames | None = None
 
     @property
     def sequences(self) -> dict[Modality, Frames]:
@@ -92,7 +95,7 @@ class ClipFeatures:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; of sequences their shapes."""
-        about = {k: v for k, v in vars(self).items() if k not in ("segments", "measures")}
+        about = {k: v for k, v in vars(self).items() if k not in ("segments", "measures", "voices")}
         about["segments"] = [
             {
                 "start": segment.start,
@@ -105,6 +108,8 @@ class ClipFeatures:
         ]
         if self.measures:
             about["measures"] = {str(m): list(f.shape) for m, f in self.measures.items()}
+        if self.voices is not None:
+            about[_VOICES] = {Modality.AUDIO.value: list(self.voices.shape)}
         return about
 
     def save(self, path: Path) -> None:
@@ -115,7 +120,8 @@ class ClipFeatures:
         """
         parts = {"about.json": json.dumps(self.as_dict(), sort_keys=True).encode()}
         tables = {str(number): one.sequences for number, one in enumerate(self.segments)}
-        for name, sequences in {**tables, _MEASURES: self.measures}.items():
+        voices = {} if self.voices is None else {Modality.AUDIO: self.voices}
+        for name, sequences in {**tables, _MEASURES: self.measures, _VOICES: voices}.items():
             for modality, frames in sequences.items():
                 written = io.BytesIO()
                 np.lib.format.write_array(written, np.ascontiguousarray(frames), allow_pickle=False)
@@ -146,7 +152,8 @@ class ClipFeatures:
                     words = tuple(Word(**word) for word in told.pop("words"))
                     segments.append(Segment(**told, words=words, sequences=sequences))
                 measures = _read(archive, _MEASURES, about.pop(_MEASURES, ()))
-            return cls(segments=tuple(segments), measures=measures, **about)
+                voices = _read(archive, _VOICES, about.pop(_VOICES, ())).get(Modality.AUDIO)
+            return cls(segments=tuple(segments), measures=measures, voices=voices, **about)
         except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError):
             raise UserError(f"{path} holds no features of a clip; remove it") from None
 

@@ -7,8 +7,8 @@ What it may not be used for stands in its card (``tecafn model-card voice``).
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +19,6 @@ from tecafn.core.errors import UserError
 from tecafn.serving.builtin import voice_folder
 
 HEAD_FILE = "head.safetensors"
-FEWEST_STATES = 15
-"""Of a stretch that is judged at all: 0.3 s."""
-
 FORMAT_VERSION = 1
 
 Floats = NDArray[np.float64]
@@ -105,41 +102,25 @@ class VoiceHead:
         path.chmod(0o644)
         return path.stat().st_size
 
-    def of(self, stretches: Sequence[NDArray[np.float32]]) -> Floats:
-        """(N, K) probabilities of N utterances; NaN for one of less than 0.3 s.
+    def of(self, vectors: Floats) -> Floats:
+        """(N, K) probabilities of N utterances; NaN for one that is too short to be judged.
 
         Args:
-            stretches: of each utterance the states (n, D), 50 per second, computed from its sound
-                alone (``pooled`` says what is made of them).
+            vectors: (N, 2 D), of each utterance the pooled states (``extract.voice.pooled``),
+                computed from its sound alone.
 
         Raises:
             ValueError: the states have another width than those that the head was trained on.
         """
-        for states in stretches:
-            if states.ndim != 2 or 2 * states.shape[1] != self.weight.shape[1]:
-                raise ValueError(
-                    f"states must be (n, {self.weight.shape[1] // 2}), got {states.shape}"
-                )
-        found = np.full((len(stretches), len(self.emotions)), np.nan)
-        rows = [row for row, states in enumerate(stretches) if len(states) >= FEWEST_STATES]
-        if rows:
-            found[rows] = self.of_vectors(np.stack([pooled(stretches[row]) for row in rows]))
-        return found
-
-    def of_vectors(self, vectors: Floats) -> Floats:
-        """(N, K) probabilities of (N, 2 D) vectors as ``pooled`` makes them."""
+        if vectors.ndim != 2 or vectors.shape[1] != self.weight.shape[1]:
+            raise ValueError(f"vectors must be (N, {self.weight.shape[1]}), got {vectors.shape}")
         logits = vectors @ self.weight.T + self.bias
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
         return probabilities
 
-
-def pooled(states: NDArray[np.float32]) -> Floats:
-    """Mean and deviation over time: (n, D) to (2 D,).
-
-    Example:
-        >>> pooled(np.array([[1.0, 5.0], [3.0, 5.0]], np.float32))
-        array([2., 5., 1., 0.])
-    """
-    values = np.asarray(states, np.float64)
-    return np.concatenate([values.mean(axis=0), values.std(axis=0)])
+    @property
+    def identity(self) -> str:
+        """A hash of its numbers and names."""
+        described = f"{self.emotions} {self.speech_model} {self.blocks}".encode()
+        return hashlib.sha256(described + self.weight.tobytes() + self.bias.tobytes()).hexdigest()

@@ -28,6 +28,8 @@ DEFAULT_BLOCK = 3
 _FFT = 400
 _PIECE_SECONDS = 30
 _STEP = 2 * HOP
+FEWEST_STATES = 15
+"""Of an utterance whose states are pooled: 0.3 s."""
 _EPSILON = 1e-5
 
 Array = NDArray[np.float32]
@@ -93,6 +95,19 @@ def states_after(
     ]
     none = np.zeros((0, encoder.width * len(blocks)), np.float32)
     return np.concatenate([none, *pieces])
+
+
+def pooled(states: Array) -> NDArray[np.float64]:
+    """Mean and deviation over time, (n, D) to (2 D,); NaN of less than 0.3 s.
+
+    Example:
+        >>> pooled(np.tile(np.array([[1.0, 5.0], [3.0, 5.0]], np.float32), (10, 1)))
+        array([2., 5., 1., 0.])
+    """
+    if len(states) < FEWEST_STATES:
+        return np.full(2 * states.shape[1], np.nan)
+    values = np.asarray(states, np.float64)
+    return np.concatenate([values.mean(axis=0), values.std(axis=0)])
 
 
 @functools.lru_cache(maxsize=2)
