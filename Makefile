@@ -55,14 +55,15 @@ test-slow: install ## the slow tests
 # Deprecations are no errors there: the point is whether it works.
 UV := $(BIN)/uv
 VERSIONED := tests/core tests/evaluation tests/records tests/serving tests/test_cli.py tests/test_list_commands.py
+VERSIONED_PYTHON ?= $(BIN)/python
 .PHONY: test-lowest test-latest
 test-lowest: VERSIONS := lowest-direct
-test-lowest: install ## a part of the suite with the lowest versions that pyproject.toml admits (downloads gigabytes)
+test-lowest: install ## a part of the suite with the lowest versions that pyproject.toml admits (downloads gigabytes; VERSIONED_PYTHON=...)
 test-latest: VERSIONS := highest
-test-latest: install ## the same part with the newest versions
+test-latest: install ## the same part with the newest versions (VERSIONED_PYTHON names another Python)
 test-lowest test-latest:
 	$(BIN)/pip install --quiet uv
-	$(UV) venv --quiet --clear --python $(BIN)/python .venv-$(VERSIONS)
+	$(UV) venv --quiet --clear --python $(VERSIONED_PYTHON) .venv-$(VERSIONS)
 	$(UV) pip install --quiet --python .venv-$(VERSIONS)/bin/python --resolution $(VERSIONS) \
 		-e '.[minilm,csd,export]' 'pytest>=8' 'pytest-timeout>=2.3' 'hypothesis>=6.100' 'scikit-learn>=1.5'
 	.venv-$(VERSIONS)/bin/python -m pytest -q -o filterwarnings=default $(VERSIONED)
@@ -77,13 +78,12 @@ format: install ## rewrite the sources in the house's format
 	$(RUN) ruff format src tests benchmarks docs examples
 	$(RUN) ruff check --fix src tests benchmarks docs examples
 
-.PHONY: docs
-docs: install ## write the pages that are made from the code
+.PHONY: pages
+pages: install ## write the pages that are made from the code
 	$(BIN)/python docs/make_pages.py
 
-.PHONY: docs-site
-docs-site: docs ## build the documentation site into site/ (strict; nothing loaded from a network)
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+.PHONY: docs
+docs: pages ## the same, and the documentation site in site/ (strict; nothing loaded from a network)
 	$(BIN)/python docs/make_site.py --out site
 
 .PHONY: check

@@ -1,6 +1,6 @@
 """The documentation site: pages of docs/, a reference from docstrings, built with Zensical.
 
-    python docs/make_site.py --out site          # or: make docs-site
+    python docs/make_site.py --out site          # or: make docs
 
 Pages are copied to a folder of their own, where formulas become MathML, which browsers draw
 themselves, and links out of docs/ lose their target. The site loads nothing from a network.
@@ -9,7 +9,6 @@ themselves, and links out of docs/ lose their target. The site loads nothing fro
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import inspect
 import re
@@ -154,9 +153,35 @@ def _signature(name: str, thing: Any) -> str:
         return ""
     shown = re.sub(r"(?<![\w.])(?:tecafn|collections|numpy|torch|pathlib)(?:\.\w+)*\.", "", shown)
     shown = shown.replace("'", "")
-    if len(name) + len(shown) > 88 and not dataclasses.is_dataclass(thing):
-        shown = shown.replace(", ", ",\n    ")
+    if len(name) + len(shown) > 88:
+        shown = _one_per_line(shown)
     return f"```text\n{name}{shown}\n```"
+
+
+def _one_per_line(signature: str) -> str:
+    """Break a signature at the commas between its parameters.
+
+    Example:
+        >>> print(_one_per_line("(a: dict[str, int], b: int) -> None"))
+        (
+            a: dict[str, int],
+            b: int,
+        ) -> None
+    """
+    depth, line = 0, ""
+    lines: list[str] = []
+    for place, letter in enumerate(signature):
+        depth += (letter in "([{") - (letter in ")]}")
+        if not depth:
+            return "\n".join(
+                ["(", *(f"    {some.strip()}," for some in (*lines, line[1:])), signature[place:]]
+            )
+        if letter == "," and depth == 1:
+            lines.append(line[1:])
+            line = " "
+        else:
+            line += letter
+    return signature
 
 
 def _docstring(thing: Any) -> str:
@@ -208,8 +233,15 @@ def _section(title: str, text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Docstrings mark code with two backticks; a < would begin a tag."""
-    return text.replace("``", "`").replace("<", "&lt;")
+    """Docstrings mark code with two backticks; outside of it a < would begin a tag.
+
+    Example:
+        >>> _plain("``<video>`` is < 3")
+        '`<video>` is &lt; 3'
+    """
+    parts = text.replace("``", "`").split("`")
+    parts[::2] = [part.replace("<", "&lt;") for part in parts[::2]]
+    return "`".join(parts)
 
 
 def main() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import re
 import shlex
 import shutil
 import tomllib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 
 import tecafn
 from tecafn.cli import app, main
@@ -148,12 +151,14 @@ RUN_HERE = (
     "README.md",
     "docs/add-a-dataset.md",
     "docs/export.md",
+    "docs/models.md",
     "docs/own-features.md",
     "docs/performance.md",
     "docs/python.md",
     "docs/robustness-and-explanation.md",
     "docs/sharing.md",
     "docs/synthetic-corpus.md",
+    "docs/text-encoders.md",
 )
 HAVE_A_RUN = ("docs/export.md", "docs/robustness-and-explanation.md", "docs/sharing.md")
 # Those that need more than that, and the test that runs them.
@@ -194,7 +199,9 @@ def page_folder(
     text = tiny_toml.read_text(encoding="utf-8")
     (configs / "tecafn.toml").write_text(text, encoding="utf-8")
     encoder = next(line for line in text.splitlines() if line.startswith("text_encoder"))
-    (configs / "concat.toml").write_text(f'method = "concat"\n{encoder}\n', encoding="utf-8")
+    (configs / "concat.toml").write_text(
+        f'method = "concat"\n{encoder}\n[training]\nmax_epochs = 1\n', encoding="utf-8"
+    )
     monkeypatch.setattr(shipped, "configs_folder", lambda: tmp_path / "configs")
     monkeypatch.setattr(READERS, "_items", dict(READERS._items))
     monkeypatch.chdir(tmp_path)
@@ -227,14 +234,68 @@ def test_the_pages_code_runs(page: str, page_folder: Path, tiny_run: Path) -> No
         assert main(command) == 0, command
 
 
-@pytest.mark.parametrize("page", sorted({*RUN_HERE, *RUN_ELSEWHERE} | {"docs/models.md"}))
-def test_every_command_of_a_page_exists(page: str) -> None:
-    """Also those in blocks that no test runs: they name data or machines that are not here."""
-    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
-    groups = {group.name for group in app.registered_groups}
-    text = (ROOT / page).read_text("utf-8")
-    for name in re.findall(r"^tecafn ([a-z]\S*)", text, re.MULTILINE):
-        assert name in commands | groups, name
+_tecafn = functools.cache(lambda: typer.main.get_command(app))
+
+
+def _options_of(words: Sequence[str]) -> set[str] | None:
+    """The options of the command that words begin with; None = there is none."""
+    command = _tecafn()
+    for word in words:
+        below = getattr(command, "commands", None)
+        if below is None:
+            break
+        if word not in below:
+            return None
+        command = below[word]
+    return {"--help", *(name for parameter in command.params for name in parameter.opts)} | {
+        name for parameter in command.params for name in parameter.secondary_opts
+    }
+
+
+def _written_commands(page: Path) -> Iterator[str]:
+    """What follows ``tecafn`` in blocks and between backticks, whether or not a test can run it."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines += [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    for line in lines:
+        found = re.match(r"(?:.*-m |.* && |\S*/)?tecafn ([^|&;#]+)", line)
+        if found:
+            yield found[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_of_a_page_exists_and_has_its_options(page: Path) -> None:
+    """Also those that no test runs: they name data or machines that are not here."""
+    for written in _written_commands(page):
+        words = written.replace("[", " ").replace("]", " ").split()
+        options = _options_of([word for word in words if not word.startswith("-")])
+        assert options is not None, f"tecafn {written}"
+        for word in words:
+            name = word.partition("=")[0].strip("',.")
+            if word.startswith("--"):
+                assert name in options, f"tecafn {written}: {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_settings_of_a_page_are_toml_and_its_imports_exist(page: Path) -> None:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    for language, block in blocks:
+        if language == "toml":
+            tomllib.loads(block)
+        elif not language:
+            for line in re.findall(r"^from tecafn.*$|^import tecafn.*$", block, re.MULTILINE):
+                exec(line, {})
+            for name in re.findall(r"\btecafn\.([a-z_]+)\(", block):
+                assert hasattr(tecafn, name), name
+
+
+def test_every_target_that_a_page_names_is_in_the_makefile() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    for page in PAGES:
+        for target in re.findall(r"(?:^|`)make ([a-z][a-z-]+)", page.read_text("utf-8"), re.M):
+            assert target in targets, (page.name, target)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import importlib.util
 import re
+import threading
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+from browser import chromium, open_browser
 
 pytest.importorskip("zensical", reason="the site needs tecafn[docs]")
 pytest.importorskip("latex2mathml", reason="the site needs tecafn[docs]")
@@ -102,3 +108,61 @@ def test_a_link_that_leads_nowhere_ends_the_build(
     with pytest.raises(RuntimeError, match="page does not exist"):
         make_site.build(tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# In a browser
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *arguments: object) -> None:
+        """The page's own requests are no news."""
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """The site as a server on this machine gives it."""
+    handler = functools.partial(_Quiet, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if chromium() is None or importlib.util.find_spec("playwright") is None:
+        pytest.skip("THE SITE IS NOT TESTED IN A BROWSER: there is no Chromium, or no playwright")
+    with open_browser() as opened:
+        yield opened
+
+
+PAGES = ("index.html", "paper.html", "configuration.html", "reference/tecafn.html")
+
+
+@pytest.mark.parametrize("width", [1200, 400])
+def test_pages_fit_the_window_ask_nobody_else_and_have_no_error(
+    browser: Any, address: str, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    asked: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    for name in PAGES:
+        page.goto(address + name, wait_until="networkidle")
+        wider = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wider <= 0, name
+    assert asked
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    assert errors == []
+    page.close()
+
+
+def test_search_finds_a_page(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto(address, wait_until="networkidle")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("replacement gate")
+    page.get_by_text("Hard negatives and the replacement gate").first.wait_for(timeout=30_000)
+    page.close()
