@@ -57,7 +57,7 @@ def test_a_clip_that_an_actor_repeats_is_not_told_by_its_double(script: ModuleTy
     found = script.left_out(doubled, emotions, actors, strength=1.0)
     assert (found.argmax(axis=1) == emotions).mean() < 0.25
     head = script.fitted(doubled[::2], emotions[::2], strength=1.0)
-    assert (head.of_vectors(doubled[1::2]).argmax(axis=1) == emotions[1::2]).mean() > 0.4
+    assert (head.of(doubled[1::2]).argmax(axis=1) == emotions[1::2]).mean() > 0.4
 
 
 def test_head_and_card_say_what_was_measured(script: ModuleType, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_head_and_card_say_what_was_measured(script: ModuleType, tmp_path: Path)
     assert values["interval"][0] <= values["accuracy"] <= values["interval"][1]
     assert np.sum(values["confusion"]) == 240
     head = VoiceHead.load(tmp_path)
-    assert (head.of_vectors(vectors).argmax(axis=1) == emotions).mean() > values["accuracy"]
+    assert (head.of(vectors).argmax(axis=1) == emotions).mean() > values["accuracy"]
     assert f"{100 * values['accuracy']:.1f} % of clips right" in (tmp_path / "card.md").read_text()
 
 
