@@ -31,7 +31,7 @@ from tecafn.core.threads import AT_MOST, NUMBER, WAITING
 BEFORE = {"GOMP_SPINCOUNT": "300000", "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
 MOST_BESIDE = 2.5
 MOST_ALONE = 1.03
-CONFIG = "synthetic/tecafn.toml"
+CONFIG = "synthetic/tecafn_published.toml"
 SITUATIONS = ("alone", "beside", "before")
 
 

@@ -50,10 +50,9 @@ class Bench:
         configs: the folder of the methods' configs.
         methods: None = all.
         overrides: the common budget.
-        minutes: that training was to take at most; None = no limit was set.
-        shorter: methods that have fewer epochs than the common budget, for the sake of ``minutes``.
-        published: methods whose defaults are wired otherwise than published; each is also trained
-            with the model of ``<method>_published.toml``, all else as in the table.
+        published: methods whose defaults are wired otherwise than published, and what is set
+            besides; each is also trained with the model of ``<method>_published.toml``, all else
+            as in the table.
     """
 
     title: str
@@ -63,29 +62,18 @@ class Bench:
     configs: str
     methods: tuple[str, ...] | None
     overrides: tuple[str, ...]
-    minutes: float | None = None
-    shorter: Mapping[str, int] = field(default_factory=dict)
-    published: tuple[str, ...] = ()
+    published: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def as_published(self) -> tuple[str, ...]:
         """The overrides that wire each compared method of ``published`` as published."""
         overrides = []
-        for method in self.published:
+        for method, more in self.published.items():
             if self.methods is None or method in self.methods:
                 path = configs_folder() / self.configs / f"{method}_published.toml"
                 model = tomllib.loads(path.read_text(encoding="utf-8"))["model"]
                 overrides += [f"{method}:model.{k}={json.dumps(v)}" for k, v in model.items()]
+                overrides += [f"{method}:{override}" for override in more]
         return tuple(overrides)
-
-    def shortened(self) -> dict[str, int]:
-        """The shortened methods among those that are compared."""
-        compared = self.shorter if self.methods is None else self.methods
-        return {method: epochs for method, epochs in self.shorter.items() if method in compared}
-
-    def all_overrides(self) -> tuple[str, ...]:
-        """The common ones, and the epochs of each shortened method."""
-        own = (f"{method}:training.max_epochs={n}" for method, n in self.shortened().items())
-        return (*self.overrides, *own)
 
 
 def synthetic(runs: Path, *, smoke: bool) -> Bench:
@@ -103,9 +91,7 @@ def synthetic(runs: Path, *, smoke: bool) -> Bench:
         configs="synthetic",
         methods=None,
         overrides=(),
-        minutes=2.0,
-        shorter={"tetfn": 5, "mult": 5},
-        published=("tetfn",),
+        published={"tecafn": (), "tetfn": ("training.max_epochs=5",)},
     )
 
 
@@ -127,31 +113,6 @@ def mosi(runs: Path, *, smoke: bool) -> Bench:
 
 
 BENCHES = {"synthetic": synthetic, "mosi": mosi}
-
-
-def slow_methods(bench: Bench, summary: ComparisonSummary) -> list[str]:
-    """The sentence about methods that need more than ``bench.minutes``, where it was set."""
-    if bench.minutes is None:
-        return []
-    means = {
-        row["name"]: row["seconds"]["mean"] / 60
-        for row in summary["methods"]
-        if row["seconds"] and row["seconds"]["mean"] is not None
-    }
-    slow = [f"{name} ({mean:.1f})" for name, mean in means.items() if mean > bench.minutes + 0.05]
-    budget = f"The budget is {bench.minutes:g} minutes of training per run."
-    said = (
-        f"{budget} These take longer: {', '.join(slow)}."
-        if slow
-        else f"{budget} Every method keeps to it."
-    )
-    if bench.shortened():
-        fewer = " and ".join(f"{name} ({epochs})" for name, epochs in bench.shortened().items())
-        said += (
-            f" To come nearer to it, {fewer} train for fewer epochs, with the same schedule over "
-            "fewer steps. With as many epochs as the others:"
-        )
-    return [said]
 
 
 def _compared(protocol: Protocol, *, train: bool) -> ComparisonSummary:
@@ -181,7 +142,7 @@ def main() -> None:
     if options.methods:
         names = tuple(options.methods.split(","))
         bench = dataclasses.replace(bench, methods=None if names == ("all",) else names)
-    overrides = (*bench.overrides, *SMOKE) if options.smoke else bench.all_overrides()
+    overrides = (*bench.overrides, *SMOKE) if options.smoke else bench.overrides
     protocol = Protocol(
         data=bench.data,
         out=runs / f"compare-{options.name}",
@@ -195,12 +156,6 @@ def main() -> None:
         threads=options.threads,
     )
     protocols = [protocol]
-    slow = tuple(bench.shortened())
-    if slow and not options.smoke:
-        out = protocol.out.with_name(f"{protocol.out.name}-all-epochs")
-        protocols.append(
-            dataclasses.replace(protocol, out=out, methods=slow, overrides=bench.overrides)
-        )
     wired = bench.as_published()
     if wired and not options.smoke:
         names = tuple(name for name in bench.published if any(o.startswith(name) for o in wired))
@@ -211,16 +166,13 @@ def main() -> None:
     if not options.smoke:
         restore_all([one.out.name for one in protocols])
     summary, *others = [_compared(one, train=not options.tables_only) for one in protocols]
-    blocks = [bench.intro, *markdown_blocks(summary), *slow_methods(bench, summary)]
+    blocks = [bench.intro, *markdown_blocks(summary)]
     tables = [next(b for b in markdown_blocks(one) if b[0] == "|") for one in others]
-    if slow and not options.smoke:
-        blocks.append(tables.pop(0))
     if tables:
         files = ", ".join(f"`{bench.configs}/{name}_published.toml`" for name in bench.published)
-        blocks += [
-            f"Wired as published ({files}), all else, epochs too, as in the first table:",
-            tables.pop(0),
-        ]
+        besides = [f"{name} {', '.join(more)}" for name, more in bench.published.items() if more]
+        set_too = f" but {'; '.join(besides)}" if besides else ""
+        blocks += [f"Wired as published ({files}), all else{set_too} as above:", tables.pop(0)]
     if options.smoke:
         print("\n\n".join(blocks))
         return

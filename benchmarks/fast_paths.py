@@ -100,7 +100,9 @@ def config_of(shape: str, setup: Setup) -> RunConfig:
     """TeCaFN's settings of ``configs/synthetic`` or ``configs/mosi``."""
     if shape == "mosi":
         return settings("minilm", "32-true", setup)
-    return load_config(find_config(Path("synthetic/tecafn.toml")), SMOKE if setup.smoke else ())
+    return load_config(
+        find_config(Path("synthetic/tecafn_published.toml")), SMOKE if setup.smoke else ()
+    )
 
 
 # Measuring

@@ -59,7 +59,6 @@ KEPT = (
     Kept("bench-search/lmf", SYNTHETIC),
     Kept("bench-search/mult", SYNTHETIC),
     Kept("compare-synthetic", SYNTHETIC),
-    Kept("compare-synthetic-all-epochs", SYNTHETIC),
     Kept("compare-synthetic-published", SYNTHETIC),
     Kept("compare-mosi", MOSI),
 )

@@ -121,7 +121,7 @@ def check_space(folder: Path, missing: list[int]) -> None:
 def settings(num_workers: int) -> RunConfig:
     """The synthetic corpus's config on stored word vectors."""
     return load_config(
-        find_config(Path("synthetic/tecafn.toml")),
+        find_config(Path("synthetic/tecafn_published.toml")),
         [
             'text_encoder="features"',
             'num_trained_text_layers="all"',
@@ -245,7 +245,8 @@ def page(plan: Plan, done: Mapping[str, Any]) -> list[str]:
         f"The corpora are the synthetic one in MOSEI's shape: audio 74 wide, vision 35, median "
         f"lengths 48 and 60, and a stored vector {WORD_WIDTH} wide for each word, so that no text "
         "encoder hides what the rest costs. The network is TeCaFN as in "
-        "`configs/synthetic/tecafn.toml`, batches of 32 in buckets of length, float32, one thread.",
+        "`configs/synthetic/tecafn_published.toml`, batches of 32 in buckets of length, float32, "
+        "one thread.",
         f"Memory: the sum of RssAnon over the training process and its {NUM_WORKERS} workers, from "
         f"before the store is opened until {plan.steps} steps and a checkpoint are done, looked at "
         "50 times a second; pages of the mapped frames are not in it, pages that processes share "

@@ -266,9 +266,9 @@ def pieces_blocks(bench: Bench) -> list[str]:
             rows[name] = runs
     blocks = [
         "## What the gate and the contrasts do",
-        f"TeCaFN as in `configs/synthetic/tecafn.toml`, `{PIECES_GATE}`, with pieces taken away or "
-        f"one setting changed; test split, seed {SEEDS[0]} alone. These trainings are besides the "
-        "search, and none of them was a candidate of it.",
+        f"TeCaFN as in `configs/synthetic/tecafn_published.toml`, `{PIECES_GATE}`, with pieces "
+        f"taken away or one setting changed; test split, seed {SEEDS[0]} alone. These trainings "
+        "are besides the search, and none of them was a candidate of it.",
         result_table(rows, "whole"),
     ]
     missing = [name for name in PIECES if name not in rows]

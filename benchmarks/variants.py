@@ -110,11 +110,11 @@ def synthetic(runs: Path, *, smoke: bool) -> Data:
         title="The synthetic corpus",
         store=synthetic_corpus(folder / "corpus", spec).path,
         split="test",
-        config="synthetic/tecafn.toml",
+        config="synthetic/tecafn_published.toml",
         overrides=SMOKE if smoke else (),
         left_out=(),
         pairs="designed",
-        trained=(folder, "TeCaFN"),
+        trained=(folder, "TeCaFN as published"),
     )
 
 

@@ -43,7 +43,7 @@ def table(text: str, first: str) -> dict[str, dict[str, str]]:
     rows: dict[str, dict[str, str]] = {}
     columns: list[str] = []
     for line in text.splitlines():
-        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        cells = [cell.replace("**", "").strip() for cell in line.strip("|").split("|")]
         if not line.startswith("|"):
             if rows:
                 break

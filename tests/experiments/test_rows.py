@@ -124,6 +124,8 @@ def test_every_row_of_the_papers_tables_is_a_config_on_every_dataset(
         if config.is_file():
             settings[row.name] = load_config(config, (*table.overrides, *row.overrides)).as_dict()
     assert settings
+    of_tecafn = [own for own in settings.values() if own["method"] == "tecafn"]
+    assert {own["model"]["variant"] for own in of_tecafn} == {"paper"}, "the paper's own tables"
     if name != "table4":
         assert len(settings) == len(table.rows)
         shown = [str(sorted(flatten(values).items())) for values in settings.values()]
