@@ -58,6 +58,9 @@ HEAVY = (
     "lightning_fabric",
 )
 
+# Arguments that refuse what never happens: without them no number is another.
+GUARDS = ("frozen", "kw_only", "slots", "strict")
+
 FAILED = "failed-test"  # a file in the copy
 WAITS = 10  # times the limit that a test may wait, asleep or behind others
 
@@ -151,6 +154,8 @@ def _changes(tree: ast.AST, optional: set[str]) -> Iterator[tuple[Any, str]]:
     for child in ast.iter_child_nodes(tree):
         if isinstance(child, ast.Raise | ast.Assert | ast.JoinedStr | ast.arguments):
             continue  # what is said of an error, and our own invariants
+        if isinstance(child, ast.keyword) and child.arg in GUARDS:
+            continue
         if isinstance(tree, ast.AnnAssign | ast.FunctionDef) and child in _annotations(tree):
             yield from _literals(tree, child)
             continue
@@ -266,7 +271,7 @@ def _calls(node: ast.Call, optional: set[str]) -> Iterator[str]:
         swapped = [arguments[1], arguments[0], *arguments[2:], *keywords]
         yield f"{call}({', '.join(swapped)})"
     for place, keyword in enumerate(node.keywords):
-        if keyword.arg in optional:
+        if keyword.arg in optional and keyword.arg not in GUARDS:
             kept = keywords[:place] + keywords[place + 1 :]
             yield f"{call}({', '.join([*arguments, *kept])})"
 
