@@ -68,7 +68,14 @@ def test_names_of_the_package_are_listed_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600, env=environment)
 
 
-@pytest.mark.parametrize("what", ["methods", "datasets", "configs"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "methods",
+        pytest.param("datasets", marks=pytest.mark.slow),
+        pytest.param("configs", marks=pytest.mark.slow),
+    ],
+)
 def test_a_list_takes_no_longer_than_the_command_line_and_a_bit(what: str) -> None:
     # Beside the help, which loads nothing, and in seconds of the processor: those of the clock say
     # more about the machine and its neighbours.
@@ -125,7 +132,14 @@ def test_a_registration_that_cannot_be_read_is_never_left_out(tmp_path: Path, so
 
 
 @pytest.mark.parametrize("what", ["methods", "datasets", "configs"])
-@pytest.mark.parametrize("columns", ["80", "60", "200"])
+@pytest.mark.parametrize(
+    "columns",
+    [
+        "80",
+        pytest.param("60", marks=pytest.mark.slow),
+        pytest.param("200", marks=pytest.mark.slow),
+    ],
+)
 def test_lists_fit_the_terminal_and_break_no_sentence_into_bits(what: str, columns: str) -> None:
     code, out, _ = run("list", what, COLUMNS=columns)
     assert code == 0

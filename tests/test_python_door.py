@@ -80,6 +80,7 @@ def test_an_unknown_key_names_the_nearest_and_trains_nothing(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_is_one_call(
     tiny_toml: Path, tiny_store: Path, tiny_run: Path, tmp_path: Path
 ) -> None:

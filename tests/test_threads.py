@@ -163,6 +163,7 @@ def _train(config: Path, store: Path, out: Path, *sets: str, resume: bool = Fals
 
 
 @pytest.mark.usefixtures("two_threads", "no_fsync")
+@pytest.mark.slow
 def test_record_says_how_many_threads_trained_and_the_number_is_put_back(
     tiny_toml: Path, tiny_store: Path, tmp_path: Path
 ) -> None:
@@ -228,6 +229,7 @@ def test_the_gradient_of_an_indexed_tensor_is_added_up_in_one_order() -> None:
 
 
 @pytest.mark.usefixtures("two_threads", "no_fsync")
+@pytest.mark.slow
 def test_two_runs_of_two_threads_are_equal_bit_for_bit(
     tiny_toml: Path, tiny_store: Path, tmp_path: Path
 ) -> None:

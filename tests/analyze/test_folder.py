@@ -123,6 +123,7 @@ def test_a_folder_that_cannot_be_ranked_is_one_line(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_killed_analysis_continues(folder: Path, text_run: Path, tmp_path: Path) -> None:
     for number in range(3):
         spoken(folder / f"n{number}.wav", "The film was fine.", seconds=2.0 + number)

@@ -300,6 +300,7 @@ def test_a_model_without_intervals_is_said_to_have_none() -> None:
     assert "not calibrated" not in render_page(talk(20.0), "talk.wav")
 
 
+@pytest.mark.slow
 def test_an_hour_takes_seconds_of_the_processor_to_open_and_no_more(
     browser: Any, tmp_path: Path
 ) -> None:

@@ -161,8 +161,20 @@ def test_batches_carry_the_mark_in_step_with_the_tokens(
     )
 
 
-@pytest.mark.parametrize("method", ["tecafn", "concat", "misa", "mag_bert", "tetfn"])
-@pytest.mark.parametrize("layers", ["'all'", "0"])
+@pytest.mark.parametrize(
+    ("layers", "method"),
+    [
+        ("'all'", "tecafn"),
+        ("0", "tecafn"),
+        ("0", "mag_bert"),
+        *(
+            pytest.param(layers, method, marks=pytest.mark.slow)
+            for method in ("concat", "misa", "tetfn")
+            for layers in ("'all'", "0")
+        ),
+        pytest.param("'all'", "mag_bert", marks=pytest.mark.slow),
+    ],
+)
 def test_every_method_trains_and_predicts_with_context(
     method: str, layers: str, train_tiny: TrainTiny, spoken_store: Path, tmp_path: Path
 ) -> None:

@@ -225,7 +225,7 @@ def test_entry_can_be_read_by_whoever_can_read_the_store(
 
 
 @pytest.mark.usefixtures("no_fsync")
-@pytest.mark.parametrize("trained", [0, 1])
+@pytest.mark.parametrize("trained", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_cached_and_uncached_training_give_the_same_predictions(
     make_store: Callable[..., Path],
     train_tiny: Callable[..., dict[str, Any]],

@@ -283,6 +283,7 @@ def test_two_processes_share_a_study_and_compute_no_trial_twice(
     assert sorted(t.user_attrs["slot"] for t in complete) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was(
     tiny_toml: Path, tiny_store: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,7 @@ def test_what_rebuilds_is_not_exported() -> None:
     assert any("generators" in name for name in scheme.state_dict())
 
 
+@pytest.mark.slow
 def test_training_makes_reconstructions_better() -> None:
     with method_case("mfm") as case:
         scheme = scheme_in_double(case, 0)
