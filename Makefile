@@ -122,6 +122,10 @@ bench-mosi-sequences: install ## 229 real word-aligned MOSI sequences, ten folds
 bench-ravdess: install ## RAVDESS's eight emotions from sound and action units, actors apart (resumable, hours)
 	$(BIN)/python benchmarks/ravdess.py --seeds $(SEEDS)
 
+.PHONY: bench-serve
+bench-serve: install ## a server's answers, clips per minute, 200 clips at once (minutes)
+	$(BIN)/python benchmarks/serve.py
+
 .PHONY: bench-methods
 bench-methods: install ## training speed and size of every method, fusion alone, one thread (minutes)
 	$(BIN)/python benchmarks/methods.py

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from browser import chromium, open_browser
 
 # Two threads spin against each other on a busy machine; one makes sums repeatable, too.
 torch.set_num_threads(1)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium; skips where there is none."""
+    if chromium() is None or importlib.util.find_spec("playwright") is None:
+        pytest.skip(
+            "PAGES NOT TESTED IN A BROWSER: install Chromium (TECAFN_CHROMIUM names it elsewhere) "
+            "and the package playwright"
+        )
+    with open_browser() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

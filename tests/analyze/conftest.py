@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import chromium, open_browser
 
 from tecafn.analyze.scoring import SentimentModel, open_model
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Headless Chromium; skips where there is none."""
-    if chromium() is None or importlib.util.find_spec("playwright") is None:
-        pytest.skip(
-            "PAGES NOT TESTED IN A BROWSER: install Chromium (TECAFN_CHROMIUM names it elsewhere) "
-            "and the package playwright"
-        )
-    with open_browser() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +41,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
 )
 WORKER = (sys.executable, "-c", _MAIN, "worker")
+
+
+_REPORT = b"""<!doctype html><html lang="en"><title>report</title><h1>A stub's report</h1>
+<video src="clip"></video> <a href="timeline.csv" download>timeline.csv</a></html>"""
 
 
 class Predictor:
@@ -90,7 +95,7 @@ def _page(job: JobFolder, tell: Tell) -> None:
     time.sleep(0.01)
     job.write("timeline.csv", b"start,end,score,text\n")
     job.write("timeline.vtt", b"WEBVTT\n")
-    job.write("report.html", b"<!doctype html><title>report</title>")
+    job.write("report.html", _REPORT)
 
 
 STEPS = (Step("decode", 0.5, _decode), Step("score", 0.3, _score), Step("page", 0.2, _page))
@@ -137,11 +142,15 @@ def start(folder: Path, **values: Any) -> Served:
 class Served:
     """A server process; ``url`` is where it listens."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        command: Sequence[str] = (sys.executable, "-c", _MAIN, "server"),
+    ) -> None:
         told = json.loads(as_json(settings)) | {"token": settings.token}
         with (settings.folder.parent / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _MAIN, "server"],
+                command,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, SETTINGS: json.dumps(told)},
@@ -167,6 +176,12 @@ class Served:
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code
+
+
+def start_real(folder: Path, *options: str) -> Served:
+    """``tecafn serve`` itself."""
+    command = [sys.executable, "-m", "tecafn", "serve", "--folder", str(folder), "--port", "0"]
+    return Served(ServerSettings(folder=folder, model="builtin"), [*command, *options])
 
 
 def main() -> None:

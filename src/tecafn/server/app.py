@@ -35,7 +35,7 @@ from tecafn.server.schemas import (
 )
 from tecafn.server.service import Service
 from tecafn.server.settings import ServerSettings
-from tecafn.server.steps import CLIP_LINK, PAGE, TIMELINE
+from tecafn.server.step import CLIP_LINK, PAGE, TIMELINE
 
 if TYPE_CHECKING:
     from tecafn.serving.predictor import Predictor
@@ -256,14 +256,7 @@ def _add_results(app: FastAPI, service: Service) -> None:
     )
     async def show_result(job_id: str, format: Format = Format.JSON) -> Response:
         """The timeline of a job that is COMPLETED."""
-        name, kind = _FILES[format]
-        content = await service.result(job_id, name)
-        headers = {}
-        if format == Format.PAGE:
-            headers = {"content-security-policy": REPORT_POLICY, "x-frame-options": "SAMEORIGIN"}
-        elif format != Format.JSON:
-            headers = {"content-disposition": f'attachment; filename="{name}"'}
-        return Response(content, headers=headers, media_type=kind)
+        return await _send_file(service, job_id, format)
 
     @app.get(f"/v1/jobs/{{job_id}}/{CLIP_LINK}", include_in_schema=False)
     async def play_clip(job_id: str) -> Response:
@@ -273,6 +266,14 @@ def _add_results(app: FastAPI, service: Service) -> None:
         headers = {"cross-origin-resource-policy": "cross-origin"}
         return FileResponse(path, media_type=kind, headers=headers)
 
+    @app.get("/v1/jobs/{job_id}/page/{seal}/{name}", include_in_schema=False)
+    async def show_page(job_id: str, seal: str, name: str) -> Response:
+        """The result's page and what it loads, for whoever was given its address."""
+        service.check_seal(job_id, seal)
+        if name == PAGE:
+            return await _send_file(service, job_id, Format.PAGE)
+        return await (play_clip(job_id) if name == CLIP_LINK else show_file(job_id, name))
+
     @app.get("/v1/jobs/{job_id}/{name}", include_in_schema=False)
     async def show_file(job_id: str, name: str) -> Response:
         """A table that the result's page links to."""
@@ -281,6 +282,17 @@ def _add_results(app: FastAPI, service: Service) -> None:
         content = await service.result(job_id, name)
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return Response(content, headers=headers, media_type="application/octet-stream")
+
+
+async def _send_file(service: Service, job_id: str, format: Format) -> Response:
+    name, kind = _FILES[format]
+    content = await service.result(job_id, name)
+    headers = {}
+    if format == Format.PAGE:
+        headers = {"content-security-policy": REPORT_POLICY, "x-frame-options": "SAMEORIGIN"}
+    elif format != Format.JSON:
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, headers=headers, media_type=kind)
 
 
 def _add_predictions(app: FastAPI, service: Service) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import logging
+import re
 import time
 import traceback
 from collections.abc import Mapping
@@ -28,9 +29,12 @@ COOKIE: Final = "tecafn_session"
 JOBS: Final = "/v1/jobs"
 OPEN: Final = frozenset({"/", "/health", "/ready", "/openapi.json"})
 STATIC: Final = "/static/"
+SEALED: Final = re.compile(rf"{JOBS}/[0-9a-f]{{32}}/page/[0-9a-f]{{32}}/[A-Za-z0-9_.-]+")
+"""What belongs to a job's page: its address is what gives access."""
 PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
 HEADERS: Final[Mapping[str, str]] = {
     "content-security-policy": PAGE_POLICY,
@@ -108,7 +112,8 @@ class Gate:
         if scope["method"] not in _SAFE:
             self._check_origin(headers)
         path = scope["path"]
-        if path not in OPEN and not path.startswith(STATIC):
+        is_open = path in OPEN or path.startswith(STATIC) or SEALED.fullmatch(path)
+        if not is_open:
             self._check_token(headers)
         self._check_length(headers, path)
 

@@ -8,19 +8,21 @@ import logging
 import mimetypes
 import re
 from asyncio import to_thread
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tecafn.core.errors import UserError
 from tecafn.server.batching import Batcher, Full, Given
+from tecafn.server.gate import JOBS, is_same
 from tecafn.server.jobs import Job, Jobs, State
 from tecafn.server.measures import Measures
 from tecafn.server.refusing import Refused, busy
 from tecafn.server.schemas import JobOut, ModelOut, SampleIn
 from tecafn.server.settings import MEGABYTE, ServerSettings
 from tecafn.server.spool import Deleted, JobFolder, Spool, Upload
+from tecafn.server.step import PAGE
 from tecafn.server.uploads import receive_form
 
 if TYPE_CHECKING:
@@ -56,6 +58,8 @@ class Service:
             told=self.measures.batches.observe,
         )
         self._num_uploads = 0
+        self._num_admitted = 0
+        self._admitting = asyncio.Lock()
         self._num_streams = 0
 
     async def run(self) -> None:
@@ -79,10 +83,7 @@ class Service:
         """
         if key is not None and not _KEY.fullmatch(key):
             raise Refused(422, "Idempotency-Key must have 1 to 200 printable ASCII characters")
-        with self._uploading():
-            if await to_thread(self._is_full):
-                self.measures.refused.labels("queue").inc()
-                raise busy(f"{self.settings.max_queue} jobs wait already", seconds=30)
+        async with self._uploading():
             if not self.has_disk:
                 raise Refused(503, "the disk is full", {"Retry-After": "60"})
             received = await to_thread(self.spool.receive)
@@ -124,20 +125,32 @@ class Service:
             raise
         return True
 
-    @contextmanager
-    def _uploading(self) -> Iterator[None]:
+    @asynccontextmanager
+    async def _uploading(self) -> AsyncIterator[None]:
+        """A place among those who send a clip, and one in the queue for what they send."""
         if self._num_uploads >= self.settings.max_uploads:
             self.measures.refused.labels("uploads").inc()
             raise busy(f"{self.settings.max_uploads} clips are being sent already", seconds=2)
         self._num_uploads += 1
         try:
-            yield
+            await self._admit()
+            try:
+                yield
+            finally:
+                self._num_admitted -= 1
         finally:
             self._num_uploads -= 1
 
-    def _is_full(self) -> bool:
+    async def _admit(self) -> None:
         limit = self.settings.max_queue
-        return self.jobs.num_waiting(at_most=limit) + self._num_uploads > limit
+        async with self._admitting:
+            # Whoever was admitted before we look is counted, here or among those who wait.
+            admitted = self._num_admitted
+            waiting = await to_thread(self.jobs.num_waiting, at_most=limit)
+            if waiting + admitted >= limit:
+                self.measures.refused.labels("queue").inc()
+                raise busy(f"{limit} jobs wait already", seconds=30)
+            self._num_admitted += 1
 
     async def show(self, job_id: str) -> JobOut:
         """A job.
@@ -146,7 +159,7 @@ class Service:
             Refused: there is none.
         """
         job, folder = await self._found(job_id)
-        return await to_thread(_shown, job, folder)
+        return await to_thread(self._shown, job, folder)
 
     async def newest(self, *, limit: int, states: list[State]) -> list[JobOut]:
         """The newest jobs."""
@@ -156,8 +169,24 @@ class Service:
             folder = self.spool.job(job.id)
             if folder is not None and folder.exists:
                 with suppress(Refused):
-                    shown.append(await to_thread(_shown, job, folder))
+                    shown.append(await to_thread(self._shown, job, folder))
         return shown
+
+    def _shown(self, job: Job, folder: JobFolder) -> JobOut:
+        links = {"self": f"{JOBS}/{job.id}", "events": f"{JOBS}/{job.id}/events"}
+        if job.state == State.COMPLETED:
+            links["result"] = f"{JOBS}/{job.id}/result"
+            links["page"] = f"{JOBS}/{job.id}/page/{self.spool.seal(job.id)}/{PAGE}"
+        return _shown(job, folder, links)
+
+    def check_seal(self, job_id: str, seal: str) -> None:
+        """Was the address of the job's page given out by us?
+
+        Raises:
+            Refused: it was not.
+        """
+        if not is_same(seal, self.spool.seal(job_id)):
+            raise Refused(404, "there is no such page")
 
     async def _found(self, job_id: str) -> tuple[Job, JobFolder]:
         folder = self.spool.job(job_id)
@@ -318,16 +347,13 @@ class Service:
         self.jobs.forget_deleted(hours_ago=_DELETED_HOURS)
 
 
-def _shown(job: Job, folder: JobFolder) -> JobOut:
+def _shown(job: Job, folder: JobFolder, links: dict[str, str]) -> JobOut:
     try:
         upload = folder.upload()
     except Deleted:
         raise Refused(404, "there is no such job") from None
     progress = folder.progress()
     is_working = job.state == State.IN_PROGRESS
-    links = {"self": f"/v1/jobs/{job.id}", "events": f"/v1/jobs/{job.id}/events"}
-    if job.state == State.COMPLETED:
-        links["result"] = f"/v1/jobs/{job.id}/result"
     share = 1.0 if job.state == State.COMPLETED else progress.share
     return JobOut(
         job_id=job.id,

@@ -227,6 +227,14 @@ class Spool:
             return secrets.token_hex(16)
         return hmac.new(self._secret(), key.encode(), hashlib.sha256).hexdigest()[:32]
 
+    def seal(self, job_id: str) -> str:
+        """A part of the address of a job's page, which nobody can guess.
+
+        The page is of no origin, so that a browser sends no cookie with what it loads: whoever was
+        given its address may load what belongs to it.
+        """
+        return hmac.new(self._secret(), b"page " + job_id.encode(), hashlib.sha256).hexdigest()[:32]
+
     def _secret(self) -> bytes:
         path = self.folder / "secret"
         if not path.exists():

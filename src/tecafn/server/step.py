@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from tecafn.server.spool import JobFolder
 
+TIMELINE: Final = "timeline.json"
+PAGE: Final = "report.html"
+CLIP_LINK: Final = "clip"
+"""Where the page finds the clip, if it is kept: beside the result."""
 Tell = Callable[[float], None]
 
 

@@ -21,15 +21,11 @@ from tecafn.extract.words import Transcript, Word
 from tecafn.extract.words.speech import Span
 from tecafn.server.reading import Reading, features_of, probe, words_of
 from tecafn.server.spool import JobFolder
-from tecafn.server.step import Step, Tell
+from tecafn.server.step import CLIP_LINK, PAGE, TIMELINE, Step, Tell
 
 if TYPE_CHECKING:
     from tecafn.analyze.scoring import SentimentModel
 
-TIMELINE: Final = "timeline.json"
-PAGE: Final = "report.html"
-CLIP_LINK: Final = "clip"
-"""Where the page finds the clip, if it is kept: beside the result."""
 _MEDIA: Final = "media.json"
 _WORDS: Final = "words.json"
 _FEATURES: Final = "features.zip"

@@ -25,6 +25,8 @@ async function reason(response) {
 }
 const pause = (seconds) => new Promise((done) => setTimeout(done, 1000 * seconds));
 
+const hours = (count) => `${count} ${count === 1 ? "hour" : "hours"}`;
+
 async function about() {
   const response = await fetch("/v1/about");
   if (response.status === 401) { byId("login").hidden = false; byId("drop").hidden = true; return false; }
@@ -32,8 +34,8 @@ async function about() {
   byId("login").hidden = true;
   byId("drop").hidden = false;
   byId("limits").textContent = `At most ${said.max_mb} MB and ${said.max_minutes} minutes. ` +
-    (said.keep_clip_hours ? `The clip is deleted ${said.keep_clip_hours} hours after its end, ` : "The clip is deleted as soon as it is done, ") +
-    `the result after ${said.keep_result_hours} hours.`;
+    (said.keep_clip_hours ? `The clip is deleted ${hours(said.keep_clip_hours)} after its job has ended, ` : "The clip is deleted as soon as its job has ended, ") +
+    `the result after ${hours(said.keep_result_hours)}.`;
   byId("model").textContent = `Model: ${said.model.name}, trained on ${said.model.dataset}. Version ${said.version}.`;
   return true;
 }
@@ -97,7 +99,7 @@ function card(job) {
   return { item, title, state, bar, actions };
 }
 
-const WORDS = { QUEUED: "waits", IN_PROGRESS: "in work", COMPLETED: "done", FAILED: "failed" };
+const WORDS = { QUEUED: "waiting", IN_PROGRESS: "starting", COMPLETED: "done", FAILED: "failed" };
 
 function show(job) {
   const row = known.get(job.job_id);
@@ -152,8 +154,9 @@ function empty() { byId("none").hidden = byId("jobs").childElementCount > 0; }
 
 function open(job) {
   byId("report").dataset.job = job.job_id;
-  byId("report").src = `/v1/jobs/${job.job_id}/result?format=page`;
+  byId("report").src = job.links.page;
   byId("shown-title").textContent = job.file;
+  byId("apart").href = byId("report").src;
   byId("shown").hidden = false;
   byId("shown").scrollIntoView();
   byId("close").focus({ preventScroll: true });
