@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from browser import chromium, open_browser
 
 pytest.importorskip("zensical", reason="the site needs tecafn[docs]")
 pytest.importorskip("latex2mathml", reason="the site needs tecafn[docs]")
@@ -126,14 +125,6 @@ def address(site: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if chromium() is None or importlib.util.find_spec("playwright") is None:
-        pytest.skip("THE SITE IS NOT TESTED IN A BROWSER: there is no Chromium, or no playwright")
-    with open_browser() as opened:
-        yield opened
 
 
 PAGES = ("index.html", "paper.html", "configuration.html", "reference/tecafn.html")
