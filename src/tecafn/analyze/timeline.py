@@ -37,8 +37,9 @@ MEASURES_FUSED: Final = (
 
 VOICE_TERMS: Final = (
     "Emotions of the voice are probabilities of eight that actors played, from a head that was "
-    "trained on RAVDESS (CC BY-NC-SA 4.0: not for commercial use). They are no part of the score; "
-    "`tecafn model-card voice` says what they may not be used for."
+    "trained on RAVDESS (CC BY-NC-SA 4.0: not for commercial use). They are no part of the score, "
+    "were not measured on speech that is not acted, and must not be inferred at work or in "
+    "education (AI Act, Art. 5(1)(f)). More: tecafn model-card voice."
 )
 """Stands wherever emotions of a voice are shown."""
 
