@@ -93,21 +93,14 @@ check: install ## format, lint, types, tests, doctests
 	$(RUN) mypy
 	$(RUN) pytest $(TEST_PROCESSES)
 
-.PHONY: bench-demo
-bench-demo: install ## three seeds on the synthetic corpus: TeCaFN, text alone, concatenation, ceiling (resumable)
-	$(BIN)/python benchmarks/demo.py
-
-.PHONY: bench-mosi
-bench-mosi: install ## real MOSI text and audio, three seeds, valid split (resumable; TECAFN_DATA names the data)
-	$(BIN)/python benchmarks/mosi_text_audio.py
-
 .PHONY: bench-variants
-bench-variants: install ## the paper, its authors' code, both residuals, the bank, three seeds (resumable, hours)
-	$(BIN)/python benchmarks/variants.py
+bench-variants: install ## the paper, its authors' code, both residuals, the bank, three seeds (resumable, hours; TECAFN_DATA names MOSI)
+	$(BIN)/python benchmarks/comparison.py variants-synthetic
+	$(BIN)/python benchmarks/comparison.py variants-mosi
 
 .PHONY: bench-variants-repeated
 bench-variants-repeated: install ## train again what differed on the synthetic corpus, five seeds (resumable, an hour)
-	$(BIN)/python benchmarks/variants.py --repeat
+	$(BIN)/python benchmarks/comparison.py variants-repeated
 
 SEEDS ?= 0
 .PHONY: bench-text
@@ -138,7 +131,7 @@ bench-compare-synthetic: install ## all methods on the synthetic corpus, three s
 	$(BIN)/python benchmarks/comparison.py synthetic
 
 .PHONY: bench-compare-mosi
-bench-compare-mosi: install ## methods on real MOSI text and audio, three seeds, valid split (resumable, hours)
+bench-compare-mosi: install ## methods on real MOSI text and audio, three seeds, valid split (resumable, hours; TECAFN_DATA names the data)
 	$(BIN)/python benchmarks/comparison.py mosi
 
 .PHONY: bench-search

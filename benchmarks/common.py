@@ -15,6 +15,7 @@ from tecafn.core.conventions import convention_named
 from tecafn.core.errors import UserError
 from tecafn.data.importing import import_dataset
 from tecafn.data.readers import ReadOptions
+from tecafn.data.synthetic import CorpusSpec
 from tecafn.evaluation.hard_pairs import (
     PairReport,
     find_designed_pairs,
@@ -25,6 +26,7 @@ from tecafn.evaluation.hard_pairs import (
 from tecafn.evaluation.metrics import format_metric
 from tecafn.evaluation.significance import Difference, paired_difference
 from tecafn.experiments.config import load_config
+from tecafn.experiments.demo import synthetic_corpus
 from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.run import train_run
 from tecafn.experiments.shipped import find_config
@@ -33,6 +35,7 @@ from tecafn.records.record import RunRecord, library_versions, read_record
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+ROWS = ROOT / "benchmarks" / "rows"
 # Every benchmark is on CMU-MOSI, CMU-MOSEI or the synthetic corpora.
 CONVENTION, LABEL_RANGE = "mosi", (-3.0, 3.0)
 SHARED = "Times are of a shared machine: use them to compare, not as absolute figures."
@@ -48,9 +51,33 @@ def data_root() -> Path:
     return root
 
 
-def mosi_store(folder: Path) -> Path:
-    """Real MOSI text and audio as a store in ``folder``, imported if it is not there yet."""
-    store = folder / "store"
+def table_names() -> list[str]:
+    """The tables of rows in ``benchmarks/rows``, which ``comparison.py`` trains and writes."""
+    return sorted(path.stem for path in ROWS.glob("*.toml"))
+
+
+def dataset_of(table: str) -> str:
+    """What a table of rows is measured on: ``mosi`` where its name says so, else ``synthetic``."""
+    return "mosi" if "mosi" in table.split("-") else "synthetic"
+
+
+def store_path(dataset: str, runs: Path) -> Path:
+    """Where the benchmarks have a dataset."""
+    return runs / "stores" / dataset
+
+
+def make_store(dataset: str, runs: Path, *, smoke: bool = False) -> Path:
+    """The synthetic corpus, or real MOSI text and audio; made if it is not there yet.
+
+    Args:
+        dataset: synthetic or mosi.
+        runs: the folder below which it lies.
+        smoke: a corpus of few samples.
+    """
+    store = store_path(dataset, runs)
+    if dataset == "synthetic":
+        spec = CorpusSpec(num_train=96, num_valid=32, num_test=64) if smoke else CorpusSpec()
+        return synthetic_corpus(store, spec).path
     if not store.exists():
         source = data_root() / "mosi"
         import_dataset(
@@ -120,7 +147,7 @@ def pair_report(
     pair_ids: Sequence[str],
     kind: str,
 ) -> PairReport:
-    """Share of pairs ordered, each pair's score averaged over the S rows of ``predictions``."""
+    """Share of pairs ranked correctly, a pair's score averaged over S rows of ``predictions``."""
     pairs = (
         find_designed_pairs(labels, pair_ids)
         if kind == "designed"

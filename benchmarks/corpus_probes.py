@@ -377,7 +377,9 @@ def main() -> None:
     legible = r_squared(said[corpus.test], t[corpus.test])
     print(f"\ntext valence t from MiniLM by ridge: R2 {legible:.3f}")
 
-    print("\n| probe | R2 | MAE | Corr | pairs ordered, % | told by audio | told by vision |")
+    print(
+        "\n| probe | R2 | MAE | Corr | pairs ranked correctly, % | told by audio | told by vision |"
+    )
     print("|---|---|---|---|---|---|---|")
     print(row("mean of train", np.full(len(labels), labels[corpus.train].mean()), corpus))
     print(row("text: ridge on MiniLM", fit_predict(ridge(), text, labels, corpus), corpus))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT
+from common import ROOT, dataset_of, store_path, table_names
 
 from tecafn.core.errors import UserError
 from tecafn.data.store import Store
@@ -30,8 +30,6 @@ from tecafn.records.record import write_record
 
 CELLS = ROOT / "benchmarks" / "cells"
 RUNS = ROOT / "runs"
-SYNTHETIC = RUNS / "bench-demo" / "corpus"
-MOSI = RUNS / "bench-mosi" / "store"
 _FILES = {"begun": "begun.json", "usage": "cell.json"}
 
 
@@ -49,18 +47,11 @@ class Kept:
 
 
 KEPT = (
-    Kept("bench-demo", SYNTHETIC),
-    Kept("bench-mosi", MOSI),
-    Kept("bench-variants/bench-demo", SYNTHETIC),
-    Kept("bench-variants/bench-mosi", MOSI),
-    Kept("bench-variants-repeated", SYNTHETIC),
-    Kept("bench-search/tecafn", SYNTHETIC),
-    Kept("bench-search/tetfn", SYNTHETIC),
-    Kept("bench-search/lmf", SYNTHETIC),
-    Kept("bench-search/mult", SYNTHETIC),
-    Kept("compare-synthetic", SYNTHETIC),
-    Kept("compare-synthetic-published", SYNTHETIC),
-    Kept("compare-mosi", MOSI),
+    *(
+        Kept(f"bench-search/{method}", store_path("synthetic", RUNS))
+        for method in ("tecafn", "tetfn", "lmf", "mult")
+    ),
+    *(Kept(f"compare-{name}", store_path(dataset_of(name), RUNS)) for name in table_names()),
 )
 
 

@@ -26,6 +26,7 @@ from common import (
     SeedRuns,
     difference_cell,
     is_finished,
+    make_store,
     markdown_table,
     metric_cells,
     metric_headers,
@@ -36,9 +37,7 @@ from common import (
 from kept import keep_all, restore_all
 
 from tecafn.core.errors import UserError
-from tecafn.data.synthetic import CorpusSpec
 from tecafn.evaluation.metrics import format_metric
-from tecafn.experiments.demo import synthetic_corpus
 
 METRICS = ("mae", "corr", "acc7", "acc2_pos")
 SEEDS = (0, 1, 2)
@@ -293,9 +292,8 @@ def main() -> None:
             "parts are search and pieces"
         )
     runs = ROOT / "runs" / ("smoke-search" if options.smoke else "")
-    spec = CorpusSpec(num_train=96, num_valid=32, num_test=64) if options.smoke else CorpusSpec()
     bench = Bench(
-        data=synthetic_corpus(runs / "bench-demo" / "corpus", spec).path,
+        data=make_store("synthetic", runs, smoke=options.smoke),
         out=runs / "bench-search",
         train=not options.tables_only,
         extra=SMOKE if options.smoke else (),

@@ -61,9 +61,10 @@ def table(text: str, first: str) -> dict[str, dict[str, str]]:
 def test_the_readmes_table_has_the_numbers_of_the_page_it_links() -> None:
     text = README.read_text(encoding="utf-8")
     shown = table(text[text.index("<!-- results -->") :], "method")
-    page = table((RESULTS / "comparison-synthetic.md").read_text(encoding="utf-8"), "method")
+    page = table((RESULTS / "comparison-synthetic.md").read_text(encoding="utf-8"), "row")
     assert len(shown) == 8
     for name, row in shown.items():
+        assert row.pop("method").removesuffix(" \u2020") == name
         for column, cell in row.items():
             assert page[name][column].removesuffix(" \u2020") == cell, (name, column)
     means = [float(row["MAE"].split()[0]) for row in shown.values()]
@@ -71,8 +72,9 @@ def test_the_readmes_table_has_the_numbers_of_the_page_it_links() -> None:
 
 
 def test_the_readme_says_which_place_tecafn_has() -> None:
-    page = table((RESULTS / "comparison-synthetic.md").read_text(encoding="utf-8"), "method")
-    measured = {n: r["MAE"].split()[0] for n, r in page.items() if "\u00b1" in r.get("MAE", "")}
+    page = table((RESULTS / "comparison-synthetic.md").read_text(encoding="utf-8"), "row")
+    methods = {m["name"]: page[m["name"]].get("MAE", "") for m in tecafn.list_methods()}
+    measured = {name: mae.split()[0] for name, mae in methods.items() if "\u00b1" in mae}
     order = sorted(measured, key=lambda name: float(measured[name]))
     numbers = ("no", "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
     said = f"{numbers[1 + order.index('tecafn')]} of {['sixteen'][len(measured) - 16]}"

@@ -118,6 +118,7 @@ def test_the_page_has_a_chart_for_every_curve_and_measure(
     area = next(float(r["value"]) for r in mae if r["rate"] == "area")
     assert area == pytest.approx((values[1:] + values[:-1]).sum() / 2 / 9)
     text = (folder / "robustness.md").read_text(encoding="utf-8")
+    assert "hard pairs ranked correctly" in text
     assert f"| audio: dropped | {values_of(found, 'dropped', 'audio'):.3f} (" in text
 
 

@@ -195,6 +195,7 @@ def test_pairs_are_shown_with_labels_predictions_and_verdict(
     for kind in ("designed_pairs", "hard_pairs"):
         share = f"{100 * evaluation[kind]['ordered']:.1f} %"
         assert f"{share} of {evaluation[kind]['num_pairs']} pairs" in words
+        assert f"{kind.replace('_', ' ').capitalize()} ranked correctly" in words
     html, _ = page
     assert 'class="verdict wrong"' in html
     assert 'class="verdict right"' in html

@@ -43,7 +43,7 @@ class PairReport:
     Args:
         num_pairs: pairs counted.
         num_videos: videos they come from.
-        ordered: share ordered as the labels are, a tie counting one half; None without pairs.
+        ordered: share ranked as the labels are, a tie counting one half; None without pairs.
         interval: of ``ordered``, from resampling videos; None with fewer than two videos.
         mae: mean absolute error of the pairs: each pair counts once, with the mean of its two
             samples' errors; None without pairs.
@@ -160,7 +160,7 @@ def find_designed_pairs(labels: ArrayLike, pair_ids: Sequence[str | None]) -> In
 
 
 def order_scores(pairs: Integers, predictions: Floats, labels: Floats) -> Floats:
-    """(P,) 1 where a pair is ordered as its labels are, 0.5 for equal predictions, else 0.
+    """(P,) 1 where a pair is ranked as its labels are, 0.5 for equal predictions, else 0.
 
     Example:
         >>> pairs = np.array([[0, 1], [1, 2]])
@@ -180,7 +180,7 @@ def score_pairs(
     *,
     resampling: Resampling = DEFAULT_RESAMPLING,
 ) -> PairReport:
-    """Share ordered and MAE of given pairs (P, 2); both samples of a pair are of one video.
+    """Share ranked correctly and MAE of given pairs (P, 2), each of two samples of one video.
 
     Args:
         pairs: (P, 2) positions.

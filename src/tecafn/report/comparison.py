@@ -449,11 +449,13 @@ def basis_lines(summary: ComparisonSummary) -> list[str]:
     """
     lines = []
     for basis, words in _BASES.items():
-        names = [
-            row["name"] + (f" ({row['certified']})" if row["certified"] else "")
+        # A method once, however many rows it has.
+        names = dict.fromkeys(
+            (row.get("method") or row["name"])
+            + (f" ({row['certified']})" if row["certified"] else "")
             for row in summary["methods"]
             if row.get("basis") == basis
-        ]
+        )
         if names:
             lines.append(f"Rests on {words}: {'; '.join(names)}.")
     return lines
@@ -538,10 +540,9 @@ def markdown_blocks(summary: ComparisonSummary) -> list[str]:
         + "."
     )
     own = [
-        f"- {markdown(row['name'])}: {', '.join(f'`{o}`' for o in row.get('overrides', []))}"
-        + (f" {markdown(row['note'])}" if row.get("note") else "")
+        f"- {markdown(row['name'])}: {'. '.join(said)}"
         for row in summary["methods"]
-        if row.get("overrides") or row.get("note")
+        if (said := _what_it_sets(row))
     ]
     if own:
         blocks += ["What each row sets:", "\n".join(own)]
@@ -558,6 +559,12 @@ def markdown_blocks(summary: ComparisonSummary) -> list[str]:
         ]
         blocks.append("\n".join(f"| {' | '.join(line)} |" for line in table_lines))
     return blocks
+
+
+def _what_it_sets(row: ComparisonRow) -> list[str]:
+    """A row's own overrides and its note, as Markdown; what it does not have is left out."""
+    overrides = ", ".join(f"`{override}`" for override in row.get("overrides", []))
+    return [part for part in (overrides, markdown(row.get("note") or "")) if part]
 
 
 def _setting(value: object) -> str:

@@ -257,7 +257,7 @@ def _headlines(evaluation: Json, rules: Convention) -> list[dict[str, str]]:
         if pairs and pairs.get("ordered") is not None:
             cards.append(
                 {
-                    "label": f"{label} ordered",
+                    "label": f"{label} ranked correctly",
                     "value": f"{100 * pairs['ordered']:.1f}",
                     "unit": "%",
                     "interval": _share_interval(pairs.get("interval")),
@@ -338,7 +338,7 @@ def _metric_cell(evaluation: Json, name: str) -> dict[str, str]:
 
 
 def _share(pairs: object) -> dict[str, Any] | None:
-    """A share of pairs ordered, for its number and its small chart."""
+    """A share of pairs ranked correctly, for its number and its small chart."""
     if not isinstance(pairs, Mapping) or pairs.get("ordered") is None:
         return None
     ordered = 100 * float(pairs["ordered"])

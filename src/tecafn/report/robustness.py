@@ -22,7 +22,10 @@ from tecafn.report import figures
 from tecafn.report.html import page_environment
 from tecafn.report.marks import MINUS, markdown, markdown_table
 
-_PAIRS = {"hard_pairs": "hard pairs ordered", "designed_pairs": "designed pairs ordered"}
+_PAIRS = {
+    "hard_pairs": "hard pairs ranked correctly",
+    "designed_pairs": "designed pairs ranked correctly",
+}
 _CURVES = {"lost frames": "share of the frames lost", "mistaken words": "share of words mistaken"}
 _ABOUT = {
     "dropped": "the modality is absent for every sample",
