@@ -73,6 +73,10 @@ test-wheel: install ## build the wheel, install it into fresh environments, use 
 	$(BIN)/pip install --quiet build
 	$(RUN) pytest -m slow --timeout 3600 tests/test_wheel.py
 
+.PHONY: test-container
+test-container: install ## what the Containerfile does, in fresh environments: a server without torch (minutes, downloads)
+	$(RUN) pytest -m slow --timeout 3600 -s tests/test_container.py
+
 .PHONY: format
 format: install ## rewrite the sources in the house's format
 	$(RUN) ruff format src tests benchmarks docs examples

@@ -27,7 +27,7 @@ CONFIG = DOCS / "zensical.toml"
 # What the reference documents: a module, its title, and which names; none = all that it defines.
 REFERENCE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("tecafn", "tecafn", ()),
-    ("tecafn.onnx", "tecafn.onnx", ()),
+    ("tecafn.serving.onnx_predictor", "tecafn.onnx", ("load", "OnnxPredictor")),
     ("tecafn.data", "tecafn.data", ()),
     ("tecafn.testing", "tecafn.testing", ("check_method", "check_reader", "MethodCase")),
     ("tecafn.core.batch", "core.batch", ()),

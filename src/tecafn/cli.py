@@ -1235,8 +1235,8 @@ def analyze(
     model: Annotated[
         str | None,
         typer.Option(
-            help="What scores the words: builtin, builtin-base, or a run's directory; by default "
-            "the best model that is installed."
+            help="What scores the words: builtin, builtin-base, the directory of a run or of an "
+            "exported model; by default the best model that is installed."
         ),
     ] = None,
     transcript: Annotated[
@@ -1348,8 +1348,8 @@ def serve(
     model: Annotated[
         str | None,
         typer.Option(
-            help="What scores: builtin, builtin-base, a run's directory or a name on the hub; by "
-            "default the best model that is installed."
+            help="What scores: builtin, builtin-base, the directory of a run or of an exported "
+            "model, or a name on the hub; by default the best model that is installed."
         ),
     ] = None,
     folder: Annotated[

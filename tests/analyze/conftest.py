@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from clips import make_clip
 
 from tecafn.analyze.scoring import SentimentModel, open_model
 
@@ -40,3 +42,16 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
         return function(job, lambda _: None)
 
     monkeypatch.setattr("tecafn.analyze.reading.call_guarded", call)
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    """Three seconds of sound with subtitles beside it."""
+    times = np.arange(3 * 16_000) / 16_000
+    hum = (0.3 * np.sign(np.sin(2 * np.pi * 150 * times))).astype(np.float32)
+    path = make_clip(tmp_path / "talk.wav", sounds=[hum], audio_codec="pcm_s16le")
+    path.with_suffix(".srt").write_text(
+        "1\n00:00:00,200 --> 00:00:01,400\nThe film was good.\n\n"
+        "2\n00:00:02,000 --> 00:00:02,900\nNot very great.\n"
+    )
+    return path

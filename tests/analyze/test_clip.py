@@ -12,7 +12,6 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("ai_edge_litert")
 
-from clips import make_clip
 
 from tecafn.analyze import clip as clip_module
 from tecafn.analyze.clip import analyze_clip, made_from_of, timeline_of
@@ -107,19 +106,6 @@ def test_a_clip_without_words_has_no_score_and_keeps_its_measures(
     assert ("no speech", 0.0, 10.0) in [(g.what, g.start, g.end) for g in one.gaps]
     assert len(one.tracks) == 11
     assert "no score: no words were found" in one.in_words()
-
-
-@pytest.fixture
-def talk(tmp_path: Path) -> Path:
-    """Three seconds of sound with subtitles beside it."""
-    times = np.arange(3 * 16_000) / 16_000
-    hum = (0.3 * np.sign(np.sin(2 * np.pi * 150 * times))).astype(np.float32)
-    path = make_clip(tmp_path / "talk.wav", sounds=[hum], audio_codec="pcm_s16le")
-    path.with_suffix(".srt").write_text(
-        "1\n00:00:00,200 --> 00:00:01,400\nThe film was good.\n\n"
-        "2\n00:00:02,000 --> 00:00:02,900\nNot very great.\n"
-    )
-    return path
 
 
 def test_the_command_writes_page_and_tables_beside_the_clip(

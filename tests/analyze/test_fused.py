@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("av")
 pytest.importorskip("ai_edge_litert")
 
+import tecafn
 from tecafn.analyze.clip import timeline_of
 from tecafn.analyze.html import render_page
 from tecafn.analyze.scoring import SentimentModel, open_model
@@ -74,6 +75,14 @@ def fused(tiny_toml: Path, tmp_path_factory: pytest.TempPathFactory) -> Sentimen
     return open_model(str(folder / "run"))
 
 
+@pytest.fixture(scope="module")
+def exported(fused: SentimentModel, tmp_path_factory: pytest.TempPathFactory) -> SentimentModel:
+    """The same network as a graph."""
+    out = tmp_path_factory.mktemp("exported") / "onnx"
+    tecafn.export(fused.scorer.name, out=out)
+    return open_model(str(out))
+
+
 def cut_clip() -> ClipFeatures:
     """Two utterances; the second one without a face."""
     rng = np.random.default_rng(1)
@@ -127,10 +136,21 @@ def test_contributions_add_up_to_the_score_and_stand_on_the_page(fused: Sentimen
         assert f"{name} {value:+.2f}" in page
 
 
+def test_an_exported_graph_gives_the_timeline_of_its_network(
+    fused: SentimentModel, exported: SentimentModel
+) -> None:
+    assert exported.settings(ClipSettings()) == fused.settings(ClipSettings())
+    segments = cut_clip().segments
+    for ours, its in zip(exported.scored(segments), fused.scored(segments), strict=True):
+        assert ours.score == pytest.approx(its.score, abs=1e-3)
+        assert ours.contributions == pytest.approx(its.contributions, abs=1e-3)
+        effects = [[word.effect for word in one.words] for one in (ours, its)]
+        assert effects[0] == pytest.approx(effects[1], abs=1e-3)
+
+
 def test_frames_that_are_made_otherwise_now_are_refused(fused: SentimentModel) -> None:
-    specs = dict(fused.definition.info.features)
+    specs = dict(fused.features)
     specs[Modality.AUDIO] = dataclasses.replace(specs[Modality.AUDIO], version=99)
-    info = dataclasses.replace(fused.definition.info, features=specs)
-    other = dataclasses.replace(fused, definition=dataclasses.replace(fused.definition, info=info))
+    other = dataclasses.replace(fused, features=specs)
     with pytest.raises(UserError, match="version"):
         other.settings(ClipSettings())

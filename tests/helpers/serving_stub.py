@@ -23,7 +23,6 @@ from dying import die
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
-from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
 from tecafn.extract.guard import Limits, call_guarded
 from tecafn.server.logs import begin_log
@@ -51,7 +50,9 @@ class Predictor:
     """Scores a text by its length, and refuses the word poison."""
 
     takes = (Modality.TEXT, Modality.AUDIO)
-    definition = SimpleNamespace(method="stub", dataset="stub", info=DataInfo(widths={}))
+    definition = SimpleNamespace(
+        method="stub", dataset="stub", task="regression", label_range=(-3.0, 3.0), num_classes=1
+    )
 
     def __init__(self) -> None:
         self.sizes: list[int] = []

@@ -24,7 +24,7 @@ from tecafn.analyze.timeline import Timeline
 from tecafn.core.errors import UserError
 from tecafn.extract.clip import ClipSettings
 from tecafn.extract.clip_features import ClipFeatures
-from tecafn.extract.folder import SUFFIXES
+from tecafn.extract.clip_files import SUFFIXES
 from tecafn.extract.guard import Limits, Outcome, run_guarded
 
 INDEX_FILE: Final = "index.html"

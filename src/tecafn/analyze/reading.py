@@ -10,7 +10,7 @@ from typing import Final
 from tecafn.core.errors import UserError
 from tecafn.extract.clip import ClipSettings, extract_clip
 from tecafn.extract.clip_features import ClipFeatures
-from tecafn.extract.folder import beside
+from tecafn.extract.clip_files import transcript_of
 from tecafn.extract.guard import Limits, Tell, call_guarded
 
 FEATURES_FILE: Final = "features-{key}.zip"
@@ -35,7 +35,7 @@ class ClipJob:
     @property
     def written_words(self) -> Path | None:
         """The transcript that is read, if one is."""
-        return self.transcript or beside(self.path)
+        return self.transcript or transcript_of(self.path)
 
     def made_from(self) -> dict[str, str]:
         """Hashes of all that decides what is found in it, by what they are of.

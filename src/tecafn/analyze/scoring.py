@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tecafn.analyze.timeline import ScoredUtterance, Scorer, TimedWord
 from tecafn.analyze.trend import SCORE_DIGITS
 from tecafn.core.errors import UserError
-from tecafn.core.feature_spec import check_features
+from tecafn.core.feature_spec import FeatureSpec, check_features
 from tecafn.core.modality import Modality
 from tecafn.extract.clip import ClipSettings
 from tecafn.extract.clip_features import Frames, Segment
 from tecafn.serving.builtin import is_builtin, model_folder
 from tecafn.serving.intervals import CALIBRATION_FILE, Intervals, count_words, hash_of_weights
 from tecafn.serving.language import foreign, languages_of
-from tecafn.serving.predictor import ModelDefinition, Predictor, load, read_definition
+from tecafn.serving.opening import open_predictor, read_definition
 from tecafn.serving.shapley import contributions
 from tecafn.serving.voice import VoiceHead
+
+if TYPE_CHECKING:
+    from tecafn.serving.opening import AnyPredictor
 
 Floats = NDArray[np.float64]
 
@@ -46,20 +48,20 @@ class SentimentModel:
 
     Args:
         scorer: what is told of it.
-        definition: what the network is built from.
+        features: how the frames that it reads were made, of the modalities whose data said so.
         opener: loads the network, which is not in memory while a clip is read.
         intervals: around its scores; None where it was not calibrated.
         voice: what tells acted emotions of the voice beside it; None = nothing does.
     """
 
     scorer: Scorer
-    definition: ModelDefinition
-    opener: Callable[[], Predictor]
+    features: Mapping[Modality, FeatureSpec]
+    opener: Callable[[], AnyPredictor]
     intervals: Intervals | None = None
     voice: VoiceHead | None = None
 
     @cached_property
-    def predictor(self) -> Predictor:
+    def predictor(self) -> AnyPredictor:
         """The network, loaded when first asked for."""
         return self.opener()
 
@@ -81,8 +83,8 @@ class SentimentModel:
             wanted = replace(wanted, voice_blocks=self.voice.blocks)
         if not self.is_fused:
             return replace(wanted, audio="measures", words="missing", cut=False, measures=False)
-        specs = self.definition.info.features
-        frames = [m for m in self.definition.info.usable if m != Modality.TEXT]
+        specs = self.features
+        frames = [m for m in map(Modality, self.scorer.reads) if m != Modality.TEXT]
         for modality in frames:
             if modality not in specs:
                 raise UserError(
@@ -223,38 +225,43 @@ def open_model(name: str, *, voice: VoiceHead | None = None) -> SentimentModel:
     Raises:
         UserError: there is none, it reads no sentences, or it gives classes and no score.
     """
-    opener: Callable[[], Predictor]
+    opener: Callable[[], AnyPredictor]
     if is_builtin(name) or Path(name).is_dir():
         folder = model_folder(name)
-        definition, opener = read_definition(folder), partial(load, name)
+        definition, opener = read_definition(name, folder), partial(open_predictor, name)
         weights = hash_of_weights(folder)
     else:
-        predictor = load(name)  # fetched, or refused
+        predictor: Any = open_predictor(name)  # fetched, or refused
+        from tecafn.serving.predictor import hash_in_memory
+
         definition, opener = predictor.definition, lambda: predictor
-        weights = _hash_in_memory(predictor)
-    info = definition.info
-    if info.task != "regression":
+        weights = hash_in_memory(predictor)
+    if definition.task != "regression":
         raise UserError(
-            f"{name} tells {info.num_classes} classes apart; a timeline needs a model that gives "
-            "a score"
+            f"{name} tells {definition.num_classes} classes apart; a timeline needs a model that "
+            "gives a score"
         )
-    if not info.reads_sentences:
+    if not definition.reads_sentences:
         raise UserError(f"{name} does not read sentences; a timeline needs a model that does")
-    low, high = info.label_range
+    low, high = definition.label_range
     intervals = _intervals_of(name)
     described = json.dumps(definition.as_dict(), sort_keys=True)
     scorer = Scorer(
         name=str(name),
         identity=hashlib.sha256(f"{described} {weights}".encode()).hexdigest(),
         trained_on=definition.dataset,
-        reads=tuple(m.value for m in info.usable),
+        reads=tuple(m.value for m in definition.model_input.takes),
         low=float(low),
         high=float(high),
         coverage=None if intervals is None else intervals.level,
         languages=languages_of(definition.dataset),
     )
     return SentimentModel(
-        scorer=scorer, definition=definition, opener=opener, intervals=intervals, voice=voice
+        scorer=scorer,
+        features=definition.features,
+        opener=opener,
+        intervals=intervals,
+        voice=voice,
     )
 
 
@@ -266,14 +273,6 @@ def _intervals_of(name: str) -> Intervals | None:
     """
     is_calibrated = (model_folder(name) / CALIBRATION_FILE).is_file()
     return Intervals.load(name) if is_calibrated else None
-
-
-def _hash_in_memory(predictor: Predictor) -> str:
-    found = hashlib.sha256()
-    for name, tensor in sorted(predictor.network.state_dict().items()):
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
-    return found.hexdigest()
 
 
 def _utterance(

@@ -28,6 +28,7 @@ from tecafn.serving.export import (
     torch_runner,
 )
 from tecafn.serving.exported import MODELS
+from tecafn.serving.intervals import carry_calibration
 from tecafn.serving.predictor import load
 
 
@@ -99,6 +100,9 @@ def export_run(
         look_again(Path(run), Store.open(Path(data)), split, what="export")
     out = Path(out)
     exported = export(load(run), out, format=format)
+    calibration = carry_calibration(run, out) if format == "onnx" else None
+    if calibration is not None:
+        exported = replace(exported, files=(*exported.files, calibration.name))
     if int8:
         quantise(out)
         exported = replace(exported, files=(*exported.files, MODELS["int8"]))

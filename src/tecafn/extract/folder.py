@@ -24,15 +24,11 @@ from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.store import Store
 from tecafn.extract.clip import ClipSettings, extract_clip
 from tecafn.extract.clip_features import ClipFeatures, Segment
+from tecafn.extract.clip_files import SUFFIXES, transcript_of
 from tecafn.extract.guard import Limits, Outcome, Tell, call_guarded, run_guarded
 from tecafn.extract.ray_jobs import run_on_ray
 from tecafn.extract.words import Word
-from tecafn.extract.words.written import TRANSCRIPTS
 
-SUFFIXES: Final = (
-    ".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".3gp", ".flv",
-    ".wmv", ".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus",
-)  # fmt: skip
 _REPORT: Final = "clips.csv"
 _WORDS: Final = "words.json"
 
@@ -245,7 +241,7 @@ def extract_one(
     refuse_taken(out, may_be="neither")
     if text.strip() and transcript is not None:
         raise UserError("what is said is given twice: as a text and as a transcript")
-    transcript = transcript or beside(path)
+    transcript = transcript or transcript_of(path)
     specs = settings.specifications()
     settings.identity(text, transcript)  # what is missing is said before a clip is decoded
     features: ClipFeatures = call_guarded(
@@ -276,12 +272,6 @@ def extract_one(
     row = ClipRow(path.stem, path.name, features=features)
     _write_words(out.with_name(f"{out.name}.{_WORDS}"), _said(row) if _has_words(row) else None)
     return store, features
-
-
-def beside(path: Path) -> Path | None:
-    """The transcript of a clip's name in its folder, if there is one: the first of its kinds."""
-    candidates = (path.with_suffix(suffix) for suffix in TRANSCRIPTS)
-    return next((one for one in candidates if one.is_file()), None)
 
 
 def _filled(sample: Sample, segment: Segment) -> Sample:
@@ -387,7 +377,7 @@ def _jobs(
                 jobs.append(None)
                 continue
             # What is given and not used decides nothing.
-            transcript = None if sample.text.strip() else beside(path)
+            transcript = None if sample.text.strip() else transcript_of(path)
             identity = settings.identity(sample.text, transcript)
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()

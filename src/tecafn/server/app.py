@@ -38,7 +38,7 @@ from tecafn.server.settings import ServerSettings
 from tecafn.server.step import CLIP_LINK, PAGE, TIMELINE
 
 if TYPE_CHECKING:
-    from tecafn.serving.predictor import Predictor
+    from tecafn.serving.opening import AnyPredictor
 
 REPORT_POLICY: Final = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -126,7 +126,7 @@ _SOME_TEXT: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def make_app(settings: ServerSettings, predictor: Predictor) -> ASGIApp:
+def make_app(settings: ServerSettings, predictor: AnyPredictor) -> ASGIApp:
     """The application, behind its gate.
 
     Args:

@@ -21,9 +21,10 @@ from tecafn.server.app import make_app
 from tecafn.server.logs import begin_log
 from tecafn.server.settings import SETTINGS, ServerSettings, as_json
 from tecafn.server.spool import Spool
+from tecafn.serving.opening import open_predictor
 
 if TYPE_CHECKING:
-    from tecafn.serving.predictor import Predictor
+    from tecafn.serving.opening import AnyPredictor
 
 _WORKER: Final = (sys.executable, "-m", "tecafn.server")
 _WAIT_SECONDS: Final = 10.0
@@ -36,7 +37,7 @@ log = logging.getLogger("tecafn.server")
 def serve(
     settings: ServerSettings,
     *,
-    predictor: Predictor | None = None,
+    predictor: AnyPredictor | None = None,
     worker: Sequence[str] = _WORKER,
 ) -> None:
     """Be a server until SIGTERM or SIGINT.
@@ -54,9 +55,7 @@ def serve(
     spool = Spool(settings.folder)
     if predictor is None:
         # Workers load it when they need it; here a wrong name is said at once.
-        from tecafn.serving.predictor import load
-
-        predictor = load(settings.model)
+        predictor = open_predictor(settings.model)
     lock = FileLock(spool.folder / "server.lock")
     try:
         lock.acquire(timeout=_WAIT_SECONDS)

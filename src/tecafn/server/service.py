@@ -11,7 +11,7 @@ from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from tecafn.core.errors import UserError
 from tecafn.server.batching import Batcher, Full, Given
@@ -26,7 +26,7 @@ from tecafn.server.step import PAGE
 from tecafn.server.uploads import receive_form
 
 if TYPE_CHECKING:
-    from tecafn.serving.predictor import Predictor
+    from tecafn.serving.opening import AnyPredictor
 
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,200}")
 _SPARE_BYTES: Final = 200 * MEGABYTE
@@ -46,7 +46,7 @@ class Service:
         predictor: of small requests.
     """
 
-    def __init__(self, settings: ServerSettings, predictor: Predictor) -> None:
+    def __init__(self, settings: ServerSettings, predictor: AnyPredictor) -> None:
         self.settings = settings
         self.spool = Spool(settings.folder)
         self.jobs = Jobs(settings.database_url)
@@ -369,20 +369,19 @@ def _shown(job: Job, folder: JobFolder, links: dict[str, str]) -> JobOut:
     )
 
 
-def _about(name: str, predictor: Predictor) -> ModelOut:
-    definition: Any = predictor.definition
-    info = definition.info
-    is_score = info.task == "regression"
+def _about(name: str, predictor: AnyPredictor) -> ModelOut:
+    definition = predictor.definition
+    is_score = definition.task == "regression"
     scale = (
-        list(info.label_range)
+        list(definition.label_range)
         if is_score
-        else [0.0, 1.0 if info.num_classes == 2 else float(info.num_classes - 1)]
+        else [0.0, 1.0 if definition.num_classes == 2 else float(definition.num_classes - 1)]
     )
     return ModelOut(
         name=name.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or name,
         method=definition.method,
         dataset=definition.dataset,
         takes=[modality.value for modality in predictor.takes],
-        task=info.task,
+        task=definition.task,
         scale=scale,
     )

@@ -25,7 +25,7 @@ class ServerSettings:
     Args:
         folder: uploads, results and, unless ``database`` says otherwise, the database of jobs;
             workers on other machines see the same folder.
-        model: a run's folder, a model's name or its name on the hub.
+        model: a run's folder, an exported graph's, a model's name or its name on the hub.
         database: of jobs; None = a SQLite file in ``folder``.
         host: the address that is listened on.
         port: likewise; 0 = any that is free.

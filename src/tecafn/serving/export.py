@@ -160,6 +160,7 @@ def definition_of(predictor: Predictor) -> ExportDefinition:
         num_classes=info.num_classes,
         weights_hash=_hash_of(predictor.network),
         versions=installed,
+        features=info.features,
     )
 
 

@@ -6,13 +6,14 @@ Without torch: ``tecafn.onnx`` reads what ``serving.export`` writes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
+from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.modality import Modality
 from tecafn.serving.inputs import ModelInput, PaddedArrays
 
@@ -40,6 +41,7 @@ class ExportDefinition:
         num_classes: of a classification, else 1.
         weights_hash: of the network that was exported.
         versions: of the libraries that exported it.
+        features: how the frames that it reads were made, of the modalities whose data said so.
     """
 
     method: str
@@ -53,6 +55,7 @@ class ExportDefinition:
     num_classes: int
     weights_hash: str
     versions: Mapping[str, str]
+    features: Mapping[Modality, FeatureSpec] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -75,6 +78,7 @@ class ExportDefinition:
             "num_classes": self.num_classes,
             "weights_hash": self.weights_hash,
             "versions": dict(self.versions),
+            "features": {str(m): spec.as_dict() for m, spec in self.features.items()},
         }
 
     @classmethod
@@ -111,6 +115,11 @@ class ExportDefinition:
                 num_classes=int(values["num_classes"]),
                 weights_hash=str(values["weights_hash"]),
                 versions=dict(values["versions"]),
+                # Absent from models of before.
+                features={
+                    Modality(m): FeatureSpec.from_dict(spec)
+                    for m, spec in values.get("features", {}).items()
+                },
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)

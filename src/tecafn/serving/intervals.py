@@ -11,6 +11,7 @@ hence coverage is measured on videos that were left out.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -25,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.serving.builtin import model_folder
+from tecafn.serving.exported import MODELS
 
 CALIBRATION_FILE = "calibration.json"
 FORMAT_VERSION = 1
@@ -32,7 +34,8 @@ LEVEL = 0.9
 FEWEST_UTTERANCES = 40
 FEWEST_VIDEOS = 5
 
-_WEIGHTS_FILE = "model.safetensors"
+# A saved network's, or an exported graph's.
+_WEIGHTS_FILES = ("model.safetensors", MODELS["onnx"])
 _NUM_FOLDS = 20
 _FEWEST_IN_BIN = 20
 # Where bins end: the shortest tenth of the utterances has one of its own.
@@ -408,9 +411,27 @@ def read_calibration(model: str | Path) -> Calibration:
     if calibration.weights_hash != found:
         raise UserError(
             f"{path} was made for weights with the SHA-256 {calibration.weights_hash[:12]}..., "
-            f"{folder / _WEIGHTS_FILE} has {found[:12]}...: calibrate it anew"
+            f"{_weights_file(folder)} has {found[:12]}...: calibrate it anew"
         )
     return calibration
+
+
+def carry_calibration(model: str | Path, exported: Path) -> Path | None:
+    """Write the intervals of a network beside the graph that was made of it, if it has any.
+
+    Args:
+        model: the network's name or folder.
+        exported: the folder of the graph, which was held against the network.
+
+    Raises:
+        UserError: the calibration is damaged or of other weights, or cannot be written.
+    """
+    if not (model_folder(model) / CALIBRATION_FILE).is_file():
+        return None
+    calibration = read_calibration(model)
+    return write_calibration(
+        exported, dataclasses.replace(calibration, weights_hash=hash_of_weights(exported))
+    )
 
 
 def _parsed(values: Any) -> Calibration:
@@ -450,10 +471,14 @@ def hash_of_weights(folder: Path) -> str:
     Raises:
         UserError: there is none.
     """
+    path = _weights_file(folder)
     try:
-        with (folder / _WEIGHTS_FILE).open("rb") as file:
+        with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(
-            f"cannot read weights {folder / _WEIGHTS_FILE}: {error.strerror or error}"
-        ) from None
+        raise UserError(f"cannot read weights {path}: {error.strerror or error}") from None
+
+
+def _weights_file(folder: Path) -> Path:
+    found = [folder / name for name in _WEIGHTS_FILES if (folder / name).is_file()]
+    return found[0] if found else folder / _WEIGHTS_FILES[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ import tecafn.methods  # noqa: F401 - registers them
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.dataset_names import current_name
 from tecafn.core.errors import UserError
+from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.info import DataInfo
 from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
@@ -128,6 +130,31 @@ class ModelDefinition:
             max_frames=self.max_frames,
             context_utterances=self.context_utterances,
         )
+
+    @property
+    def task(self) -> str:
+        """Regression or classification."""
+        return self.info.task
+
+    @property
+    def label_range(self) -> tuple[float, float]:
+        """Lowest and highest label of a regression."""
+        return self.info.label_range
+
+    @property
+    def num_classes(self) -> int:
+        """Of a classification, else 1."""
+        return self.info.num_classes
+
+    @property
+    def reads_sentences(self) -> bool:
+        """Does text come as sentences?"""
+        return self.info.reads_sentences
+
+    @property
+    def features(self) -> Mapping[Modality, FeatureSpec]:
+        """How the frames were made, of the modalities whose data said so."""
+        return self.info.features
 
     def build_network(self) -> Network:
         """The untrained network.
@@ -445,6 +472,15 @@ def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor
             f"{run_or_hub_id}: no such directory, and no such model could be fetched from the "
             f"Hugging Face hub ({reason})"
         ) from None
+
+
+def hash_in_memory(predictor: Predictor) -> str:
+    """SHA-256 of a network's weights, of one that was fetched and has no folder."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(predictor.network.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 @contextmanager

@@ -10,15 +10,16 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tecafn.core.batch import Batch
 from tecafn.core.modality import Modality
 from tecafn.serving.inputs import refuse_not_finite
-from tecafn.serving.predictor import Predictor
+
+if TYPE_CHECKING:
+    from tecafn.serving.opening import AnyPredictor
 
 Floats = NDArray[np.float64]
 Samples = TypeVar("Samples")
@@ -108,7 +109,7 @@ def shapley_values(
     )
 
 
-def contributions(predictor: Predictor, **samples: Any) -> Contributions:
+def contributions(predictor: AnyPredictor, **samples: Any) -> Contributions:
     """What each modality adds to ``predictor.predict(**samples)``.
 
     Args:
@@ -133,8 +134,12 @@ def contributions(predictor: Predictor, **samples: Any) -> Contributions:
     return found
 
 
-def contributions_of_batches(predictor: Predictor, batches: Sequence[Batch]) -> Contributions:
+def contributions_of_batches(predictor: AnyPredictor, batches: Sequence[Any]) -> Contributions:
     """``contributions`` of samples that are in batches already, such as those of a store's split.
+
+    Args:
+        predictor: any method's.
+        batches: of samples, as the predictor takes them.
 
     Example:
         >>> opened = open_run(run, data, "valid", fabric)                       # doctest: +SKIP
