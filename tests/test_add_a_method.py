@@ -78,6 +78,7 @@ def test_the_config_has_the_budget_of_its_folder() -> None:
     assert (configs_folder() / "synthetic" / "budget.toml").is_file()
 
 
+@pytest.mark.slow
 def test_the_method_keeps_the_contract(checkout: Path) -> None:
     run(
         checkout,

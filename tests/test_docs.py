@@ -175,6 +175,7 @@ SMALLER = {
     '    text_encoder="minilm",\n': "",
     "num_train=2000, num_valid=400, num_test=3000": "num_train=20, num_valid=8, num_test=8",
     "num_train=200_000": "num_train=20",
+    "    seeds=2,\n": "    seeds=1,\n",
 }
 
 

@@ -344,6 +344,10 @@ def train(
     ] = None,
     folds: Annotated[int, typer.Option(help="Number of folds.")] = 10,
     allow_data_errors: AllowErrorsOption = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report/--no-report", help="Draw report.html, as evaluating does."),
+    ] = True,
     quiet: QuietOption = False,
 ) -> None:
     """Train a method. The test split is never touched."""
@@ -371,6 +375,7 @@ def train(
             device=device,
             progress=not quiet,
             allow_data_errors=allow_data_errors,
+            report=report,
         )
         evaluation = record["evaluations"]["valid"]
     else:
@@ -389,11 +394,13 @@ def train(
             device=device,
             progress=not quiet,
             allow_data_errors=allow_data_errors,
+            report=report,
         )
         evaluation = record["evaluations"]["out-of-fold"]
     if _speaks():
         _print_evaluation(evaluation)
-        print(f"report: {out / 'report.html'}")
+        if report:
+            print(f"report: {out / 'report.html'}")
 
 
 def _precision_setting(name: str, device: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -77,6 +78,9 @@ def test_a_cell_trains_resumes_and_evaluates_with_its_own_settings(tmp_path: Pat
     assert train.endswith("--set training.max_epochs=2 --set seed=4")
     assert f"evaluate {cell.run}" in evaluate
     assert "--split test" in evaluate
+    assert "--no-report" in train  # one report per cell: the evaluation's
+    on_valid = dataclasses.replace(cell, split="valid").commands()[0]
+    assert "--no-report" not in on_valid  # nothing comes after training
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ import tecafn.experiments.text_cache as text_cache
 from tecafn.core.batch import pad_rows
 from tecafn.core.errors import UserError
 from tecafn.core.info import TextEncoderSpec
+from tecafn.experiments.evaluate import evaluate_run, open_run
+from tecafn.experiments.setup import open_fabric
 from tecafn.experiments.text_cache import HiddenStates, cached_states
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 
@@ -256,6 +258,28 @@ def test_cached_and_uncached_training_give_the_same_predictions(
     assert predictions["cached"] == predictions["cached-again"]
     assert predictions["cached"] == pytest.approx(predictions["uncached"], abs=1e-4)
     assert len(set(predictions["cached"])) > 1
+
+
+@pytest.mark.usefixtures("no_fsync")
+def test_evaluating_reads_what_is_kept_and_finds_what_the_sentences_give(
+    make_store: Callable[..., Path],
+    train_tiny: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    computed: list[int],
+) -> None:
+    monkeypatch.setattr("tecafn.report.html.write_report", lambda run: run / "report.html")
+    data = make_store(tmp_path / "store")
+    for name in ("one", "other"):  # two networks, one frozen encoder
+        train_tiny(name, "num_trained_text_layers=0", f"seed={len(name)}", data=data)
+    assert computed == [20, 8]
+    for name in ("one", "other"):
+        evaluate_run(tmp_path / name, data=data, split="test", device="cpu")
+        assert computed == [20, 8, 12]  # the test split's, once
+    plain = open_run(tmp_path / "other", data, "test", open_fabric("cpu", "32-true"))
+    rows = read_rows(tmp_path / "other" / "predictions" / "test.csv")
+    kept = [float(row["prediction"]) for row in rows]
+    assert kept == pytest.approx(plain.predict().predictions.tolist(), abs=1e-5)
 
 
 def test_states_are_mapped_not_loaded(tiny_bert: Path, tokens: list[Any], tmp_path: Path) -> None:

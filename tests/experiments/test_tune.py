@@ -264,6 +264,7 @@ def arguments_of(toml: Path, store: Path, folder: Path, *more: str) -> list[str]
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_study_and_compute_no_trial_twice(
     tiny_toml: Path, tiny_store: Path, tmp_path: Path
 ) -> None:

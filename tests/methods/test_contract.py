@@ -64,6 +64,18 @@ DROP_OUT_ALIKE = {
     if task == "classification" or set(options) & SETTINGS_OF_NO_DROPOUT
 }
 
+# Half of the grid has every two of its settings together; the rest runs in the slow suite.
+OTHER_HALF = {
+    "tecafn-text-sum-pre_norm",
+    "tecafn-text-concat-printed",
+    "tecafn-audio-sum-printed",
+    "tecafn-audio-concat-pre_norm",
+    "tecafn-vision-sum-pre_norm",
+    "tecafn-vision-concat-printed",
+}
+# What the last layer and the loss do not decide: a classification's is a regression's.
+BEFORE_THE_HEAD = {"padding invisible", "neighbours invisible", "batch of one", "phases"}
+
 # The parts that take many steps, and the variations whose own loss or update they are about.
 TRAINS = {"one batch overfits", "resume bitwise", "trains without modalities", "usable modalities"}
 TRAINED_ANYWAY = {"tecafn-bank", "tecafn-classification"}
@@ -100,7 +112,9 @@ def cases_and_parts() -> Iterator[Any]:
             if part == "dropouts act" and name in DROP_OUT_ALIKE:
                 continue
             trained = part in TRAINS and (bool(options) or task == "classification")
-            marks = [pytest.mark.slow] if trained and name not in TRAINED_ANYWAY else []
+            repeated = part in BEFORE_THE_HEAD and task == "classification"
+            is_slow = (trained and name not in TRAINED_ANYWAY) or repeated or name in OTHER_HALF
+            marks = [pytest.mark.slow] if is_slow else []
             yield pytest.param(variation, part, marks=marks, id=f"{name}-{part}")
 
 
@@ -151,6 +165,16 @@ def test_the_papers_variant_and_the_baseline_break_nothing() -> None:
 
 def test_some_method_is_registered() -> None:
     assert "tecafn" in METHODS
+
+
+def test_half_of_the_grid_has_every_two_of_its_settings_together() -> None:
+    grid = [dict(options) for name, *_, options in VARIATIONS if name not in OTHER_HALF]
+    default = {"core": Modality.TEXT, "fusion": "sum", "residual": "printed"}
+    kept = [options for options in (default, *grid) if set(options) == set(default)]
+    assert len(kept) == 6
+    for first, second in itertools.combinations(default, 2):
+        pairs = {(options[first], options[second]) for options in kept}
+        assert len(pairs) == len({a for a, _ in pairs}) * len({b for _, b in pairs})
 
 
 def test_an_unknown_method_is_one_line_with_the_nearest_name() -> None:

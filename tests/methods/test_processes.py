@@ -1,10 +1,11 @@
-"""Two and four processes give the one-process loss and gradient, for every registered method."""
+"""Two processes, and four, give the one-process loss and gradient, for every registered method."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ from tecafn.testing import MethodCase, method_case
 
 import tecafn.methods  # noqa: F401  isort: skip  registers every method
 
-# Four processes on two cores, beside whatever else runs there.
+# Processes on two cores, beside whatever else runs there.
 pytestmark = pytest.mark.timeout(1800)
 
 SHARES = {"uneven": (9, 3), "empty": (12, 0), "four": (4, 5, 0, 3)}
+# Two processes in the default suite; the others, started together, in the slow one.
+TOGETHER = (("uneven",), ("empty", "four"))
+TITLES = ["uneven", *(pytest.param(t, marks=pytest.mark.slow) for t in ("empty", "four"))]
 PROGRESS = Progress(seed=5, epoch=2)
 # Every method as it is, and what changes who sees whom.
 CASES: dict[str, tuple[str, Any]] = {name: (name, None) for name in METHODS} | {
@@ -115,7 +119,7 @@ def step(case: MethodCase, share: slice) -> dict[str, torch.Tensor]:
     return answer
 
 
-def one_of_many(rank: int, folder: str) -> None:
+def one_of_many(rank: int, folder: str, titles: Sequence[str]) -> None:
     """What each process does, for every method and share it has a part in; rank 0 writes it down.
 
     Processes are started once, and meet once for each number of them: that is what takes the time.
@@ -127,12 +131,13 @@ def one_of_many(rank: int, folder: str) -> None:
             title: stack.enter_context(method_case(name, config=config))
             for title, (name, config) in CASES.items()
         }
-        for number in sorted({len(shares) for shares in SHARES.values()}):
+        asked = {title: SHARES[title] for title in titles}
+        for number in sorted({len(shares) for shares in asked.values()}):
             if rank >= number:
                 continue
             meeting = f"file://{folder}/meeting-of-{number}"
             dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=number)
-            for share, sizes in SHARES.items():
+            for share, sizes in asked.items():
                 if len(sizes) != number:
                     continue
                 first = sum(sizes[:rank])
@@ -144,10 +149,17 @@ def one_of_many(rank: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("processes")
-    multiprocessing.spawn(one_of_many, (str(folder),), nprocs=4)  # type: ignore[attr-defined]
-    return folder
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder with the answers of a share; processes that meet for one are started once."""
+
+    @functools.cache
+    def met(titles: tuple[str, ...]) -> Path:
+        folder = tmp_path_factory.mktemp("processes")
+        number = max(len(SHARES[title]) for title in titles)
+        multiprocessing.spawn(one_of_many, (str(folder), titles), nprocs=number)  # type: ignore[attr-defined]
+        return folder
+
+    return lambda title: met(next(titles for titles in TOGETHER if title in titles))
 
 
 @functools.lru_cache(maxsize=1)  # a case's shares are tested one after another
@@ -156,19 +168,19 @@ def one_process(name: str) -> dict[str, torch.Tensor]:
         return step(case, slice(None))
 
 
-@pytest.mark.parametrize("title", SHARES)
+@pytest.mark.parametrize("title", TITLES)
 @pytest.mark.parametrize("name", CASES)
 def test_processes_together_give_the_one_process_gradient(
-    name: str, title: str, answers: Path
+    name: str, title: str, answers: Callable[[str], Path]
 ) -> None:
-    together = torch.load(answers / f"{name}-{title}.pt", weights_only=True)
+    together = torch.load(answers(title) / f"{name}-{title}.pt", weights_only=True)
     alone = one_process(name)
     assert set(together) == set(alone)
     for what, value in alone.items():
         torch.testing.assert_close(together[what], value, rtol=1e-9, atol=1e-11, msg=what)
 
 
-def test_the_bank_has_something_to_be_compared(answers: Path) -> None:
-    for title in SHARES:
-        together = torch.load(answers / f"tecafn-bank-{title}.pt", weights_only=True)
-        assert bool((together["buffer banks.audio.index"] >= 100).all())
+@pytest.mark.parametrize("title", TITLES)
+def test_the_bank_has_something_to_be_compared(answers: Callable[[str], Path], title: str) -> None:
+    together = torch.load(answers(title) / f"tecafn-bank-{title}.pt", weights_only=True)
+    assert bool((together["buffer banks.audio.index"] >= 100).all())

@@ -75,6 +75,8 @@ class Cell:
         data += ["--allow-data-errors"] if self.allow_data_errors else []
         settings = [f for o in (*self.overrides, f"seed={self.seed}") for f in ("--set", o)]
         train = (*tecafn, "train", str(self.config), *data, "--out", str(self.run), "--resume")
+        if self.split != "valid":  # whose evaluation belongs to training
+            train = (*train, "--no-report")  # the evaluation draws it
         evaluate = (*tecafn, "evaluate", str(self.run), *data, "--split", self.split, "--json")
         return (*train, "--quiet", *settings), evaluate
 

@@ -110,6 +110,7 @@ def cross_validate_run(
     device: str = "auto",
     progress: bool = True,
     allow_data_errors: bool = False,
+    report: bool = True,
 ) -> RunRecord:
     """Train a network per fold and assess the out-of-fold predictions together.
 
@@ -127,6 +128,7 @@ def cross_validate_run(
         progress: show progress bars.
         allow_data_errors: as for a single run; a video in two splits is no error here, as its
             clips are in one fold.
+        report: draw ``report.html``.
 
     Returns:
         The run's record, with the evaluation ``out-of-fold``.
@@ -150,7 +152,7 @@ def cross_validate_run(
     fabric = open_fabric(device, config.training.precision)
     with claim_run_folder(out, begun_with, resume=resume) as finished:
         if finished:
-            return on_rank_0(lambda: finished_record(out))
+            return on_rank_0(lambda: finished_record(out, report=report))
         pool = store.labelled_pool()
         folds = video_folds(pool.videos, num_folds=num_folds, seed=config.seed)
         on_rank_0(lambda: write_beginning(out, config, begun_with))
@@ -176,7 +178,7 @@ def cross_validate_run(
             )
             record["evaluations"][OUT_OF_FOLD] = {**evaluation, "split": OUT_OF_FOLD}
             keep_evaluation(out, record, OUT_OF_FOLD, prediction_rows(pool, predictions))
-            return finished_record(out)
+            return finished_record(out, report=report)
 
         return on_rank_0(finish)
 

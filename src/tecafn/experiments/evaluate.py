@@ -23,7 +23,7 @@ from tecafn.core.places import refuse_overwriting
 from tecafn.data.integrity import IntegrityRow, refuse_errors
 from tecafn.data.loader import BatchLoader
 from tecafn.data.store import SplitView, Store
-from tecafn.data.text import FrameSource
+from tecafn.data.text import FrameSource, HiddenStates
 from tecafn.evaluation.assessment import assess
 from tecafn.evaluation.evaluator import Predictions, predict_source
 from tecafn.experiments.presence import (
@@ -41,6 +41,8 @@ from tecafn.experiments.setup import (
     token_contexts,
     token_frames,
 )
+from tecafn.experiments.text_cache import cached_states
+from tecafn.layers.text_encoder import TextEncoder
 from tecafn.records.evaluation_log import LoggedEvaluation, log_evaluation
 from tecafn.records.measured import convention_of_data, convention_of_evaluation
 from tecafn.records.predictions import write_predictions
@@ -106,7 +108,9 @@ class OpenRun:
             )
 
 
-def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
+def open_run(
+    run: Path, data: Path, split: str, fabric: Fabric, *, keep_states: bool = False
+) -> OpenRun:
     """Load a run's network and the batches of one split that suit it.
 
     Whatever predicts with a saved network goes through here, so that all of them hand it the same
@@ -118,6 +122,8 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
         data: a store.
         split: of the store.
         fabric: whose device the network moves to.
+        keep_states: take what the frozen layers of a text encoder say from beside the store, where
+            training keeps it, too; batches then hold states and no token ids.
 
     Raises:
         UserError: one of them cannot be read, or the data do not fit the network.
@@ -145,6 +151,7 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
         view,
         present,
         frame_of_token=token_frames(store, view, present, predictor.tokenizer),
+        text=_kept_states(predictor, store, view) if keep_states else None,
     )
     say_what_is_cut(
         view,
@@ -155,12 +162,26 @@ def open_run(run: Path, data: Path, split: str, fabric: Fabric) -> OpenRun:
     return OpenRun(predictor, store, view, tuple(present), source, absent_counts(presence))
 
 
+def _kept_states(predictor: Predictor, store: Store, view: SplitView) -> HiddenStates | None:
+    """The states of a split's texts that every network with this frozen encoder begins with."""
+    encoders = [one for one in predictor.network.modules() if isinstance(one, TextEncoder)]
+    if predictor.tokenizer is None or len(encoders) != 1 or not encoders[0].is_partly_frozen:
+        return None
+    return cached_states(
+        encoders[0],
+        predictor.tokenizer(view.texts, view.column("context")),
+        cache_dir=store.path / "cache",
+        device=predictor.device,
+    )
+
+
 def source_of(
     predictor: Predictor,
     view: SplitView,
     modalities: Sequence[Modality],
     *,
     frame_of_token: Sequence[NDArray[np.int64]] | None,
+    text: HiddenStates | None = None,
     alter: Callable[[Modality, FrameSource], FrameSource] | None = None,
 ) -> BatchLoader:
     """The batches of a split as a saved network reads them.
@@ -170,6 +191,7 @@ def source_of(
         view: the split.
         modalities: those that are loaded.
         frame_of_token: of a word-aligned split, as ``token_frames`` gives it.
+        text: states in place of token ids.
         alter: as ``BatchLoader`` takes it.
     """
     return BatchLoader(
@@ -178,7 +200,7 @@ def source_of(
         batch_size=_BATCH_SIZE,
         seed=0,
         shuffle=False,
-        text=predictor.tokenizer,
+        text=predictor.tokenizer if text is None else text,
         frame_of_token=frame_of_token,
         context_of_token=token_contexts(view, modalities, predictor.tokenizer),
         alter=alter,
@@ -294,7 +316,7 @@ def evaluate_run(
     known = on_rank_0(lambda: known_evaluation(run, store, split))
     if known:
         return known
-    opened = open_run(run, data, split, fabric)
+    opened = open_run(run, data, split, fabric, keep_states=True)
     predictions = opened.predict()
 
     def add() -> Evaluation:

@@ -52,6 +52,7 @@ def train_run(
     progress: bool = True,
     allow_data_errors: bool = False,
     after_epoch: AfterEpoch | None = None,
+    report: bool = True,
 ) -> RunRecord:
     """Train, and evaluate the chosen checkpoint on the validation split.
 
@@ -67,6 +68,7 @@ def train_run(
         allow_data_errors: train also on data that ``data check`` calls wrong; the record says so.
         after_epoch: is told each epoch and what the validation split says of it; what it raises
             ends the training.
+        report: draw ``report.html``; ``evaluate_run`` draws it as well.
 
     Returns:
         The run's record.
@@ -87,7 +89,7 @@ def train_run(
     fabric = open_fabric(device, config.training.precision)
     with claim_run_folder(out, begun_with, resume=resume) as finished:
         if finished:
-            return on_rank_0(lambda: finished_record(out))
+            return on_rank_0(lambda: finished_record(out, report=report))
         whole, valid = store.split("train"), store.split("valid")
         train = part_of(whole, config.max_train_samples)
         prepared = prepare(config, store, train, fabric)
@@ -130,7 +132,7 @@ def train_run(
             # Writes the record, which says that the run is finished, once and complete.
             lacks = lacking[valid.name]
             add_evaluation(out, record, store, valid, predictions, absent=lacks, allowed=allowed)
-            return finished_record(out)
+            return finished_record(out, report=report)
 
         return on_rank_0(finish)
 

@@ -190,9 +190,14 @@ def add_allowed(part: DataRecord | Evaluation | Robustness, errors: Iterable[Int
         part["allowed_errors"] = cast(list[AllowedError], found)
 
 
-def finished_record(out: Path) -> RunRecord:
-    """The record of a run, once what a kill may have left to do is done."""
-    if not (out / "report.html").exists():
+def finished_record(out: Path, *, report: bool = True) -> RunRecord:
+    """The record of a run, once what a kill may have left to do is done.
+
+    Args:
+        out: the run's directory.
+        report: draw the report, if there is none.
+    """
+    if report and not (out / "report.html").exists():
         write_report(out)
     record = read_record(out)
     keeps_improving = record["config"]["training"].get("keep_improving_epochs", False)
