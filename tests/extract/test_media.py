@@ -104,6 +104,16 @@ def test_sound_comes_at_one_rate_without_a_shift(tmp_path: Path, rate: int, ster
     assert (own.rate, own.num_samples) == (rate, 2 * rate)
 
 
+def test_reading_long_sound_tells_how_far_it_is(tmp_path: Path) -> None:
+    path = make_clip(
+        tmp_path / "a.wav", sounds=[np.zeros(150 * 8000, np.float32)], rate=8000,
+        audio_codec="pcm_s16le",
+    )  # fmt: skip
+    told: list[float] = []
+    assert media.read_audio(path, progress=told.append).duration == pytest.approx(150, abs=0.1)
+    assert told == pytest.approx([60, 120], abs=1)
+
+
 def test_a_gap_in_the_sound_is_silence_of_its_length(tmp_path: Path) -> None:
     samples = clicks([0.2, 1.6], 2.0)
     path = make_clip(tmp_path / "a.mkv", sounds=[samples], audio_codec="pcm_s16le", gap=(0.5, 1.2))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -15,6 +16,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.modality import Modality
 from tecafn.extract import media
+from tecafn.extract.beside import Beside
 from tecafn.extract.clip_features import ClipFeatures, Frames, Segment
 from tecafn.extract.face import COLUMNS, Faces, FaceTrack, choose, extract
 from tecafn.extract.face.models import KNOWN_SHA256, find
@@ -205,30 +207,34 @@ def extract_clip(
     path = Path(path)
     held = media.probe(path)
     remarks: list[str] = []
-    audio = _audio(path, held, settings, remarks)
+    audio = _audio(path, held, settings, remarks, tell)
     tell(0.0)
     heard = None if audio is None or _is_silent(audio) else audio
     if audio is not None and heard is None:
         remarks.append("the sound is silence throughout")
-    faces = _faces(path, held, settings, remarks, tell, is_all=audio is None)
-    face, about = _speaker(faces, audio, settings, remarks)
+    hear = functools.partial(_hear, heard, text, transcript, said, settings)
+    with Beside(hear, tell) as hearing:
+        faces = _faces(path, held, settings, remarks, hearing.tell, is_all=audio is None)
+        face, about = _speaker(faces, audio, settings, remarks)
+        sound = hearing.result()
     duration = max(0.0 if audio is None else audio.end, _last_picture(faces))
-    if said is None:
-        said = _words(heard, text, transcript, settings, tell)
+    said = sound.said
     remarks += said.remarks
-    segments = []
-    for segment in _segments(said.words, duration, settings):
-        segments.append(_with_sequences(segment, heard, face, settings, tell))
-        tell(segment.end)
-    measures = _measures(duration, heard, face, settings, tell) if settings.measures else {}
-    voices = None
-    if settings.voice_blocks and said.words:
-        voices = _voices(heard, said.words, settings, tell)
+    segments = [
+        replace(segment, sequences=_finite(frames, _seen(segment, face, settings)))
+        for segment, frames in zip(
+            _segments(said.words, duration, settings), sound.frames, strict=True
+        )
+    ]
+    measures: dict[Modality, Frames] = {}
+    if settings.measures:
+        whole = Segment(start=0.0, end=duration)
+        measures = _finite(sound.measures, _seen(whole, face, _measuring(settings)))
     return ClipFeatures(
         duration=duration,
         segments=tuple(segments),
         measures=measures,
-        voices=voices,
+        voices=sound.voices,
         words_from=said.source if said.words else "",
         no_speech=[[span.start, span.end] for span in said.no_speech],
         remarks=remarks,
@@ -250,19 +256,61 @@ def words_of_clip(
         UserError: see ``extract_clip``.
     """
     path = Path(path)
-    audio = _audio(path, media.probe(path), settings, [])
+    tell = tell or (lambda _: None)
+    audio = _audio(path, media.probe(path), settings, [], tell)
     heard = None if audio is None or _is_silent(audio) else audio
-    return _words(heard, text, transcript, settings, tell or (lambda _: None))
+    return _words(heard, text, transcript, settings, tell)
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """What a clip's sound has come to.
+
+    Args:
+        said: words.
+        frames: of the voice in every segment, by modality, if there is a voice.
+        measures: of the whole clip's voice, if they are asked for.
+        voices: see ``ClipFeatures``.
+    """
+
+    said: Transcript
+    frames: tuple[Mapping[Modality, Frames], ...]
+    measures: Mapping[Modality, Frames]
+    voices: Frames | None
+
+
+def _hear(
+    audio: media.Audio | None,
+    text: str,
+    transcript: Path | None,
+    said: Transcript | None,
+    settings: ClipSettings,
+    tell: Tell,
+) -> _Sound:
+    if said is None:
+        said = _words(audio, text, transcript, settings, tell)
+    end = 0.0 if audio is None else audio.end
+    frames = []
+    for segment in _segments(said.words, end, settings):
+        frames.append(_heard(segment, audio, settings, tell))
+        tell(segment.end)
+    whole = Segment(start=0.0, end=end)
+    measures = _heard(whole, audio, _measuring(settings), tell) if settings.measures else {}
+    voices = None
+    if settings.voice_blocks and said.words:
+        voices = _voices(audio, said.words, settings, tell)
+    return _Sound(said, tuple(frames), measures, voices)
 
 
 def _audio(
-    path: Path, held: media.Media, settings: ClipSettings, remarks: list[str]
+    path: Path, held: media.Media, settings: ClipSettings, remarks: list[str], tell: Tell
 ) -> media.Audio | None:
+    """The sound, if there is one. Nothing is done of it yet: ``tell`` is a sign of life."""
     if not held.has_audio:
         remarks.append("there is no sound")
         return None
     try:
-        audio = media.read_audio(path, max_hours=settings.max_hours)
+        audio = media.read_audio(path, max_hours=settings.max_hours, progress=lambda _: tell(0.0))
     except UserError as error:
         if not held.has_video or "--max-hours" in str(error):
             raise
@@ -355,41 +403,53 @@ def _segments(words: tuple[Word, ...], duration: float, settings: ClipSettings) 
     return [Segment(start=0.0, end=duration, text=whole, words=words)]
 
 
-def _with_sequences(
-    segment: Segment,
-    audio: media.Audio | None,
-    face: FaceTrack | None,
-    settings: ClipSettings,
-    tell: Tell,
-) -> Segment:
-    start, end = segment.start, segment.end
-    # Where nothing is said, all of it is one word.
-    words = [(word.start, word.end) for word in segment.words] or [(start, end)]
-    per_word = words if settings.per_word else None
-    found = {}
-    if audio is not None:
-        track = settings.audio_track()
-        found[Modality.AUDIO] = sound_frames(
-            audio, track, start=start, end=end, words=per_word, tell=tell
-        )
-    if face is not None:
-        rate = settings.frames_per_second
-        found[Modality.VISION] = face_frames(face, start=start, end=end, rate=rate, words=per_word)
-    kept = {m: frames for m, frames in found.items() if np.isfinite(frames).any()}
-    return replace(segment, sequences=kept)
-
-
-def _measures(
-    duration: float,
-    audio: media.Audio | None,
-    face: FaceTrack | None,
-    settings: ClipSettings,
-    tell: Tell,
+def _heard(
+    segment: Segment, audio: media.Audio | None, settings: ClipSettings, tell: Tell
 ) -> dict[Modality, Frames]:
-    """Of the whole clip at the usual rate."""
-    shown = replace(settings, audio="measures", per_word=False, frames_per_second=FRAMES_PER_SECOND)
-    whole = Segment(start=0.0, end=duration)
-    return _with_sequences(whole, audio, face, shown, tell).sequences
+    if audio is None:
+        return {}
+    frames = sound_frames(
+        audio,
+        settings.audio_track(),
+        start=segment.start,
+        end=segment.end,
+        words=_intervals(segment, settings),
+        tell=tell,
+    )
+    return {Modality.AUDIO: frames}
+
+
+def _seen(
+    segment: Segment, face: FaceTrack | None, settings: ClipSettings
+) -> dict[Modality, Frames]:
+    if face is None:
+        return {}
+    frames = face_frames(
+        face,
+        start=segment.start,
+        end=segment.end,
+        rate=settings.frames_per_second,
+        words=_intervals(segment, settings),
+    )
+    return {Modality.VISION: frames}
+
+
+def _intervals(segment: Segment, settings: ClipSettings) -> list[tuple[float, float]] | None:
+    """Of the words that frames are of; where nothing is said, all of it is one word."""
+    if not settings.per_word:
+        return None
+    return [(word.start, word.end) for word in segment.words] or [(segment.start, segment.end)]
+
+
+def _finite(*found: Mapping[Modality, Frames]) -> dict[Modality, Frames]:
+    """All of them but those without a number."""
+    joined = {modality: frames for one in found for modality, frames in one.items()}
+    return {modality: frames for modality, frames in joined.items() if np.isfinite(frames).any()}
+
+
+def _measuring(settings: ClipSettings) -> ClipSettings:
+    """What measures of the whole clip are made by: at the usual rate."""
+    return replace(settings, audio="measures", per_word=False, frames_per_second=FRAMES_PER_SECOND)
 
 
 def _voices(

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from av import AudioFrame, VideoFrame
     from av.container import InputContainer
     from av.stream import Stream
+    from av.video.reformatter import VideoReformatter
 
 SAMPLING_RATE_HZ: Final = 16_000
 MAX_HOURS: Final = 3.0
+_TOLD_EVERY_SECONDS: Final = 60.0
 
 # A picture of 8K; a larger one in a file of this kind is an attack rather than a film.
 _MAX_PIXELS: Final = 7680 * 4320
@@ -291,6 +293,7 @@ class Frames(Iterator[Frame]):
         self._pixel_shape = _pixel_shape(stream)
         self._declared_end = _declared_end(self._opened, self.media.video)
         self._decoded = self._opened.decode(self.media.video)
+        self._converter = _converter()
         self._last: float | None = None
         self._num_retimed = 0
 
@@ -309,7 +312,9 @@ class Frames(Iterator[Frame]):
             time = self._time_of(picture)
             _check_length(self._path, time, self._max_hours)
             try:
-                image = _upright(picture, self._width, self._pixel_shape, self._path)
+                image = _upright(
+                    picture, self._width, self._pixel_shape, self._path, self._converter
+                )
             except (av.error.FFmpegError, ValueError):
                 # A format that damage made, and that FFmpeg does not convert.
                 self._opened.num_damaged += 1
@@ -370,6 +375,7 @@ def read_audio(
     rate: int | None = SAMPLING_RATE_HZ,
     track: int | None = None,
     max_hours: float = MAX_HOURS,
+    progress: Callable[[float], None] | None = None,
 ) -> Audio:
     """The sound of a clip, one channel, with its place on the clip's clock.
 
@@ -381,6 +387,7 @@ def read_audio(
         rate: samples per second to convert to; None = the file's own.
         track: number of the stream in the file; None = the one players choose.
         max_hours: longer sound is refused.
+        progress: told the seconds that are read, once in a while.
 
     Raises:
         UserError: there is no sound, it cannot be read, or it is longer than ``max_hours``.
@@ -402,7 +409,7 @@ def read_audio(
         if chosen is None:
             raise UserError(f"{path}: there is no sound in it")
         _check_length(path, media.duration, max_hours)
-        audio = _Listener(path, opened, chosen, rate=rate, max_hours=max_hours).listen()
+        audio = _Listener(path, opened, chosen, rate=rate, max_hours=max_hours).listen(progress)
         if track is None:
             audio.remarks[:0] = [r for r in media.remarks if "audio tracks" in r]
         return audio
@@ -427,8 +434,9 @@ class _Listener:
         self._resample: Any = None
         self._mono_of: tuple[str, str, int] | None = None
 
-    def listen(self) -> Audio:
+    def listen(self, progress: Callable[[float], None] | None = None) -> Audio:
         audio: Audio | None = None
+        told = 0.0
         for sound in self._opened.decode(self._track):
             if sound.samples <= 0:
                 continue
@@ -450,6 +458,9 @@ class _Listener:
                     self._path, audio.start + self._num_native / self._native, self._max_hours
                 )
                 self._give(audio, samples)
+            if progress is not None and audio.end >= told + _TOLD_EVERY_SECONDS:
+                told = audio.end
+                progress(told)
         if audio is None:
             raise UserError(f"{self._path}: nothing of its sound can be decoded")
         self._give(audio, None)
@@ -738,8 +749,19 @@ def _quarter_turns(picture: VideoFrame) -> int:
     return round(picture.rotation / 90) % 4
 
 
+def _converter() -> VideoReformatter:
+    """Of pictures, kept: one of each picture's own would be set up anew every time."""
+    from av.video.reformatter import VideoReformatter
+
+    return VideoReformatter()
+
+
 def _upright(
-    picture: VideoFrame, width: int | None, pixel_shape: float, path: Path
+    picture: VideoFrame,
+    width: int | None,
+    pixel_shape: float,
+    path: Path,
+    converter: VideoReformatter,
 ) -> NDArray[np.uint8]:
     """(H, W, 3) RGB, scaled to square pixels and the width, then turned upright."""
     shown, height = picture.width, picture.height
@@ -752,8 +774,8 @@ def _upright(
         scale = min(1.0, width / on_screen)
         across, down = across * scale, down * scale
     size = max(1, round(across)), max(1, round(down))
-    scaled = picture.reformat(
-        width=size[0], height=size[1], format="rgb24", interpolation="BILINEAR"
+    scaled = converter.reformat(
+        picture, width=size[0], height=size[1], format="rgb24", interpolation="BILINEAR"
     )
     image = cast("NDArray[np.uint8]", scaled.to_ndarray())
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
