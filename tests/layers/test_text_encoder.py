@@ -30,7 +30,7 @@ from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
-from tecafn.layers.encoder_source import FAMILY, resolve_source
+from tecafn.layers.encoder_source import FAMILY, encoders_folder, resolve_source
 from tecafn.layers.text_encoder import (
     StoredTextVectors,
     TextEncoder,
@@ -522,3 +522,16 @@ def test_stored_text_needs_a_data_set_that_has_it() -> None:
     with pytest.raises(UserError) as error:
         build_text_encoder(info)
     assert "needs a dataset with stored text vectors; this one has audio" in one_line(error)
+
+
+def test_encoders_that_no_package_carries_lie_where_xdg_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TECAFN_ENCODERS", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert encoders_folder() == tmp_path / ".local" / "share" / "tecafn" / "encoders"
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert encoders_folder() == tmp_path / "data" / "tecafn" / "encoders"
+    monkeypatch.setenv("TECAFN_ENCODERS", "~/mine")
+    assert encoders_folder() == tmp_path / "mine"

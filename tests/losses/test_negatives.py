@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from tecafn.core.info import DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.core.parallel import sample_uniform
-from tecafn.losses.negatives import Pairing, sample_hard_negatives
+from tecafn.losses.negatives import Pairing, hub_reading, sample_hard_negatives
 from tecafn.methods.tecafn import TeCaFNConfig, TeCaFNScheme
 
 MANY = 100_000
@@ -495,3 +496,15 @@ def test_own_among_hardest_never_draws_who_is_no_candidate() -> None:
         similarities(0), candidates=torch.zeros(12, dtype=torch.bool), own_among_hardest=True
     )
     assert nobody.matched.all()
+
+
+def test_a_hubs_chance_is_a_share_and_no_more() -> None:
+    """Of few rows, what chance spreads to may lie beyond all of them."""
+    crowded = torch.tensor([[True, True, False], [False, True, True]])  # 2 / 3 + .49
+    few = hub_reading(Pairing(torch.arange(2), torch.ones(2, dtype=torch.bool), crowded))
+    assert few.chance.item() == 1.0
+    many = torch.tensor([[True, False], [False, True]]).repeat(200, 1)
+    more = hub_reading(Pairing(torch.arange(400), torch.ones(400, dtype=torch.bool), many))
+    spread = (2 * math.log(2) * 0.25 / 400) ** 0.5
+    assert more.chance.item() == pytest.approx(0.5 + spread, abs=1e-6)
+    assert more.value.item() == 0.5

@@ -13,6 +13,7 @@ import tecafn.methods  # noqa: F401  registers every method
 from tecafn.core.errors import UserError
 from tecafn.core.info import Task
 from tecafn.core.modality import Modality
+from tecafn.core.output import Progress
 from tecafn.core.registry import METHODS, Method
 from tecafn.methods.tecafn import DIFFERENCES, PARTS, REVISED, Difference, TeCaFNConfig
 from tecafn.testing import METHOD_PARTS, MethodCase, check_method, check_part, method_case
@@ -165,6 +166,15 @@ def test_the_papers_variant_and_the_baseline_break_nothing() -> None:
 
 def test_some_method_is_registered() -> None:
     assert "tecafn" in METHODS
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_what_is_logged_holds_no_graph(name: str) -> None:
+    with method_case(name) as case:
+        scheme, batch = case.build(), case.mixed_batch(seed=0)
+        for phase in scheme.phases():
+            logged = phase.loss(batch, Progress(seed=0, epoch=0)).log
+            assert not [key for key, value in logged.items() if value.requires_grad]
 
 
 def test_half_of_the_grid_has_every_two_of_its_settings_together() -> None:

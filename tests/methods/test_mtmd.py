@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import pytest
@@ -58,6 +59,26 @@ def test_the_better_teach_the_weaker_scores_and_classes(case: MethodCase, seed: 
             taught += [sum(apart) / len(apart), 4 * sum(divergence) / len(divergence)]
     expected = sum(taught) / len(taught)
     assert losses.terms["distillation"].item() == pytest.approx(expected, abs=1e-10)
+
+
+def test_classes_are_labels_rounded_from_the_lowest_to_the_highest(case: MethodCase) -> None:
+    scheme, batch = scheme_of(case, 0), _double(case.mixed_batch(seed=0))
+    low, high = case.info.label_range
+    labels = torch.linspace(low - 0.4, high + 0.4, batch.size, dtype=torch.float64)
+    batch = dataclasses.replace(batch, labels=labels)
+    losses = scheme.loss(batch, PROGRESS)
+    features = losses.output.features
+    entropies = []
+    for name in ("fused", *Modality):
+        key = "fused" if name == "fused" else f"task_{name}"
+        logs = scheme.classify[name](features[key]).log_softmax(1)
+        of = []
+        for row, label in enumerate(labels.tolist()):
+            if name == "fused" or batch.present[Modality(name)][row]:
+                of.append(-logs[row][min(max(round(label), int(low)), int(high)) - int(low)].item())
+        entropies.append(sum(of) / len(of))
+    expected = sum(entropies) / len(entropies)
+    assert losses.terms["class"].item() == pytest.approx(expected, abs=1e-10)
 
 
 def test_a_fresh_copy_agrees_with_its_student_and_then_follows_it(case: MethodCase) -> None:

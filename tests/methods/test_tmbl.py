@@ -18,7 +18,7 @@ from tecafn.core.batch import Batch
 from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.losses.discrepancy import cosine_distance, difference, softmax_divergence
-from tecafn.methods.tmbl import TMBL, BoundAttention, TMBLConfig, TMBLScheme
+from tecafn.methods.tmbl import TMBL, BoundAttention, Fusion, TMBLConfig, TMBLScheme
 from tecafn.testing import MethodCase, _double, method_case
 
 TEXT, AUDIO, VISION = Modality
@@ -169,6 +169,12 @@ def test_scores_start_in_the_middle_of_the_label_range(case: MethodCase) -> None
         around_zero = scheme_of(case).predict(batch_of(case))
         around_three = scheme_of(dataclasses.replace(case, info=info)).predict(batch_of(case))
     torch.testing.assert_close(around_three, around_zero + 3.0)
+
+
+def test_the_fusions_convolutions_halve_the_width_once(case: MethodCase) -> None:
+    fusion = Fusion(12, case.info, dropout=0.0)
+    widths = [(c.in_channels, c.out_channels) for c in (fusion.first, fusion.second, fusion.last)]
+    assert widths == [(12, 6), (6, 6), (6, case.info.output_dim)]
 
 
 @pytest.mark.parametrize("name", ["key_dim", "value_dim"])
