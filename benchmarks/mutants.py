@@ -45,6 +45,9 @@ OF_EVERY_METHOD = (
     "tests/methods/test_training_paths.py",
     "tests/methods/test_contract.py",
 )
+# Where rows of several processes are gathered, one process notices nothing.
+OF_PROCESSES = "tests/methods/test_processes.py"
+GATHERS = "gather_rows"
 # What is imported once, before the tests of each mutant branch off.
 HEAVY = (
     "torch",
@@ -353,7 +356,8 @@ class OfMethods:
         items[:] = [item for item in items if self._concerns(item)]
 
     def _concerns(self, item: Any) -> bool:
-        if not item.nodeid.startswith(OF_EVERY_METHOD) or "[" not in item.name:
+        of_methods = (*OF_EVERY_METHOD, OF_PROCESSES)
+        if not item.nodeid.startswith(of_methods) or "[" not in item.name:
             return True
         inside = item.name.split("[", 1)[1].rstrip("]")
         return any(inside == m or inside.startswith(f"{m}-") for m in self.methods)
@@ -373,6 +377,8 @@ def run_tests(root: Path, path: str, most_users: int, only: str | None) -> int:
     __import__("tecafn.methods")  # once by its name, before doctests look at its files
     limit = methods[:3] if len(methods) > 3 else methods  # of the slow contract
     rounds = [(files, methods), ([*OF_EVERY_METHOD[:2]], methods), ([OF_EVERY_METHOD[2]], limit)]
+    if GATHERS in (root / path).read_text(encoding="utf-8"):
+        rounds.append(([OF_PROCESSES], limit))
     if only:
         rounds = [([only], methods)]
     for chosen, concerned in rounds:
