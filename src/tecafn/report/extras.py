@@ -29,12 +29,14 @@ class PlainTable:
         columns: the first is the row's name.
         rows: as many cells each.
         notes: sentences under it.
+        texts: the columns of words, which begin at the left.
     """
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     notes: list[str]
+    texts: tuple[str, ...] = ()
 
 
 def published_table(summary: ComparisonSummary, labels: dict[str, str]) -> PlainTable | None:
@@ -119,7 +121,11 @@ def cases_table(cases: Cases) -> PlainTable:
         "All pairs are counted under hard pairs in the table of rows: single cases prove nothing."
     )
     return PlainTable(
-        "Cases", ["case", "interval", "text", "label", *names], rows, [note] if rows else []
+        "Cases",
+        ["case", "interval", "text", "label", *names],
+        rows,
+        [note] if rows else [],
+        texts=("interval", "text"),
     )
 
 
@@ -191,6 +197,7 @@ def page_extras(summary: ComparisonSummary, labels: dict[str, str]) -> dict[str,
             "title": table.title,
             "columns": table.columns,
             "rows": table.rows,
+            "texts": table.texts,
             "notes": [note.replace("**", "") for note in table.notes],
         }
         for table in plain_tables(summary, labels)
@@ -233,6 +240,9 @@ def charts(summary: ComparisonSummary, labels: dict[str, str]) -> list[tuple[str
                 for c in cells
             ],
             published=[None if one is None else float(one["printed"]) for one in printed],
+            published_of=published["dataset"]
+            if published and not published["is_comparable"]
+            else "",
             axis=axis,
             unit=labels.get(metric, metric) + (", %" if scale > 1 else ""),
             name=f"chart-{metric}",

@@ -87,11 +87,16 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _line(values: Floats) -> str:
+    """How a curve is drawn: one value alone is a point, which a line would not show."""
+    return "-" if len(values) > 1 else "o"
+
+
 def loss_curve(steps: Floats, values: Floats, *, unit: str, name: str) -> Markup:
     """One logged quantity, in ``unit``, over training steps, both (W,)."""
     with rc_context(_STYLE):
         figure, axes = _axes(3.1, 1.9)
-        axes.plot(steps, values, color=ACCENT, linewidth=1.4)
+        axes.plot(steps, values, _line(values), color=ACCENT, linewidth=1.4, markersize=4)
         axes.set_xlabel("training step")
         axes.set_ylabel(unit)
         axes.locator_params(axis="both", nbins=5)
@@ -272,6 +277,7 @@ def row_chart(
     intervals: Sequence[tuple[float, ...] | None],
     seeds: Sequence[Sequence[float]],
     published: Sequence[float | None],
+    published_of: str,
     axis: str,
     unit: str,
     name: str,
@@ -285,6 +291,7 @@ def row_chart(
         intervals: (low, high) of each mean.
         seeds: each row's values.
         published: each row's published number.
+        published_of: their dataset where it is another; else empty.
         axis: what the places are.
         unit: of the metric.
         name: unique among the page's figures.
@@ -311,7 +318,8 @@ def row_chart(
             values = [float(published[k] or 0.0) for k in known]
             axes.plot(
                 where[known], values, "s" if is_spaced else "s--", color=SECOND, markersize=4,
-                linewidth=1.1, label="published",
+                linewidth=1.1,
+                label=f"published, {published_of}" if published_of else "published",
             )  # fmt: skip
             axes.legend(frameon=False)
         # A dollar sign would begin a formula.
@@ -385,7 +393,7 @@ def band_curve(
     """A quantity over training steps, (W,) each; with deviations, a band of one to each side."""
     with rc_context(_STYLE):
         figure, axes = _axes(3.1, 1.9)
-        axes.plot(steps, means, color=ACCENT, linewidth=1.4)
+        axes.plot(steps, means, _line(means), color=ACCENT, linewidth=1.4, markersize=4)
         if stds is not None:
             axes.fill_between(steps, means - stds, means + stds, color=ACCENT, alpha=0.18)
         axes.set_xlabel("training step")
