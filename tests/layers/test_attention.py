@@ -62,6 +62,17 @@ def test_attention_equals_a_naive_loop(seed: int, num_heads: int) -> None:
         )
 
 
+def test_the_weights_are_those_that_attention_takes_its_mean_by() -> None:
+    query, source, mask = material(0)
+    module = MultiHeadAttention(6, num_heads=3, dropout=0.0).double()
+    weights = module.weights(query, source, mask)
+    assert weights.shape == (len(query), 3, query.shape[1], source.shape[1])
+    assert not weights.masked_select(~mask[:, None, None, :]).any()
+    values = module.key_value(source)[..., 6:].unflatten(-1, (3, 2)).transpose(1, 2)
+    means = (weights @ values).transpose(1, 2).flatten(2)
+    torch.testing.assert_close(module.output(means), module(query, source, mask))
+
+
 def test_masked_frames_are_never_seen_and_get_no_gradient() -> None:
     torch.manual_seed(0)
     module = MultiHeadAttention(6, num_heads=2, dropout=0.0).double()

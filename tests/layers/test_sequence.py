@@ -77,6 +77,19 @@ def test_sequence_lstm_steps_a_cell_over_real_frames_only(seed: int) -> None:
     torch.testing.assert_close(states.values, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_a_traced_lstm_turns_frames_where_packing_cannot_go(
+    num_layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = SequenceLSTM(3, 4, num_layers=num_layers, bidirectional=True).double()
+    given = Padded(frames(0, 3), MASK)
+    states, last = module(given)
+    monkeypatch.setattr("tecafn.layers.sequence.is_traced", lambda: True)
+    turned, last_turned = module(given)
+    torch.testing.assert_close(turned.values, states.values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(last_turned, last, rtol=0, atol=1e-12)
+
+
 def test_sequence_lstm_gives_masked_frames_no_gradient() -> None:
     torch.manual_seed(0)
     module = SequenceLSTM(3, 4).double()

@@ -30,7 +30,7 @@ from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
-from tecafn.layers.encoder_source import FAMILY, encoders_folder, resolve_source
+from tecafn.layers.encoder_source import FAMILY, check_source, encoders_folder, resolve_source
 from tecafn.layers.text_encoder import (
     StoredTextVectors,
     TextEncoder,
@@ -535,3 +535,13 @@ def test_encoders_that_no_package_carries_lie_where_xdg_says(
     assert encoders_folder() == tmp_path / "data" / "tecafn" / "encoders"
     monkeypatch.setenv("TECAFN_ENCODERS", "~/mine")
     assert encoders_folder() == tmp_path / "mine"
+
+
+def test_a_folder_is_an_encoder_where_it_has_a_kind_and_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(UserError, match="it has no weights"):
+        check_source(str(folder))
+    (folder / "model.safetensors").touch()
+    check_source(str(folder))  # whether they load is seen when they are
