@@ -527,7 +527,7 @@ def test_rows_are_configs_with_overrides_and_keep_their_order(
     page = (protocol.out / "comparison.md").read_text(encoding="utf-8")
     assert page.startswith("# A title\n")
     assert "MAE minus as it is's" in page
-    assert "`model.dim=12` A note." in page
+    assert "`model.dim=12`. A note." in page
     assert "Smallest detectable effect of MAE" in page
     cells = {c.row: c.overrides for e in plan(protocol, Store.open(protocol.data)) for c in e.cells}
     assert cells == {"as it is": (), "wide, V": ("model.dim=12",)}
