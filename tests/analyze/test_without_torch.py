@@ -85,6 +85,18 @@ def test_the_packages_model_needs_torch_and_says_what_does_not(
     assert open_predictor(exported).takes == ("text",)
 
 
+def test_a_graph_in_another_form_or_place_is_one_line(
+    exported: Path, text_run: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    tecafn.export(text_run, out=other, format="torch")
+    for ask in (open_predictor, lambda folder: open_model(str(folder))):
+        with pytest.raises(UserError, match=r"has no model\.onnx, which `tecafn export"):
+            ask(other)
+    with pytest.raises(UserError, match=r"is a graph.*tecafn\.onnx\.load.*name the run"):
+        tecafn.load(exported)
+
+
 def test_intervals_of_a_calibrated_run_go_with_its_graph(text_run: Path, tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     labels = random.uniform(-3, 3, 80)
@@ -108,5 +120,5 @@ def test_intervals_of_a_calibrated_run_go_with_its_graph(text_run: Path, tmp_pat
     assert Intervals.load(out) == Intervals.load(run)
     assert open_model(str(out)).scorer.coverage == 0.9
     (out / "model.onnx").write_bytes((out / "model.onnx").read_bytes() + b" ")
-    with pytest.raises(UserError, match="calibrate it anew"):
+    with pytest.raises(UserError, match="export it anew"):
         open_model(str(out))

@@ -22,6 +22,7 @@ from saved import read_rows
 
 import tecafn.experiments.evaluate as evaluate_module
 import tecafn.experiments.fit as fit_module
+from tecafn.cli import main
 from tecafn.core.errors import UserError
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.metrics import sentiment_metrics
@@ -390,7 +391,6 @@ def test_killed_run_cannot_be_evaluated_and_says_how_to_go_on(
 def test_killed_run_resumes_to_the_bits_of_an_undisturbed_one(
     killed: Killed, tiny_toml: Path, tiny_store: Path, tmp_path: Path
 ) -> None:
-    from tecafn.cli import main
 
     assert not (killed.out / "record.json").exists()
     assert len([e for e in events(killed.out) if e["event"] == "step"]) < 24
@@ -635,3 +635,20 @@ def test_record_that_holds_no_number_is_not_written(run: Path) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         write_record(run, record)
     assert read_record(run)["training"]["monitor_value"] > 0
+
+
+@pytest.mark.usefixtures("no_fsync")
+def test_a_run_without_a_report_gets_one_when_it_is_evaluated(
+    tiny_toml: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    data = ("--data", str(tiny_store), "--device", "cpu")
+    train = ("train", str(tiny_toml), *data, "--out", str(run), "--quiet", "--no-report")
+    assert main(list(train)) == 0
+    assert "report" not in capsys.readouterr().out
+    assert (run / "record.json").is_file()
+    assert not (run / "report.html").exists()
+    assert main([*train, "--resume"]) == 0  # a finished run is left as it is, without one, too
+    assert not (run / "report.html").exists()
+    assert main(["evaluate", str(run), *data, "--split", "test"]) == 0
+    assert (run / "report.html").is_file()

@@ -278,3 +278,18 @@ def test_a_click_and_a_flash_stay_together_in_the_store(tmp_path: Path) -> None:
     assert int(np.nanargmax(opening)) == 10
     loudest = np.nanargmax(np.nan_to_num(energy[:, 14:]).std(axis=1))
     assert abs(int(loudest) - 10) <= 1
+
+
+def test_reading_long_sound_is_a_sign_of_life_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tecafn.extract.media._TOLD_EVERY_SECONDS", 0.5)
+    times = np.arange(4 * 16_000) / 16_000
+    hum = (0.3 * np.sin(2 * np.pi * 150 * times)).astype(np.float32)
+    clip = make_clip(tmp_path / "hum.wav", sounds=[hum], audio_codec="pcm_s16le")
+    told: list[float] = []
+    settings = ClipSettings(audio="measures", words="none")
+    extract_clip(clip, settings, tell=told.append)
+    # Once when the sound is there, and before that each time that half a second more is read.
+    assert told[:8] == [0.0] * 8
+    assert told[-1] == pytest.approx(4.0, abs=0.1)

@@ -10,10 +10,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tecafn.core.errors import UserError
 from tecafn.records.comparison import read_comparison
+from tecafn.report import figures
 from tecafn.report.comparison import (
     ABSTRACT_NOTE,
     about,
@@ -27,6 +29,7 @@ from tecafn.report.comparison import (
     render_page,
     write_tables,
 )
+from tecafn.report.extras import page_extras
 from tecafn.report.marks import ABSTRACT_MARK
 
 HOSTILE = '<script>alert("x")</script> | 50 % of $x_1 & {{ 7*7 }}'
@@ -329,3 +332,55 @@ def test_files_are_written_whole_and_a_missing_summary_is_one_line(tmp_path: Pat
     written = write_tables(tmp_path)
     assert {p.name for p in written} == {f"comparison.{e}" for e in ("md", "csv", "tex", "html")}
     assert {p.name for p in tmp_path.iterdir()} == {"comparison.json", *(p.name for p in written)}
+
+
+# Charts and plain tables
+
+
+def row_chart(published_of: str) -> str:
+    return figures.row_chart(
+        names=["a", "b"],
+        places=[0.1, 0.2],
+        means=np.array([0.5, 0.6]),
+        intervals=[(0.4, 0.6), None],
+        seeds=[[0.5], [0.6]],
+        published=[0.7, None],
+        published_of=published_of,
+        axis="p",
+        unit="MAE",
+        name="chart",
+    )
+
+
+def test_published_numbers_of_another_dataset_name_it() -> None:
+    assert "published, cmu-mosi" in row_chart("cmu-mosi")
+    assert "published" in row_chart("")
+    assert "published," not in row_chart("")
+
+
+@pytest.mark.parametrize("kind", ["band", "loss"])
+def test_one_value_alone_is_a_point(kind: str) -> None:
+    def drawn(number: int) -> int:
+        steps, values = np.arange(number, dtype=np.float64), np.ones(number)
+        if kind == "band":
+            svg = figures.band_curve(steps, values, None, unit="loss", name="f")
+        else:
+            svg = figures.loss_curve(steps, values, unit="loss", name="f")
+        accent = [line for line in str(svg).splitlines() if "<use " in line and "--accent" in line]
+        return len(accent)
+
+    assert drawn(1) > 0
+    assert drawn(5) == 0
+
+
+def test_words_of_a_table_begin_at_the_left_and_numbers_do_not() -> None:
+    clip = {"id": "v_1", "text": "So so.", "label": 0.5, "predictions": {"winner": 0.25}}
+    case = {"low": -3.0, "high": -1.5, "clips": [clip, clip]}
+    cases = {"num_pairs": 1, "max_gap": 0.4, "cases": [case]}
+    summary = make_summary(cases=cases)
+    (table,) = (t for t in page_extras(summary, {})["extra_tables"] if t["title"] == "Cases")
+    assert table["texts"] == ("interval", "text")
+    page = render_page(summary)
+    assert '<td class="left">So so.</td>' in page
+    assert '<td class="left">+0.50</td>' not in page
+    assert "<td>+0.50</td>" in page

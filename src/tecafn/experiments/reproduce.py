@@ -63,7 +63,7 @@ def read_budget(table: Path, name: str) -> Budget:
 
     Example:
         >>> read_budget(Path("table5"), "quick").seeds
-        2
+        1
     """
     beside = find_table(table).parent / BUDGETS_FILE
     known = read_toml(beside) if beside.is_file() else {PAPER: {}}

@@ -409,9 +409,11 @@ def read_calibration(model: str | Path) -> Calibration:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     found = hash_of_weights(folder)
     if calibration.weights_hash != found:
+        file = _weights_file(folder)
+        remedy = "export" if file.name == MODELS["onnx"] else "calibrate"
         raise UserError(
             f"{path} was made for weights with the SHA-256 {calibration.weights_hash[:12]}..., "
-            f"{_weights_file(folder)} has {found[:12]}...: calibrate it anew"
+            f"{file} has {found[:12]}...: {remedy} it anew"
         )
     return calibration
 

@@ -163,10 +163,7 @@ def load(folder: str | Path, *, int8: bool = False, threads: int | None = None) 
         ) from None
     folder = Path(folder)
     definition = read_definition(folder)
-    file = folder / MODELS["int8" if int8 else "onnx"]
-    if not file.is_file():
-        hint = "tecafn export --int8" if int8 else "tecafn export --format onnx"
-        raise UserError(f"{folder} has no {file.name}, which `{hint}` writes")
+    file = graph_of(folder, int8=int8)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     # Threads that wait asleep leave their core to others, see core/threads.py.
@@ -180,6 +177,19 @@ def load(folder: str | Path, *, int8: bool = False, threads: int | None = None) 
     if definition.reads_sentences:
         tokenizer = PlainTokenizer(folder / TOKENIZER_FILE, max_tokens=definition.max_text_tokens)
     return OnnxPredictor(definition, session, tokenizer)
+
+
+def graph_of(folder: Path, *, int8: bool = False) -> Path:
+    """The file of an exported folder that onnxruntime reads.
+
+    Raises:
+        UserError: it was exported in another form.
+    """
+    file = folder / MODELS["int8" if int8 else "onnx"]
+    if not file.is_file():
+        hint = "tecafn export --int8" if int8 else "tecafn export --format onnx"
+        raise UserError(f"{folder} has no {file.name}, which `{hint}` writes")
+    return file
 
 
 def read_definition(folder: Path) -> ExportDefinition:

@@ -32,9 +32,11 @@ def read_definition(model: str | Path, folder: Path) -> Definition:
         folder: where its files are.
 
     Raises:
-        UserError: the definition is missing or damaged, or torch is missing and needed.
+        UserError: the definition is missing or damaged, it is a graph in another form than ONNX, or
+            torch is missing and needed.
     """
     if is_exported(model):
+        onnx_predictor.graph_of(folder)
         return onnx_predictor.read_definition(folder)
     _refuse_without_torch(model)
     from tecafn.serving import predictor

@@ -32,6 +32,7 @@ from tecafn.core.weights import load_module, save_module
 from tecafn.layers.encoder_source import hub_options
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 from tecafn.serving.builtin import is_builtin, model_folder
+from tecafn.serving.exported import DEFINITION_FILE
 from tecafn.serving.inputs import ModelInput, PaddedArrays, read_samples, refuse_not_finite
 from tecafn.serving.packed import pack_weights
 
@@ -392,6 +393,11 @@ def read_definition(folder: Path) -> ModelDefinition:
     Raises:
         UserError: the file is missing or damaged.
     """
+    if (folder / DEFINITION_FILE).is_file() and not (folder / CONFIG_FILE).exists():
+        raise UserError(
+            f"{folder} is a graph, which `tecafn export` wrote: tecafn.onnx.load, `tecafn analyze` "
+            "and `tecafn serve` run it; name the run that it was made of"
+        )
     try:
         values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
