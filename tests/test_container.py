@@ -22,6 +22,7 @@ MOST_BYTES = 1.5e9
 BASE_IMAGE_BYTES = 0.13e9
 MEGABYTES = 1e6
 BOUNDARY = "clip-ends-here"
+SAID = "I loved it. The end was awful."
 
 
 def test_what_is_left_out_is_what_trains() -> None:
@@ -115,7 +116,7 @@ def test_a_clip_is_analysed_by_what_the_container_holds(tmp_path: Path) -> None:
     )
     with _served(command, offline, tmp_path) as address:
         request = urllib.request.Request(
-            f"{address}/v1/jobs", data=_form(clip, "I loved it. The end was awful."),
+            f"{address}/v1/jobs", data=_form(clip, SAID),
             headers={"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"},
         )  # fmt: skip
         with urllib.request.urlopen(request) as answer:
@@ -131,6 +132,8 @@ def test_a_clip_is_analysed_by_what_the_container_holds(tmp_path: Path) -> None:
         with urllib.request.urlopen(f"{address}/v1/jobs/{job}/result?format=json") as answer:
             timeline = json.load(answer)
     scores = [one["score"] for one in timeline["utterances"]]
-    assert len(scores) == 2
-    assert scores[0] > 0 > scores[1]
+    # The clip is half a minute with pauses, by which its words are cut into utterances.
+    words = [word["text"] for one in timeline["utterances"] for word in one["words"]]
+    assert " ".join(words) == SAID
+    assert scores[0] > 0 > scores[-1]
     assert all(one["low"] < one["score"] < one["high"] for one in timeline["utterances"])
