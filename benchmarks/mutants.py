@@ -93,6 +93,9 @@ OTHER_OPERATOR: dict[type, type] = {
 PASSES_ON = {"relu", "tanh", "sigmoid", "softmax", "log_softmax", "normalize", "zero_padding"}
 PASSES_ON |= {"dropout", "detach", "abs", "square", "sqrt", "rsqrt", "exp", "log", "clamp", "any"}
 PASSES_ON |= {"masked_fill", "gather_rows", "place", "gathered", "sign", "flip", "round"}
+# Calls whose first two arguments may change places: the same comes out.
+SYMMETRIC = {"transpose", "swapaxes", "maximum", "minimum", "max", "min", "equal", "logaddexp"}
+SYMMETRIC |= {"l1_loss", "mse_loss", "cosine_similarity"}
 LAYERS = {"ReLU", "Tanh", "Sigmoid", "GELU", "LayerNorm", "Dropout"}
 
 
@@ -270,7 +273,8 @@ def _calls(node: ast.Call, optional: set[str]) -> Iterator[str]:
     keywords = [
         f"**{text(k.value)}" if k.arg is None else f"{k.arg}={text(k.value)}" for k in node.keywords
     ]
-    if len(arguments) >= 2 and arguments[0] != arguments[1] and "Starred" not in ast.dump(node):
+    can_swap = len(arguments) >= 2 and arguments[0] != arguments[1] and name not in SYMMETRIC
+    if can_swap and "Starred" not in ast.dump(node):
         swapped = [arguments[1], arguments[0], *arguments[2:], *keywords]
         yield f"{call}({', '.join(swapped)})"
     for place, keyword in enumerate(node.keywords):

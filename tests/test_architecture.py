@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "analyze": {"core", "extract", "serving"},
     "server": {"analyze", "core", "extract", "serving"},
 }
-ON_TOP = {"__init__", "__main__", "cli", "console", "exits", "onnx", "testing"}
+ON_TOP = {"__init__", "__main__", "cli", "console", "exits", "in_turn", "onnx", "testing"}
 
 # A third-party library to the folders that may import it; torch and numpy are looked at apart.
 LIBRARIES = {
@@ -104,7 +104,7 @@ LAZY = {
     "tokenizers",
     "transformers",
 }
-WITHOUT_TORCH = {"records", "report", "cli", "console", "exits", "onnx", "__main__"}
+WITHOUT_TORCH = {"records", "report", "cli", "console", "exits", "in_turn", "onnx", "__main__"}
 WITHOUT_NUMPY = {"core", "losses"}
 
 # What the tables above forbid and is meant all the same.

@@ -22,6 +22,7 @@ from tecafn.experiments.cells import (
     last_line,
     reason_for_exit,
 )
+from tecafn.in_turn import main as in_turn
 from tecafn.records.cell import read_cell_usage
 
 MakeCell = Callable[..., Cell]
@@ -70,8 +71,10 @@ def test_a_cell_trains_resumes_and_evaluates_with_its_own_settings(tmp_path: Pat
         threads=1,
         convention="mosi",
     )
-    train, evaluate = (" ".join(command) for command in cell.commands())
-    assert train.startswith(f"{sys.executable} -m tecafn train {cell.config} --data {cell.data}")
+    (command,) = cell.commands()  # one process, which imports once
+    assert command[:3] == (sys.executable, "-m", "tecafn.in_turn")
+    train, evaluate = (" ".join(json.loads(argument)) for argument in command[3:])
+    assert train.startswith(f"train {cell.config} --data {cell.data}")
     assert "--resume" in train
     assert "--device cpu" in train
     # The seed comes last, so that nothing else decides it.
@@ -80,7 +83,18 @@ def test_a_cell_trains_resumes_and_evaluates_with_its_own_settings(tmp_path: Pat
     assert "--split test" in evaluate
     assert "--no-report" in train  # one report per cell: the evaluation's
     on_valid = dataclasses.replace(cell, split="valid").commands()[0]
+    assert on_valid[:4] == (sys.executable, "-m", "tecafn", "train")
     assert "--no-report" not in on_valid  # nothing comes after training
+
+
+def test_commands_come_in_turn_until_one_fails(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    listing, failing = ["list", "configs"], ["data", "check", str(tmp_path / "nowhere")]
+    assert in_turn([listing, listing]) == 0
+    assert capsys.readouterr().out.count("synthetic/tecafn.toml") == 2
+    assert in_turn([failing, listing]) == 2
+    assert "synthetic/tecafn.toml" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

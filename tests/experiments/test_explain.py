@@ -19,7 +19,7 @@ from tecafn.core.modality import Modality
 from tecafn.data.store import Store
 from tecafn.experiments.evaluate import evaluate_run, open_run
 from tecafn.experiments.explain import explain_run, lines_of
-from tecafn.experiments.setup import open_fabric
+from tecafn.experiments.setup import open_device
 from tecafn.layers.attention import MultiHeadAttention
 from tecafn.losses.contrastive import info_nce
 from tecafn.losses.negatives import sample_hard_negatives
@@ -92,7 +92,7 @@ def test_a_words_weights_are_the_mean_of_its_tokens(
     """A word that the tokenizer does not know as one, beside one that it does."""
     store = make_store(tmp_path / "store")
     train_tiny("run", "training.max_epochs=1", data=store)
-    opened = open_run(tmp_path / "run", store, "valid", open_fabric("cpu", "32-true"))
+    opened = open_run(tmp_path / "run", store, "valid", open_device("cpu"))
     text = "good film-great"  # five tokens: [CLS] good film - great [SEP] without the last
     opened.view.texts[0] = text
     (batch,) = opened.predictor.batches([text], audio=[opened.view.sequence(0, AUDIO)])
@@ -116,7 +116,7 @@ def test_partners_are_those_that_the_gate_would_draw(run: Path, tiny_store: Path
     assert gate is not None
     from tecafn.experiments.trained_scheme import best_weights, trained_scheme
 
-    opened = open_run(run, tiny_store, "train", open_fabric("cpu", "32-true"))
+    opened = open_run(run, tiny_store, "train", open_device("cpu"))
     scheme: Any = trained_scheme(
         run, load(run), weights=best_weights(run), precision="32-true"
     ).eval()

@@ -18,7 +18,7 @@ from tecafn.core.modality import Modality
 from tecafn.experiments.audit import FAILED, audit
 from tecafn.experiments.evaluate import evaluate_run, open_run
 from tecafn.experiments.robustness import Changes, Probe, measure_robustness, probes_of
-from tecafn.experiments.setup import open_fabric
+from tecafn.experiments.setup import open_device
 from tecafn.records.robustness import Robustness
 from tecafn.report.robustness import curves_of
 
@@ -37,7 +37,7 @@ def measured(
 
 @pytest.fixture(scope="module")
 def changes(tiny_run: Path, tiny_store: Path) -> Changes:
-    opened = open_run(tiny_run, tiny_store, "test", open_fabric("cpu", "32-true"))
+    opened = open_run(tiny_run, tiny_store, "test", open_device("cpu"))
     return Changes(opened, seed=0)
 
 

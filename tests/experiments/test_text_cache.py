@@ -20,7 +20,7 @@ from tecafn.core.batch import pad_rows
 from tecafn.core.errors import UserError
 from tecafn.core.info import TextEncoderSpec
 from tecafn.experiments.evaluate import evaluate_run, open_run
-from tecafn.experiments.setup import open_fabric
+from tecafn.experiments.setup import open_device
 from tecafn.experiments.text_cache import HiddenStates, cached_states
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 
@@ -276,7 +276,7 @@ def test_evaluating_reads_what_is_kept_and_finds_what_the_sentences_give(
     for name in ("one", "other"):
         evaluate_run(tmp_path / name, data=data, split="test", device="cpu")
         assert computed == [20, 8, 12]  # the test split's, once
-    plain = open_run(tmp_path / "other", data, "test", open_fabric("cpu", "32-true"))
+    plain = open_run(tmp_path / "other", data, "test", open_device("cpu"))
     rows = read_rows(tmp_path / "other" / "predictions" / "test.csv")
     kept = [float(row["prediction"]) for row in rows]
     assert kept == pytest.approx(plain.predict().predictions.tolist(), abs=1e-5)

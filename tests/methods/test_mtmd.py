@@ -125,3 +125,9 @@ def test_copies_and_heads_stay_out_of_the_export_and_copies_out_of_training(
 def test_settings_that_cannot_be_meant_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MTMDConfig(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0.5}, {"temperature": 0.5}])
+def test_settings_just_within_their_limits_are_taken(options: dict[str, float]) -> None:
+    config = MTMDConfig(**options)  # type: ignore[arg-type]
+    assert options.items() <= vars(config).items()

@@ -13,7 +13,7 @@ from tecafn.core.errors import UserError
 from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import SplitView, Store
 from tecafn.experiments.evaluate import check_label_range, open_run
-from tecafn.experiments.setup import open_fabric
+from tecafn.experiments.setup import open_device
 from tecafn.serving.builtin import is_builtin, model_folder
 from tecafn.serving.intervals import (
     LEVEL,
@@ -92,7 +92,7 @@ def _part(
     store = Store.open(data)
     refuse_errors(store, allowed=allow_data_errors)
     check_label_range(run, definition.info.label_range, store)
-    opened = open_run(run, data, SPLIT, open_fabric(device, "32-true"))
+    opened = open_run(run, data, SPLIT, open_device(device))
     scored = scored_of(opened.view, opened.predict().predictions, store.description.dataset)
     return _Part(scored, data_of(store))
 

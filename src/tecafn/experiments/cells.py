@@ -7,6 +7,7 @@ waits for the cells stays small.
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -69,16 +70,18 @@ class Cell:
     allow_data_errors: bool = False
 
     def commands(self) -> tuple[tuple[str, ...], ...]:
-        """What is run, one after the other, until the cell is finished."""
-        tecafn = (sys.executable, "-m", "tecafn")
+        """Processes that are run one after the other, until the cell is finished."""
         data = ["--data", str(self.data), "--device", self.device]
         data += ["--allow-data-errors"] if self.allow_data_errors else []
         settings = [f for o in (*self.overrides, f"seed={self.seed}") for f in ("--set", o)]
-        train = (*tecafn, "train", str(self.config), *data, "--out", str(self.run), "--resume")
-        if self.split != "valid":  # whose evaluation belongs to training
-            train = (*train, "--no-report")  # the evaluation draws it
-        evaluate = (*tecafn, "evaluate", str(self.run), *data, "--split", self.split, "--json")
-        return (*train, "--quiet", *settings), evaluate
+        train = ["train", str(self.config), *data, "--out", str(self.run), "--resume", "--quiet"]
+        evaluate = ["evaluate", str(self.run), *data, "--split", self.split, "--json"]
+        if self.split == "valid":  # whose evaluation belongs to training
+            tecafn = (sys.executable, "-m", "tecafn")
+            return (*tecafn, *train, *settings), (*tecafn, *evaluate)
+        train += ["--no-report", *settings]  # the evaluation draws it
+        both = (json.dumps(train), json.dumps(evaluate))
+        return ((sys.executable, "-m", "tecafn.in_turn", *both),)
 
     def is_finished(self) -> bool:
         """Is it trained, and evaluated on the split by the data's measures?
@@ -275,7 +278,7 @@ class CellRunner:
             process.returncode = os.waitstatus_to_exitcode(status)
             with self._lock:
                 self._running.discard(process)
-        if command[3] == "train":
+        if command[3] != "evaluate":
             known = usage.ru_maxrss > least
             add_cell_usage(
                 cell.run,

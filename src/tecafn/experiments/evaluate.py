@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from lightning_fabric import Fabric
+import torch
 from numpy.typing import NDArray
 
 from tecafn.core.batch import BatchSource
@@ -36,7 +36,7 @@ from tecafn.experiments.run_folder import add_allowed, write_report
 from tecafn.experiments.setup import (
     check_needs,
     memory_explained,
-    open_fabric,
+    open_device,
     say_what_is_cut,
     token_contexts,
     token_frames,
@@ -109,7 +109,7 @@ class OpenRun:
 
 
 def open_run(
-    run: Path, data: Path, split: str, fabric: Fabric, *, keep_states: bool = False
+    run: Path, data: Path, split: str, device: torch.device, *, keep_states: bool = False
 ) -> OpenRun:
     """Load a run's network and the batches of one split that suit it.
 
@@ -121,7 +121,7 @@ def open_run(
         run: a run's directory, or an exported model.
         data: a store.
         split: of the store.
-        fabric: whose device the network moves to.
+        device: that the network moves to; see ``open_device``.
         keep_states: take what the frozen layers of a text encoder say from beside the store, where
             training keeps it, too; batches then hold states and no token ids.
 
@@ -145,7 +145,7 @@ def open_run(
     encoder = info.text_encoder.source
     method = predictor.definition.method
     check_needs(method, store, view, text_encoder=encoder, modalities=present)
-    predictor.to(fabric.device)
+    predictor.to(device)
     source = source_of(
         predictor,
         view,
@@ -312,11 +312,11 @@ def evaluate_run(
     store = Store.open(data)
     view = store.split(split)
     allowed = check_measurable(run, store, view, allow_data_errors=allow_data_errors)
-    fabric = open_fabric(device, "32-true")
+    here = open_device(device)
     known = on_rank_0(lambda: known_evaluation(run, store, split))
     if known:
         return known
-    opened = open_run(run, data, split, fabric, keep_states=True)
+    opened = open_run(run, data, split, here, keep_states=True)
     predictions = opened.predict()
 
     def add() -> Evaluation:
@@ -382,7 +382,7 @@ def _evaluate_builtin(
     store = Store.open(data)
     view = store.split(split)
     allowed = _check_labelled(name, store, view, allow_data_errors=allow_data_errors)
-    opened = open_run(name, data, split, open_fabric(device, "32-true"))
+    opened = open_run(name, data, split, open_device(device))
     check_label_range(name, opened.predictor.definition.info.label_range, store)
     return new_evaluation(
         store,
@@ -684,8 +684,8 @@ def predict_run(
     """
     refuse_overwriting(out)
     calibrated = Intervals.load(run) if intervals else None
-    fabric = open_fabric(device, "32-true")
-    opened = open_run(run, data, split, fabric)
+    here = open_device(device)
+    opened = open_run(run, data, split, here)
     _say_other_scale(opened)
     _say_foreign(opened)
     view, scores = opened.view, opened.predict().predictions

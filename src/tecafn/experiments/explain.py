@@ -28,7 +28,7 @@ from tecafn.core.places import refuse_taken
 from tecafn.evaluation.evaluator import evaluating
 from tecafn.experiments.evaluate import OpenRun, look_again, open_run
 from tecafn.experiments.run import rows_of_part
-from tecafn.experiments.setup import open_fabric
+from tecafn.experiments.setup import open_device
 from tecafn.experiments.trained_scheme import best_weights, trained_scheme
 from tecafn.methods.tecafn import TeCaFN, TeCaFNScheme
 from tecafn.records.record import read_record, write_text_atomically
@@ -151,10 +151,10 @@ def explain_run(
     folder = out or run / f"explanation-{split}"
     if out is not None:
         refuse_taken(out, may_be="neither")
-    fabric = open_fabric(device, "32-true")
+    here = open_device(device)
     if world_size() > 1:
         raise UserError(f"explain runs in one process, got {world_size()}")
-    opened = open_run(run, data, split, fabric)
+    opened = open_run(run, data, split, here)
     row = None if sample is None else _row_of(opened, sample)
     look_again(run, opened.store, split, what="explain")
     batches = list(opened.source.batches(0))

@@ -15,7 +15,7 @@ from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.evaluation.evaluator import Predictions, predict_source, validation_metrics
 from tecafn.experiments.evaluate import OpenRun, look_again, open_run
-from tecafn.experiments.setup import open_fabric
+from tecafn.experiments.setup import open_device
 from tecafn.serving.export import (
     Exported,
     Format,
@@ -108,7 +108,7 @@ def export_run(
         exported = replace(exported, files=(*exported.files, MODELS["int8"]))
     if data is None:
         return ExportReport(exported=exported)
-    opened = open_run(Path(run), Path(data), split, open_fabric("cpu", "32-true"))
+    opened = open_run(Path(run), Path(data), split, open_device("cpu"))
     runner = onnx_runner if format == "onnx" else torch_runner
     names = [MODELS[format], *([MODELS["int8"]] if int8 else [])]
     expected = opened.predict()

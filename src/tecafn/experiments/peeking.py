@@ -17,7 +17,7 @@ from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import Store
 from tecafn.experiments.evaluate import assess_view, log_look, open_run
 from tecafn.experiments.run_folder import add_allowed
-from tecafn.experiments.setup import open_fabric
+from tecafn.experiments.setup import open_device
 from tecafn.experiments.trained_scheme import trained_scheme
 from tecafn.records.events import read_events
 from tecafn.records.record import Evaluation, now, read_record, write_record
@@ -63,17 +63,17 @@ def peek_at_test(
     view = store.split("test")
     if not view.labelled.all():
         raise UserError(f"protocol {PROTOCOL} needs labels in the test split of {data}")
-    fabric = open_fabric(device, "32-true")
+    here = open_device(device)
     if world_size() > 1:
         raise UserError(f"protocol {PROTOCOL} runs in one process, got {world_size()}")
-    opened = open_run(run, data, "test", fabric)
+    opened = open_run(run, data, "test", here)
     checkpoints, epochs = Checkpoints(run / "checkpoints"), _epochs_by_step(run)
     precision = record["config"]["training"]["precision"]
     assessed: list[dict[str, Any]] = []
     for step in checkpoints.best_steps():
         weights = checkpoints.weights_of(step)
         predictor = _with_weights_of(weights, opened.predictor, run, precision=precision)
-        predictions = opened.predict(predictor.to(fabric.device))
+        predictions = opened.predict(predictor.to(here))
         assessed.append({"epoch": epochs[step], **assess_view(view, predictions)})
     chosen = min(assessed, key=lambda assessment: float(assessment["metrics"]["mae"]))
     outcome = {

@@ -43,7 +43,7 @@ from tecafn.experiments.evaluate import (
     weights_hash,
 )
 from tecafn.experiments.run_folder import add_allowed
-from tecafn.experiments.setup import open_fabric, token_frames
+from tecafn.experiments.setup import open_device, token_frames
 from tecafn.records.record import Evaluation, code_hash, now, read_record
 from tecafn.records.robustness import (
     ROBUSTNESS_FORMAT,
@@ -144,7 +144,7 @@ def measure_robustness(
         refuse_taken(out, may_be="neither")
     store = Store.open(data)
     view = store.split(split)
-    fabric = open_fabric(device, "32-true")
+    here = open_device(device)
     if world_size() > 1:
         raise UserError(f"robustness is measured in one process, got {world_size()}")
     allowed = [
@@ -166,7 +166,7 @@ def measure_robustness(
         measured = _measured_before(known, found, run)
         if measured is None:
             look_again(run, store, split, what="robustness")
-            opened = open_run(run, data, split, fabric)
+            opened = open_run(run, data, split, here)
             tell = functools.partial(_tell, done, number, len(runs))
             measured = _measure(run, opened, seed=seed, tell=tell)
         found["runs"].append({**measured, "name": name})

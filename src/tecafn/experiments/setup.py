@@ -6,11 +6,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 
 from tecafn.core.conventions import convention_named
@@ -32,6 +31,9 @@ from tecafn.experiments.text_cache import cached_states
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
 from tecafn.training.ranks import remember_peers
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -41,6 +43,10 @@ def open_fabric(device: str, precision: str) -> Fabric:
     Raises:
         UserError: an unknown device, or one this machine does not have, or fewer than processes.
     """
+    # Not at the top: it takes seconds to import, and one process that predicts needs none of it.
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
     check_device(device)
     accelerator = kind_of_device(device)
     started = launched()
@@ -62,6 +68,20 @@ def open_fabric(device: str, precision: str) -> Fabric:
     fabric.launch()
     remember_peers()
     return fabric
+
+
+def open_device(device: str) -> torch.device:
+    """Where a saved network predicts; processes that were started together are joined.
+
+    Raises:
+        UserError: as of ``open_fabric``.
+    """
+    if launched().num_processes > 1:
+        joined: torch.device = open_fabric(device, "32-true").device
+        return joined
+    check_device(device)
+    kind = kind_of_device(device)
+    return torch.device(kind, 0) if kind == "cuda" else torch.device(kind)
 
 
 def kind_of_device(device: str) -> str:

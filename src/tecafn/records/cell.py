@@ -18,8 +18,9 @@ class CellUsage(TypedDict, total=False):
     Args:
         threads: of the process's arithmetic.
         jobs: runs at once.
-        process_seconds: of the last training process, start and end included.
-        peak_memory_bytes: the most that any of its training processes held.
+        process_seconds: of the last process that trained, start, end and, but for the validation
+            split, the evaluation included.
+        peak_memory_bytes: the most that any process that trained held.
         reason: why it failed, in one line; empty if it is finished.
     """
 

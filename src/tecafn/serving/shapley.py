@@ -142,7 +142,7 @@ def contributions_of_batches(predictor: AnyPredictor, batches: Sequence[Any]) ->
         batches: of samples, as the predictor takes them.
 
     Example:
-        >>> opened = open_run(run, data, "valid", fabric)                       # doctest: +SKIP
+        >>> opened = open_run(run, data, "valid", device)                       # doctest: +SKIP
         >>> batches = list(opened.source.batches(0))                            # doctest: +SKIP
         >>> contributions_of_batches(opened.predictor, batches).base            # doctest: +SKIP
         array([0.2, 0.2])
