@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final, Self, cast
+from typing import IO, Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
@@ -451,11 +451,11 @@ class SplitView:
         return len(self.ids)
 
     def _floats(self, column: str) -> NDArray[np.float32]:
-        values = self._table[column].to_numpy(zero_copy_only=False)
-        return cast(NDArray[np.float32], np.asarray(values, np.float32))
+        # Not to_numpy, which imports pandas, too.
+        return np.asarray(self._table[column].to_pylist(), np.float32)
 
     def _integers(self, column: str) -> NDArray[np.int64]:
-        return np.asarray(self._table[column].to_numpy(zero_copy_only=False), np.int64)
+        return np.asarray(self._table[column].to_pylist(), np.int64)
 
     def column(self, name: str) -> list[Any]:
         """N values of any column of samples.parquet; None where a sample has none.
@@ -759,22 +759,23 @@ class Store:
         Raises:
             UserError: there is none.
         """
-        pool = self._view("labelled", filters=[("split", "!=", "test")])
+        splits = [name for name in self.split_names if name != "test"]
+        pool = self._view("labelled", splits=splits)
         rows = np.flatnonzero(pool.labelled)
         if not len(rows):
             raise UserError(f"{self.path} has no labelled samples outside its test split")
-        return self._view("labelled", filters=[("split", "!=", "test")], rows=rows)
+        return self._view("labelled", splits=splits, rows=rows)
 
     def _view(
         self,
         name: str,
         *,
-        filters: list[tuple[str, str, str]] | None = None,
+        splits: Sequence[str] | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> SplitView:
-        """The samples that ``filters`` let through (default: one split), or ``rows`` of them."""
+        """The samples of some splits (default: of the one ``name``), or ``rows`` of them."""
         try:
-            table = pq.read_table(self.path / _SAMPLES, filters=filters or [("split", "=", name)])
+            table = self._read_table([name] if splits is None else splits)
             if self.context_utterances:
                 table = _with_context(table, self.context_utterances)
             if rows is not None:
@@ -794,6 +795,24 @@ class Store:
             max_frames=self.max_frames,
             context_utterances=self.context_utterances,
         )
+
+    def _read_table(self, splits: Sequence[str]) -> pa.Table:
+        """The rows of some splits, a group at a time.
+
+        ``pq.read_table`` with filters, and whatever makes an array of Python's objects, would
+        import pandas where it is installed, which takes most of a second.
+        """
+        kept = []
+        with pq.ParquetFile(self.table_path) as file:
+            if "split" not in file.schema_arrow.names:
+                raise UserError(f"{self.table_path} lacks the column 'split'")
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                is_kept = np.isin(table["split"].to_pylist(), splits)
+                bits = pa.py_buffer(np.packbits(is_kept, bitorder="little"))
+                mask = pa.Array.from_buffers(pa.bool_(), len(table), [None, bits])
+                kept.append(table.filter(mask))
+            return pa.concat_tables(kept) if kept else file.read()
 
     def samples(self) -> Iterator[Sample]:
         """Every sample, split by split."""
