@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from serving_stub import Place
 
 from tecafn.analyze.timeline import AI_ACT
+from tecafn.server.running import listen
+from tecafn.server.settings import ServerSettings
 from tecafn.server.spool import Upload
 
 UNKNOWN = "0" * 32
@@ -300,3 +304,13 @@ def test_the_page_loads_nothing_from_elsewhere_and_says_the_law(place: Place) ->
     assert place.client.get("/static/index.html").status_code == 404
     assert place.client.get("/static/..%2Fapp.py").status_code == 404
     assert place.client.get("/v1/about").json()["notice"] == AI_ACT
+
+
+def test_parts_of_an_answer_do_not_wait_for_receipts(tmp_path: Path) -> None:
+    settings = ServerSettings(folder=tmp_path, model="stub", port=0)
+    with (
+        listen(settings) as listening,
+        socket.create_connection(listening.getsockname()[:2]),
+        listening.accept()[0] as connection,
+    ):
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
