@@ -87,6 +87,35 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+# Inches that a letter of a tick's label, the axis's own label beside it, and the edge take.
+_LETTER, _LABEL, _EDGE = 0.065, 0.26, 0.09
+
+
+def _plain_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Axes whose margins ``_fit`` sets."""
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_subplot()
+    axes.tick_params(length=0)
+    return figure, axes
+
+
+def _fit(figure: Figure, axes: Axes) -> None:
+    """Margins for what stands at the ticks.
+
+    A report has a dozen small curves, and matplotlib's own layout draws each three times to find
+    the same margins.
+    """
+    width, height = figure.get_size_inches()
+    ticks = axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks()))
+    longest = max((len(tick.replace("$", "")) for tick in ticks), default=0)
+    figure.subplots_adjust(
+        left=(_LABEL + 0.06 + _LETTER * longest) / width,
+        right=1 - 2 * _EDGE / width,
+        bottom=(_LABEL + 0.19) / height,
+        top=1 - 1.5 * _EDGE / height,
+    )
+
+
 def _line(values: Floats) -> str:
     """How a curve is drawn: one value alone is a point, which a line would not show."""
     return "-" if len(values) > 1 else "o"
@@ -95,12 +124,13 @@ def _line(values: Floats) -> str:
 def loss_curve(steps: Floats, values: Floats, *, unit: str, name: str) -> Markup:
     """One logged quantity, in ``unit``, over training steps, both (W,)."""
     with rc_context(_STYLE):
-        figure, axes = _axes(3.1, 1.9)
+        figure, axes = _plain_axes(3.1, 1.9)
         axes.plot(steps, values, _line(values), color=ACCENT, linewidth=1.4, markersize=4)
         axes.set_xlabel("training step")
         axes.set_ylabel(unit)
         axes.locator_params(axis="both", nbins=5)
         axes.margins(x=0.02)
+        _fit(figure, axes)
         first, last = f"{values[0]:.3g}", f"{values[-1]:.3g}"
         return _svg(
             figure,
