@@ -39,7 +39,7 @@ from tecafn.experiments.calibrate import SPLIT, data_of, joined, scored_of
 from tecafn.experiments.config import load_config
 from tecafn.experiments.evaluate import assess_view, open_run, predict_run
 from tecafn.experiments.run import train_run
-from tecafn.experiments.setup import open_fabric
+from tecafn.experiments.setup import open_device
 from tecafn.records.record import read_record, write_record
 from tecafn.serving.builtin import CARD_FILE, NAMES
 from tecafn.serving.compact import compact
@@ -206,7 +206,7 @@ def predicted(folder: Path, store: Store, *, kept: Path) -> Predictions:
                 return Predictions(
                     tuple(found["ids"].tolist()), found["index"], found["scores"], found["labels"]
                 )
-    predictions = open_run(folder, store.path, SPLIT, open_fabric("auto", "32-true")).predict()
+    predictions = open_run(folder, store.path, SPLIT, open_device("auto")).predict()
     assert predictions.labels is not None, "a labelled split"
     kept.parent.mkdir(parents=True, exist_ok=True)
     np.savez(
