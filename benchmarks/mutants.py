@@ -95,7 +95,7 @@ PASSES_ON |= {"dropout", "detach", "abs", "square", "sqrt", "rsqrt", "exp", "log
 PASSES_ON |= {"masked_fill", "gather_rows", "place", "gathered", "sign", "flip", "round"}
 # Calls whose first two arguments may change places: the same comes out.
 SYMMETRIC = {"transpose", "swapaxes", "maximum", "minimum", "max", "min", "equal", "logaddexp"}
-SYMMETRIC |= {"l1_loss", "mse_loss", "cosine_similarity"}
+SYMMETRIC |= {"l1_loss", "mse_loss", "task_loss", "cosine_similarity"}
 LAYERS = {"ReLU", "Tanh", "Sigmoid", "GELU", "LayerNorm", "Dropout"}
 
 

@@ -30,7 +30,13 @@ from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
-from tecafn.layers.encoder_source import FAMILY, check_source, encoders_folder, resolve_source
+from tecafn.layers.encoder_source import (
+    FAMILY,
+    check_source,
+    encoders_folder,
+    hub_options,
+    resolve_source,
+)
 from tecafn.layers.text_encoder import (
     StoredTextVectors,
     TextEncoder,
@@ -545,3 +551,22 @@ def test_a_folder_is_an_encoder_where_it_has_a_kind_and_weights(tmp_path: Path) 
         check_source(str(folder))
     (folder / "model.safetensors").touch()
     check_source(str(folder))  # whether they load is seen when they are
+
+
+def test_the_hub_is_asked_for_a_name_and_read_from_where_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    refusal = ""
+
+    def refuses(source: str) -> str:
+        asked.append(source)
+        return refusal
+
+    monkeypatch.setattr("tecafn.layers.encoder_source._refusal", refuses)
+    assert hub_options(str(tmp_path)) == {}
+    assert asked == []  # a folder is no question for the hub
+    assert hub_options("somebody/encoder") == {}
+    refusal = "no network?"
+    assert hub_options("somebody/encoder") == {"local_files_only": True}
+    assert asked == ["somebody/encoder"] * 2
