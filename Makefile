@@ -41,10 +41,12 @@ model: install ## train, calibrate and write the models of the package (resumabl
 model-voice: install ## train and write the head on voices from RAVDESS (minutes; TECAFN_DATA names the data)
 	$(BIN)/python benchmarks/make_voice_head.py
 
-# A file's tests stay together: they share what is slow to make.
-TEST_PROCESSES := -n auto --maxprocesses 4 --dist loadfile
+# A file's tests stay together: they share what is slow to make. One process more than cores, for
+# while the others wait for a server, a browser or a process of their own.
+CORES := $(shell python3 -c 'import os; print(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)')
+TEST_PROCESSES := -n $(shell expr $(CORES) + 1) --maxprocesses 4 --dist loadfile
 .PHONY: test
-test: install ## the whole test suite but the slow ones, a process per core
+test: install ## the whole test suite but the slow ones, a process per core and one more
 	$(RUN) pytest $(TEST_PROCESSES)
 
 .PHONY: test-slow
