@@ -532,7 +532,10 @@ def compare(
     sort: Annotated[
         str | None, typer.Option(help="The metric that rows are sorted by; `rows`: as written.")
     ] = None,
-    jobs: Annotated[int, typer.Option(help="How many runs train at once.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="Runs at once; by default as many as CPU and memory allow, at most 4."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="How many threads each run has.")] = None,
     device: DeviceOption = "auto",
     allow_data_errors: AllowErrorsOption = False,
@@ -618,8 +621,12 @@ def reproduce(
         int | None, typer.Option(help="How many seeds per row; by default the budget's.")
     ] = None,
     processes: Annotated[
-        int, typer.Option(help="Runs at once; they share the cores. More may share OUT.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            help="Runs at once; by default as many as CPU and memory allow, at most 4. Others may "
+            "share OUT."
+        ),
+    ] = None,
     budget: Annotated[
         str, typer.Option(help="paper, or quick to see in minutes that every row runs.")
     ] = "paper",

@@ -462,6 +462,45 @@ def test_an_interrupted_comparison_leaves_tables_of_what_it_has(
     assert "This comparison is not finished. Open: tecafn (seed 0)." in page
 
 
+GB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "at_once", "threads"),
+    [
+        (1, 64 * GB, 1, 1),
+        (2, 16 * GB, 2, 1),
+        (8, 64 * GB, 4, 2),
+        (8, 11 * GB, 2, 4),  # two cells of 4 GB, not three
+        (8, 3 * GB, 1, 8),
+        (8, None, 1, 8),  # a machine that does not say
+    ],
+)
+def test_cells_at_once_are_what_a_cpu_has_cores_and_memory_for(
+    make_protocol: MakeProtocol,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    memory: int | None,
+    at_once: int,
+    threads: int,
+) -> None:
+    monkeypatch.setattr("tecafn.experiments.compare.num_cores", lambda: cores)
+    monkeypatch.setattr("tecafn.experiments.compare.memory_bytes", lambda: memory)
+    protocol = make_protocol(device="cpu", threads=None)
+    assert (protocol.num_jobs(), protocol.num_threads()) == (at_once, threads)
+    assert make_protocol(device="cpu", jobs=3).num_jobs() == 3
+    assert make_protocol(device="cpu", threads=5).num_threads() == 5
+
+
+def test_cells_on_a_gpu_train_one_after_the_other(
+    make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert make_protocol(device="cuda").num_jobs() == 1
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert make_protocol(device="auto").num_jobs() == 1
+    assert make_protocol(device="auto", jobs=2).num_jobs() == 2
+
+
 def test_methods_are_trained_compared_and_gone_on_with(
     make_protocol: MakeProtocol, configs: Path, tmp_path: Path, tiny_store: Path
 ) -> None:

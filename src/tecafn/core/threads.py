@@ -1,4 +1,6 @@
-"""How the threads of arithmetic wait for each other. Imports nothing: it must come before torch.
+"""How the threads of arithmetic wait for each other, and how many things a machine does at once.
+
+Imports nothing: it must come before torch.
 
 OpenMP's threads share thousands of small operations per training step, and between two of them they
 spin: they ask again and again whether there is more to do, for some milliseconds. Where another
@@ -37,3 +39,18 @@ def wait_asleep() -> bool:
 def user_chose_number() -> bool:
     """Does the environment say how many threads there shall be, and not only at most?"""
     return AT_MOST not in os.environ and any(name in os.environ for name in NUMBER)
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+    """Main memory of the machine; None where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # AttributeError: not on Windows
+        return None

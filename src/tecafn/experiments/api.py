@@ -163,7 +163,7 @@ def compare(
     configs: str | Path | None = None,
     overrides: Sequence[str] = (),
     split: str = "valid",
-    jobs: int = 1,
+    jobs: int | None = None,
     threads: int | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -181,7 +181,8 @@ def compare(
         configs: a folder with one TOML file per method, or a shipped one; None = the dataset's.
         overrides: ``"key=value"`` for every method, ``"method:key=value"`` for one.
         split: ``"valid"`` to choose between methods, ``"test"`` to judge them.
-        jobs: runs at once.
+        jobs: runs at once; None = on a CPU as many as it has cores and memory for, at most 4; on a
+            GPU one.
         threads: of each run; None = the cores divided by ``jobs``.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         progress: show a progress bar.

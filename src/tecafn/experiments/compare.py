@@ -8,11 +8,12 @@ cannot be trained says why. ``summary.py`` says what the finished cells say.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import tecafn
 from tecafn.core.conventions import METRIC_INFO, convention_named
@@ -20,7 +21,7 @@ from tecafn.core.errors import UserError, nearest_known
 from tecafn.core.modality import Modality
 from tecafn.core.places import refuse_taken
 from tecafn.core.registry import METHODS
-from tecafn.core.threads import user_chose_number
+from tecafn.core.threads import memory_bytes, num_cores, user_chose_number
 from tecafn.data.integrity import IntegrityRow, refuse_errors
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.hard_pairs import max_gap_of
@@ -44,6 +45,10 @@ from tecafn.training.run_lock import run_lock
 _NO_CONFIG = "there is no config"
 # Another process that shares the folder writes the tables for some seconds.
 _PATIENCE_SECONDS = 600.0
+# Small networks train on one thread, so a CPU is idle but for one core unless cells run side by
+# side. A cell of a frozen MiniLM takes about 1 GB, one that trains an encoder up to 4.
+_MOST_AT_ONCE = 4
+_MEMORY_OF_A_CELL = 4 * 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,7 @@ class Protocol:
         title, notes: of the pages.
         more: what else the table's file says, of charts and published numbers; see ``extras.py``.
         device: auto, cpu or cuda.
-        jobs: cells at once, >= 1.
+        jobs: cells at once, >= 1; None = as ``num_jobs`` says.
         threads: of each cell's arithmetic; None = the cores shared among the jobs.
         allow_data_errors: compare also on data that ``data check`` calls wrong; the tables say so.
     """
@@ -85,7 +90,7 @@ class Protocol:
     notes: tuple[str, ...] = ()
     more: Mapping[str, Any] = field(default_factory=dict)
     device: str = "auto"
-    jobs: int = 1
+    jobs: int | None = None
     threads: int | None = None
     allow_data_errors: bool = False
 
@@ -156,9 +161,18 @@ class Protocol:
             *(setting for whom, setting in addressed if whom == name),
         )
 
+    def num_jobs(self) -> int:
+        """Cells at once: on a CPU as many as it has cores and memory for, on a GPU one."""
+        if self.jobs is not None:
+            return self.jobs
+        if self.device == "cuda" or (self.device == "auto" and torch.cuda.is_available()):
+            return 1
+        room = (memory_bytes() or 0) // _MEMORY_OF_A_CELL
+        return max(1, min(_MOST_AT_ONCE, num_cores(), room))
+
     def num_threads(self) -> int:
         """Threads of a cell."""
-        return self.threads or max(1, (os.cpu_count() or 1) // self.jobs)
+        return self.threads or max(1, num_cores() // self.num_jobs())
 
 
 def _addressed(override: str) -> tuple[str, str]:
@@ -246,7 +260,7 @@ def compare_methods(
             # By seeds: a table of all methods is there as soon as the first seed is done.
             cells = [c for row in _by_seed(entries) for c in row if not c.is_finished()]
             planned(cells)
-            CellRunner(protocol.jobs, started, ended, waiting).run(cells)
+            CellRunner(protocol.num_jobs(), started, ended, waiting).run(cells)
     finally:
         with run_lock(protocol.out, wait_seconds=_PATIENCE_SECONDS):
             summary = summarise(protocol, store, view, entries, allowed=allowed)
@@ -416,7 +430,7 @@ def summarise(
         "num_samples": len(view),
         "num_videos": len(set(view.videos)),
         "seeds": list(protocol.seeds),
-        "jobs": protocol.jobs,
+        "jobs": protocol.num_jobs(),
         "threads": protocol.num_threads(),
         "overrides": list(protocol.overrides),
         "configs_chosen": configs_of(protocol, store).reason,
