@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 import tecafn
 import tecafn.onnx
@@ -21,7 +23,7 @@ from tecafn.core.modality import Modality
 from tecafn.core.output import Output
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import Network
-from tecafn.serving.export import Format, export
+from tecafn.serving.export import Format, _tracing, export
 from tecafn.serving.predictor import ModelDefinition, Predictor, load
 from tecafn.testing import method_case
 
@@ -272,3 +274,25 @@ def test_a_damaged_folder_is_one_line(exported: Path, tmp_path: Path, damage: st
     with pytest.raises(UserError) as caught:
         tecafn.onnx.load(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scale", [None, 0.3, 8**-0.5])
+def test_a_scale_goes_into_the_queries_where_attention_is_traced(
+    scale: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attention = functional.scaled_dot_product_attention
+    handed_on: list[dict[str, Any]] = []
+
+    def watched(*tensors: Tensor, **settings: Any) -> Tensor:
+        handed_on.append(settings)
+        return attention(*tensors, **settings)
+
+    heads = torch.randn(3, 2, 4, 5, 8, dtype=torch.float64).unbind()
+    mask = torch.tensor([[True, True, False, True, True]]).expand(5, 5)
+    expected = attention(*heads, attn_mask=mask, scale=scale)
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", watched)
+    with _tracing():
+        traced = functional.scaled_dot_product_attention(*heads, attn_mask=mask, scale=scale)
+    assert torch.allclose(traced, expected, rtol=1e-12)
+    assert [set(settings) for settings in handed_on] == [{"attn_mask"}]  # torch 2.4 takes no scale
+    assert functional.scaled_dot_product_attention is watched

@@ -14,10 +14,12 @@ import hashlib
 import importlib.metadata
 import io
 import json
+import math
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.errors import UserError
@@ -238,11 +241,28 @@ def _tracing() -> Iterator[None]:
     """Where a trace sees every operation, and hears nothing about that it is one."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    attention = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = partial(_attend_with_scaled_queries, attention)
     try:
         with _quietly(), torch.no_grad(), without("no_mask", "packed_weights"):
             yield
     finally:
+        functional.scaled_dot_product_attention = attention
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _attend_with_scaled_queries(
+    attention: Callable[..., Tensor],
+    query: Tensor,
+    *others: Any,
+    scale: float | None = None,
+    **settings: Any,
+) -> Tensor:
+    """The same attention without a scale of its own, which torch 2.4 cannot write as ONNX."""
+    factor = 1.0 if scale is None else scale * math.sqrt(int(query.shape[-1]))
+    if not math.isclose(factor, 1.0):
+        query = query * factor
+    return attention(query, *others, **settings)
 
 
 @contextlib.contextmanager
