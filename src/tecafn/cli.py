@@ -1,6 +1,6 @@
 """The command line. What goes wrong by a user's mistake is one line and exit code 2."""
 
-from __future__ import annotations
+# Annotations are no strings here: typer would compile some three hundred of them at each start.
 
 import os
 import sys
@@ -595,7 +595,7 @@ def compare(
         raise typer.Exit(1)
 
 
-def _print_comparison(summary: ComparisonSummary) -> None:
+def _print_comparison(summary: "ComparisonSummary") -> None:
     from tecafn.report.comparison import notes, plain_table, reason_without_result
 
     columns, rows = plain_table(summary)
@@ -919,7 +919,7 @@ def model_card(
     print(card_of(name), end="")
 
 
-def _print_calibration(calibration: Calibration) -> None:
+def _print_calibration(calibration: "Calibration") -> None:
     """What intervals cover of videos that were left out, and how wide they are."""
     measured = {"all": calibration.measured, **calibration.by_dataset}
     rows = [
