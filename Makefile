@@ -169,8 +169,8 @@ bench-mutated-clips: install ## 500 damaged copies of real clips: a result or on
 	$(BIN)/python benchmarks/mutated_clips.py
 
 .PHONY: bench-busy
-bench-busy: install ## train, predict and compare alone and beside a busy process (minutes)
-	$(BIN)/python benchmarks/busy.py
+bench-busy: install ## train, predict and compare alone and beside a busy process (minutes; BEFORE=CHECKOUT of earlier code)
+	$(BIN)/python benchmarks/busy.py $(if $(BEFORE),--before $(BEFORE))
 
 SAMPLE ?= 100
 SEED ?= 0
