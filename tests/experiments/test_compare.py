@@ -517,6 +517,7 @@ def test_methods_are_trained_compared_and_gone_on_with(
     assert rows["concat"]["seeds"] == [0]
     assert rows["concat"]["metrics"]["mae"]["mean"] > 0
     assert rows["concat"]["seconds"]["mean"] > 0
+    assert rows["concat"]["ran"] == [[2, protocol.num_threads()]]
     assert rows["concat"]["num_parameters"] > 0
     assert list(rows["tecafn"]["failures"]) == ["0"]
     assert "num_heads" in rows["tecafn"]["failures"]["0"]

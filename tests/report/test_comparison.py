@@ -125,6 +125,28 @@ def make_summary(**changes: Any) -> Any:
     return summary | changes
 
 
+@pytest.mark.parametrize(
+    ("ran", "words"),
+    [
+        ([None, None], "Time is of training, 2 at once with 1 thread each. "),  # as 0.1.0 wrote it
+        ([[[3, 1]], [[3, 1]]], "Time is of training, 3 at once with 1 thread each. "),
+        (
+            [[[1, 2]], [[1, 2], [3, 1]]],
+            "1 at once with 2 threads each or 3 at once with 1 thread each; only times under the "
+            "same conditions compare. ",
+        ),
+        (
+            [[[3, 1]], []],
+            "3 at once with 1 thread each; what ran beside some of the runs was not recorded. ",
+        ),
+        ([[], []], "Time is of training; what ran beside some of the runs was not recorded. "),
+    ],
+)
+def test_times_say_what_ran_beside(ran: list[Any], words: str) -> None:
+    rows = [row(str(n), **({} if pairs is None else {"ran": pairs})) for n, pairs in enumerate(ran)]
+    assert words in about(make_summary(methods=[*rows, without_result("refused")]))[-1]
+
+
 def markdown_rows(text: str) -> dict[str, list[str]]:
     """Method to cells of the first table."""
     table = re.search(r"(?:^\|.*\|\n)+", text, re.MULTILINE)

@@ -283,16 +283,18 @@ def test_a_scale_goes_into_the_queries_where_attention_is_traced(
     attention = functional.scaled_dot_product_attention
     handed_on: list[dict[str, Any]] = []
 
-    def watched(*tensors: Tensor, **settings: Any) -> Tensor:
+    def watched(query: Tensor, key: Tensor, value: Tensor, **settings: Any) -> Tensor:
         handed_on.append(settings)
-        return attention(*tensors, **settings)
+        return attention(query, key, value, **settings)
 
-    heads = torch.randn(3, 2, 4, 5, 8, dtype=torch.float64).unbind()
+    query, key, value = torch.randn(3, 2, 4, 5, 8, dtype=torch.float64)
     mask = torch.tensor([[True, True, False, True, True]]).expand(5, 5)
-    expected = attention(*heads, attn_mask=mask, scale=scale)
+    expected = attention(query, key, value, attn_mask=mask, scale=scale)
     monkeypatch.setattr(functional, "scaled_dot_product_attention", watched)
     with _tracing():
-        traced = functional.scaled_dot_product_attention(*heads, attn_mask=mask, scale=scale)
+        traced = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scale
+        )
     assert torch.allclose(traced, expected, rtol=1e-12)
     assert [set(settings) for settings in handed_on] == [{"attn_mask"}]  # torch 2.4 takes no scale
     assert functional.scaled_dot_product_attention is watched

@@ -352,6 +352,8 @@ def _row(
     row["num_parameters"] = trainings[0]["num_parameters"]
     row["num_trained_parameters"] = trainings[0]["num_trained_parameters"]
     row["peak_memory_bytes"] = max((peak for peak in peaks if peak), default=None)
+    recorded = [usage[seed] for seed in seeds if {"jobs", "threads"} <= set(usage[seed])]
+    row["ran"] = sorted([*pair] for pair in {(used["jobs"], used["threads"]) for used in recorded})
     return row
 
 

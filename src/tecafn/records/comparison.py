@@ -110,7 +110,8 @@ class ComparisonRow(TypedDict):
         hard_pairs, designed_pairs: ranked correctly, averaged over seeds.
         seconds, epochs: of training.
         num_parameters, num_trained_parameters: of the scheme.
-        peak_memory_bytes: the most that a training process held.
+        peak_memory_bytes: the most that the process of one of its runs held.
+        ran: runs at once and threads of each, as its runs recorded them, each pair once.
     """
 
     name: str
@@ -137,6 +138,7 @@ class ComparisonRow(TypedDict):
     num_parameters: int | None
     num_trained_parameters: int | None
     peak_memory_bytes: int | None
+    ran: NotRequired[list[list[int]]]
 
 
 class PublishedCell(TypedDict):
@@ -252,7 +254,7 @@ class ComparisonSummary(TypedDict):
         split: the one that figures are of.
         num_samples, num_videos: of that split.
         seeds: of every row.
-        jobs, threads: runs at once, and threads of each.
+        jobs, threads: runs at once, and threads of each, of the last call.
         overrides: what was set for every row, or for the one it names.
         configs_chosen: why these configs, where the dataset has none of its own.
         common_settings, differing_settings: of run and training; the others by setting and row.

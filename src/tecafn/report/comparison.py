@@ -187,12 +187,27 @@ def about(summary: ComparisonSummary) -> list[str]:
             "Pairs: share of pairs ranked as their labels are, in percent, with its interval from "
             "resampling videos; half is chance."
         )
-    lines.append(
-        f"Time is of training, {summary['jobs']} at once with {summary['threads']} "
-        f"thread{'' if summary['threads'] == 1 else 's'} each. Memory is the most that a training "
-        "process held (its ru_maxrss), over seeds."
-    )
+    lines.append(_about_time(summary))
     return lines
+
+
+def _about_time(summary: ComparisonSummary) -> str:
+    """What times and memory are of, and what ran beside: a shared CPU makes everything longer."""
+    rows = [row for row in summary["methods"] if row["seconds"]]
+    recorded = [row["ran"] for row in rows if "ran" in row]
+    pairs = sorted({(jobs, threads) for row in recorded for jobs, threads in row})
+    if not recorded:  # of an earlier version, or without a result
+        pairs = [(summary["jobs"], summary["threads"])]
+    several = " or ".join(
+        f"{jobs} at once with {threads} thread{'' if threads == 1 else 's'} each"
+        for jobs, threads in pairs
+    )
+    line = f"Time is of training, {several}" if pairs else "Time is of training"
+    if len(pairs) > 1:
+        line += "; only times under the same conditions compare"
+    if not all(recorded):
+        line += "; what ran beside some of the runs was not recorded"
+    return f"{line}. Memory is the most that the process of a run held (its ru_maxrss), over seeds."
 
 
 def _row_word(summary: ComparisonSummary) -> str:
