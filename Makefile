@@ -140,6 +140,10 @@ bench-compare-synthetic: install ## all methods on the synthetic corpus, three s
 bench-compare-mosi: install ## methods on real MOSI text and audio, three seeds, valid split (resumable, hours; TECAFN_DATA names the data)
 	$(BIN)/python benchmarks/comparison.py mosi
 
+.PHONY: bench-paper
+bench-paper: install ## the paper's tables and figures on the synthetic corpus, full budget (resumable, hours)
+	$(BIN)/python benchmarks/paper_tables.py table5 table6 table7 figure3 figure4 table8
+
 .PHONY: bench-search
 bench-search: install ## settings searched on the synthetic corpus, what gate and contrasts do (resumable, hours)
 	$(BIN)/python benchmarks/search.py

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import ROOT, dataset_of, store_path, table_names
+from common import PAPER_TABLES, ROOT, dataset_of, store_path, table_names
 
 from tecafn.core.errors import UserError
 from tecafn.data.store import Store
@@ -46,12 +46,18 @@ class Kept:
     store: Path
 
 
+def paper_folder(table: str) -> str:
+    """Where ``tecafn reproduce`` puts a table's cells, see ``paper_tables.py``."""
+    return f"paper/{table}/synthetic-mosi"
+
+
 KEPT = (
     *(
         Kept(f"bench-search/{method}", store_path("synthetic", RUNS))
         for method in ("tecafn", "tetfn", "lmf", "mult")
     ),
     *(Kept(f"compare-{name}", store_path(dataset_of(name), RUNS)) for name in table_names()),
+    *(Kept(paper_folder(name), store_path("synthetic", RUNS)) for name in PAPER_TABLES),
 )
 
 
