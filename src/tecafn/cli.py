@@ -39,7 +39,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Import, check and make datasets.", no_args_is_help=True)
-list_app = typer.Typer(help="List methods, formats and configs.", no_args_is_help=True)
+list_app = typer.Typer(
+    help="List methods, dataset formats, tables and configs.", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
 app.add_typer(list_app, name="list")
 
@@ -72,8 +74,8 @@ LabelRangeOption = Annotated[
 IdsOption = Annotated[
     str | None,
     typer.Option(
-        help="How ids are read: video-clip, video-number (video[k]), video (a bare one), sample; "
-        "recognised by default."
+        help="How ids are read: video-clip, video-number (as in video[3]), video (a bare one), "
+        "sample; recognised by default."
     ),
 ]
 PaddingOption = Annotated[
@@ -415,7 +417,7 @@ def _precision_setting(name: str, device: str) -> str:
 @app.command()
 def evaluate(
     run: Annotated[
-        Path, typer.Argument(help="A run's directory; or builtin, of which nothing is kept.")
+        Path, typer.Argument(help="A run's directory; or builtin, whose result is not kept.")
     ],
     data: DataOption,
     split: SplitOption = "test",
@@ -550,7 +552,7 @@ def compare(
     if seeds is not None and seeds < 1:
         raise UserError(f"seeds must be >= 1, got {seeds}")
     if methods is not None and rows is not None:
-        raise UserError("--methods is a short way to say rows: give it or --rows, not both")
+        raise UserError("--methods is shorthand for rows: give --methods or --rows, not both")
     table = None if rows is None else read_table(rows)  # in a moment, before torch is loaded
 
     from tecafn.data.store import Store
@@ -641,7 +643,7 @@ def reproduce(
     ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a table or figure of a paper anew: train its rows, test them, write its pages."""
+    """Reproduce a table or figure of a paper: train its rows, test them, write its pages."""
     from tecafn.experiments.rows import read_table, read_table_file
 
     if seeds is not None and seeds < 1:
@@ -715,7 +717,7 @@ def audit(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Do the records bear out the results? Exit code 1 where something fails or is not shown."""
+    """Check that records bear out the results; exit code 1 if something fails or is not shown."""
     from tecafn.experiments.audit import FAILED, PASSED, UNKNOWN, audit
 
     findings = audit(place, data=data, other_code=other_code)
@@ -743,12 +745,12 @@ def robustness(
     split: Annotated[
         str, typer.Option(help="valid, or test once `tecafn evaluate` has measured it.")
     ] = "valid",
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of every draw.", min=0)] = 0,
     device: DeviceOption = "auto",
     allow_data_errors: AllowErrorsOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """What becomes of the answers when a modality is missing, foreign, noise or full of gaps."""
+    """Show how answers change when a modality is missing, swapped, noise or full of gaps."""
     from tecafn.experiments.robustness import measure_robustness
     from tecafn.report.robustness import plain_table
 
@@ -776,14 +778,14 @@ def explain(
     ] = "valid",
     sample: Annotated[
         str | None,
-        typer.Option(help="An id: its attention over time and, of train, the gate's partners."),
+        typer.Option(help="A sample's id: its attention over time and, on train, its partners."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write; by default explanation-SPLIT in the run.")
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """What each modality adds to a prediction; of TeCaFN also where it looks and its partners."""
+    """Show what each modality adds to a prediction; for TeCaFN also attention and partners."""
     from tecafn.experiments.explain import TABLE_FILE, explain_run, lines_of, table_of
 
     found = explain_run(run, data=data, split=split, sample=sample, out=out, device=device)
@@ -813,7 +815,7 @@ def tune(
     pruner: Annotated[
         str | None, typer.Option(help="median or none, in place of the file's.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the sampler and the grid's order.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampler and the grid order.", min=0)] = 0,
     storage: Annotated[
         str | None,
         typer.Option(help="A database that several machines share, as a URL; else OUT/study.db."),
@@ -885,13 +887,13 @@ def calibrate(
         typer.Option("--data", help="A store, whose valid split is taken; repeat it for several."),
     ],
     level: Annotated[
-        float, typer.Option(help="The share of utterances whose label an interval shall hold.")
+        float, typer.Option(help="Share of utterances whose label the interval should contain.")
     ] = 0.9,
     device: DeviceOption = "auto",
     allow_data_errors: AllowErrorsOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Calibrate intervals around a run's scores, and say what they cover of videos left out."""
+    """Calibrate intervals around a run's scores; measure their coverage on videos left out."""
     if not 0 < level < 1:
         raise UserError(f"--level must be between 0 and 1, got {level:g}")
     from tecafn.experiments.calibrate import calibrate_run
@@ -943,9 +945,9 @@ def _print_calibration(calibration: "Calibration") -> None:
 def push(
     run: Annotated[Path, typer.Argument(help="A run's directory.")],
     repository: Annotated[str, typer.Argument(help="user/name on the Hugging Face hub.")],
-    private: Annotated[bool, typer.Option("--private", help="Of a new repository.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make a new one private.")] = False,
     licence: Annotated[
-        str | None, typer.Option(help="Of the weights: apache-2.0, cc-by-nc-4.0 ...")
+        str | None, typer.Option(help="Licence of the weights: apache-2.0, cc-by-nc-4.0 ...")
     ] = None,
     dry_run: Annotated[
         Path | None, typer.Option(help="Write what would be shared into this folder; push nothing.")
@@ -973,7 +975,7 @@ def submit(
         Path | None, typer.Option(help="The store they were trained on, if another one.")
     ] = None,
     split: SplitOption = "test",
-    name: Annotated[str | None, typer.Option(help="Of the row; by default the method.")] = None,
+    name: Annotated[str | None, typer.Option(help="The row's name; else the method's.")] = None,
     without_labels: Annotated[
         bool, typer.Option("--without-labels", help="For data whose labels may not be shared.")
     ] = False,
@@ -1005,7 +1007,7 @@ def leaderboard(
         Path | None, typer.Option(help="Write the tables into this file as well.")
     ] = None,
 ) -> None:
-    """Tables of the registered results, computed from their predictions."""
+    """Print tables of the registered results, computed from their predictions."""
     from tecafn.experiments.registry import labels_of
     from tecafn.records.record import write_text_atomically
     from tecafn.report.leaderboard import read_leaderboards, render_markdown, table_of, title_of
@@ -1036,11 +1038,11 @@ def export(
         typer.Option(help="onnx runs without torch (tecafn.onnx); torch without this package."),
     ] = ExportFormat.ONNX,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Also with weights of 8 bits; needs --data.")
+        bool, typer.Option("--int8", help="Also write 8-bit weights; needs --data.")
     ] = False,
     data: Annotated[
         Path | None,
-        typer.Option(help="A store: the graph's predictions are held against the network's."),
+        typer.Option(help="A store to compare the graph's predictions with the network's on."),
     ] = None,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
     as_json: JsonOption = False,
@@ -1110,8 +1112,8 @@ def extract(
     words: Annotated[
         str,
         typer.Option(
-            help="Whose words get times: missing: they are read from a transcript, or recognised, "
-            "where no text is given; all: given texts are placed in the sound, too; none."
+            help="Where words and times come from. missing: transcript or recognition, for clips "
+            "without a text; all: the words of given texts are timed too; none: no words."
         ),
     ] = "missing",
     per_word: Annotated[
@@ -1164,8 +1166,8 @@ def extract(
         return
     if text is not None or transcript is not None:
         raise UserError(
-            "--text and --transcript are of one clip; the clips of a folder have their texts in "
-            "the table, or transcripts of their names beside them"
+            "--text and --transcript are for one clip; the clips of a folder have their texts in "
+            "the table, or transcripts with the same names beside them"
         )
     from tecafn.data.readers.base import ReadOptions
     from tecafn.extract.folder import extract_folder
@@ -1275,7 +1277,7 @@ def analyze(
         bool,
         typer.Option(
             "--voice",
-            help="Tell acted emotions of the voice, too, from a head that is not for commercial "
+            help="Also show acted emotions in the voice, by a head that is not for commercial "
             "use; the EU's AI Act forbids it at work and in education.",
         ),
     ] = False,
@@ -1298,8 +1300,8 @@ def analyze(
         raise UserError(f"there is no {source}")
     if source.is_dir() and transcript is not None:
         raise UserError(
-            "--transcript is of one clip; those of a folder's clips lie beside them, with their "
-            "names"
+            "--transcript is for one clip; the transcripts of a folder's clips lie beside them, "
+            "with the same names"
         )
     scores = open_model(
         model or default_model(), voice=_voice_head(speech_model) if voice else None
@@ -1376,11 +1378,11 @@ def serve(
     database: Annotated[
         str | None,
         typer.Option(
-            help="Of jobs: postgresql://... (or TECAFN_DATABASE); by default a file in the folder."
+            help="Database of jobs: postgresql://... (or TECAFN_DATABASE); else a file in FOLDER."
         ),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 8321,
+    port: Annotated[int, typer.Option(help="The port; 0 = any free one.", min=0, max=65535)] = 8321,
     token_file: Annotated[
         Path | None,
         typer.Option(help="A file with the token that requests must carry (or TECAFN_TOKEN)."),
@@ -1389,11 +1391,11 @@ def serve(
         bool, typer.Option("--no-token", help="Let others reach the server without a token.")
     ] = False,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name by which the server is called, too.")
+        list[str] | None, typer.Option(help="Another host name that requests may use.")
     ] = None,
     workers: Annotated[int, typer.Option(help="Clips that are worked on at once.", min=0)] = 1,
-    max_mb: Annotated[float, typer.Option(help="Megabytes of a clip.")] = 500.0,
-    max_minutes: Annotated[float, typer.Option(help="Minutes of a clip.")] = 60.0,
+    max_mb: Annotated[float, typer.Option(help="Largest clip, in megabytes.")] = 500.0,
+    max_minutes: Annotated[float, typer.Option(help="Longest clip, in minutes.")] = 60.0,
     max_queue: Annotated[int, typer.Option(help="Jobs that may wait.", min=1)] = 100,
     max_uploads: Annotated[int, typer.Option(help="Clips that may be sent at once.", min=1)] = 8,
     keep_clip_hours: Annotated[
@@ -1440,7 +1442,7 @@ def serve(
 
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
-    """Say what is installed for your own video, and the one command that brings what is missing."""
+    """Say what is installed for your own video, and which command installs what is missing."""
     from tecafn.extract.doctor import examine
 
     report = examine()

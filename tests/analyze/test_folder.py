@@ -112,7 +112,7 @@ def test_a_result_inside_the_folder_is_not_taken_for_clips(
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [([], "has no clip; one would end with"), (["--transcript", "x.srt"], "is of one clip")],
+    [([], "has no clip; one would end with"), (["--transcript", "x.srt"], "is for one clip")],
 )
 def test_a_folder_that_cannot_be_ranked_is_one_line(
     tmp_path: Path, text_run: Path, capsys: pytest.CaptureFixture[str], more: list[str], words: str

@@ -77,7 +77,7 @@ def load_module(module: nn.Module, path: Path, *, kept: Collection[str] = ()) ->
             raise UserError(f"{path} does not fit: parameter {name!r} {problem}")
     unknown = sorted(set(tensors) - set(expected))
     if unknown:
-        raise UserError(f"{path} has parameter {unknown[0]!r}, which this network has not")
+        raise UserError(f"{path} has parameter {unknown[0]!r}, which this network lacks")
     module.load_state_dict(tensors, strict=True)  # which copies into the module's own type
 
 

@@ -141,8 +141,8 @@ def join_ids(
         lost = next(f"{video}_{clip}" for video, clip in pairs if (video, clip)
                     not in chosen.positions)  # fmt: skip
         raise UserError(
-            f"{found} of {len(pairs)} rows of {table} find {what} in {file}, {lost!r} for one does "
-            f"not (its ids: {_examples(ids)}){hint}; if that is right, "
+            f"{found} of {len(pairs)} rows of {table} find {what} in {file}; {lost!r}, for one, "
+            f"does not (ids in the file: {_examples(ids)}){hint}; if that is right, use "
             f"--min-join-share {int(100 * found / len(pairs)) / 100:g}"
         )
     how = [_SPOKEN[chosen.shift].format(table=table)] if chosen.shift else []

@@ -153,8 +153,8 @@ def check_frames(
     errors = [modality for modality in refused if modality not in allowed]
     if errors:
         raise UserError(
-            f"{'; '.join(sentences[modality] for modality in errors)}; if they are absent in "
-            f"truth, --allow-missing-frames {','.join(errors)}"
+            f"{'; '.join(sentences[modality] for modality in errors)}; if they really are "
+            f"absent, use --allow-missing-frames {','.join(errors)}"
         )
     warnings = [
         sentence + (", as was allowed" if modality in refused else "")

@@ -38,15 +38,15 @@ class RunConfig:
         text_adapter_rank: train low-rank adapters of this rank in those layers, >= 1, and leave the
             encoder's weights as they are; a checkpoint then holds the adapters alone. None = train
             the weights. Rates of 1e-4 to 1e-3 suit adapters.
-        num_added_text_layers: so many transformer layers of ours follow the text encoder, trained,
-            in every method. With a frozen encoder a comparison of methods is then one of fusion,
-            not of whose network happens to have layers over tokens.
+        num_added_text_layers: this many transformer layers of ours, trained, follow the text
+            encoder in every method. With a frozen encoder, a comparison then compares fusion, not
+            which networks happen to have layers over tokens.
         max_text_tokens: longer texts are cut.
         context_utterances: this many previous utterances of the same video and split are read
             before a text, as a first segment; what is pooled is the utterance alone. 0 = none. A
             sample that the dataset gives a context of its own (UR-FUNNY) keeps that.
-        max_frames: of audio and vision a sample keeps this many first frames, >= 1; None = all.
-            The longest clip decides how much memory a batch takes.
+        max_frames: keep this many frames from the start of each sample's audio and vision, >= 1;
+            None = all. The longest clip decides how much memory a batch takes.
         max_train_samples: train on this many samples of the training split, always the same ones,
             >= 1; None = all. For a quick look and for learning curves.
         modalities: the ones in use; the others are absent from the network's point of view.

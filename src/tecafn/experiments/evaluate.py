@@ -444,8 +444,8 @@ def look_again(run: Path, store: Store, split: str, *, what: str) -> None:
     if known is None:
         raise UserError(
             f"{run} has not been evaluated on the test split, which is looked at once, when a run "
-            f"is final: `tecafn evaluate {run} --data {store.path}` comes first; --split valid "
-            "(the default) is for everything before"
+            f"is final: `tecafn evaluate {run} --data {store.path}` comes first; until then use "
+            "--split valid (the default)"
         )
     with run_lock(run, wait_seconds=_PATIENCE_SECONDS):
         record = read_record(run)

@@ -56,7 +56,7 @@ def fit(
         folder: for checkpoints and events.
         resume: continue from what ``folder`` holds.
         progress: show a progress bar.
-        tensorboard: write the config's TensorBoard log, if it asks for one.
+        tensorboard: also write scalars for TensorBoard.
         after_epoch: as ``Trainer.fit`` takes it.
 
     Raises:

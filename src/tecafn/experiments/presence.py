@@ -85,7 +85,7 @@ def refuse_empty(view: SplitView, presence: Presence) -> None:
     if len(nothing) and rank() == 0:
         print(
             f"warning: {len(nothing)} of {len(view)} samples of split {view.name!r} have none of "
-            f"{names}, {view.ids[nothing[0]]} for one; what is predicted of them says nothing",
+            f"{names}, for example {view.ids[nothing[0]]}; their predictions mean nothing",
             file=sys.stderr,
         )
 
@@ -120,6 +120,6 @@ def check_text(store: Store, view: SplitView, modalities: Sequence[Modality], en
         others = ",".join(f'"{m}"' for m in modalities if m != Modality.TEXT) or '"audio","vision"'
         has = f"it has no text at all: leave text out, --set 'modalities=[{others}]'"
     raise UserError(
-        f"text_encoder {encoder!r} reads {reads}, of which split {view.name!r} of {store.path} has "
+        f"text_encoder {encoder!r} reads {reads}, but split {view.name!r} of {store.path} has "
         f"none; {has}"
     )

@@ -189,7 +189,7 @@ def _check_space(search: Search) -> RunConfig:
     }
     for key, choice in search.space.choices.items():
         if key == "seed":
-            raise UserError("the seed is no setting to choose; --seeds N trains several")
+            raise UserError("the seed cannot be searched; --seeds N trains several")
         if key in ("training.monitor", "method"):
             raise UserError(f"{key} cannot be searched: trials would be scored by different rules")
         values = (choice.low, choice.high) if isinstance(choice, Range) else choice

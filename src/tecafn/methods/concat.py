@@ -28,7 +28,18 @@ from tecafn.losses.task import TaskScheme
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatConfig:
-    """Settings; the names mean what they mean for TeCaFN."""
+    """Settings; the equations are TeCaFN's.
+
+    Args:
+        dim: common width of the sequences.
+        num_heads: attention heads; divides ``dim``.
+        num_unimodal_layers: layers of each unimodal transformer (eq. 2-3).
+        unimodal_hidden_dim: width of the LSTM (eq. 4).
+        text_kernel_size, frame_kernel_size: k_m of eq. 5 for text, and for audio and vision.
+        residual: ``printed`` is ``f(LN(x)) + LN(x)`` as in eq. 2-3; ``pre_norm`` the usual
+            ``x + f(LN(x))``.
+        embedding_dropout, ..., head_dropout: probabilities.
+    """
 
     dim: int = 30
     num_heads: int = 5

@@ -51,8 +51,8 @@ class MFMConfig:
         text_weight, audio_weight, vision_weight: of each modality's reconstruction.
         discrepancy_weight: of the sum of the codes' discrepancies. The published one goes with the
             published kernel, which is flat.
-        kernel_variance: of the discrepancy's kernel; None = half a code's squared width, which is
-            that of the code that MMSA has of MFM.
+        kernel_variance: of the discrepancy's kernel; None = half a code's squared width, as in
+            MMSA's code of MFM.
         attention_dropout, ..., update_dropout: in the small networks.
         joint_factor_dropout, text_factor_dropout, audio_factor_dropout, vision_factor_dropout:
             between the layers from a code to its factor.

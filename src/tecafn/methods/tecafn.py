@@ -161,10 +161,10 @@ class TeCaFNConfig:
             ``difference``, 0.5; with ``unimodal_heads`` ``unimodal``, 0.3; with
             ``unexplained_contrast`` ``explained``, 1, which trains only what explains.
         residual: ``printed`` is ``f(LN(x)) + LN(x)`` as in eq. 2-3 and 11-12; ``pre_norm`` the
-            usual ``x + f(LN(x))``. None = the variant's: the first for ``paper``.
+            usual ``x + f(LN(x))``. None = ``pre_norm`` for ``authors``, else ``printed``.
         fusion: z_s is the ``sum`` of the pooled fused sequences, or their ``concat``enation.
         output: ``tanh`` scaled to the label range (eq. 17 taken literally caps the score at 1), or
-            ``linear``. None = the variant's: the first for ``paper``.
+            ``linear``. None = ``linear`` for ``authors``, else ``tanh``.
         embedding_dropout, ..., mapper_dropout: probabilities.
     """
 

@@ -18,8 +18,8 @@ class CellUsage(TypedDict, total=False):
     Args:
         threads: of the process's arithmetic.
         jobs: runs at once.
-        process_seconds: of the last process that trained, start, end and, but for the validation
-            split, the evaluation included.
+        process_seconds: of the last process that trained, from start to end; with the evaluation,
+            unless that is on the validation split.
         peak_memory_bytes: the most that any process that trained held.
         reason: why it failed, in one line; empty if it is finished.
     """

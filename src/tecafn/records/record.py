@@ -252,7 +252,7 @@ class RunRecord(TypedDict):
         format_version: of this file.
         tecafn_version: of the program.
         created: when training ended, in UTC.
-        method, paper: which, and whose.
+        method, paper: the method's name, and the paper it is from.
         config: in full.
         seed: of everything random.
         commit: of the program's checkout, ``+changes`` where it differed; None outside one.

@@ -16,7 +16,7 @@ Kind = Literal["clean", "dropped", "shuffled", "noise", "lost frames", "mistaken
 
 
 class Point(TypedDict):
-    """A split as a run answered it when something of its data was changed.
+    """A run's answers on a split after one change to its data.
 
     Args:
         kind: what was done.

@@ -75,7 +75,7 @@ class _Steps:
         seconds = held.duration or 0.0
         if seconds > 60 * self.max_minutes:
             raise UserError(
-                f"the clip has {seconds / 60:.1f} minutes; the longest allowed has "
+                f"the clip lasts {seconds / 60:.1f} minutes; the most allowed is "
                 f"{self.max_minutes:g}"
             )
         job.write(_MEDIA, json.dumps({"seconds": seconds}).encode())

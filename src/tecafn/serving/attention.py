@@ -40,7 +40,7 @@ def cross_attention(predictor: Predictor, batch: Batch) -> dict[Modality, Tensor
     network = predictor.network
     if not isinstance(network, TeCaFN):
         raise UserError(
-            f"attention over time is shown of tecafn; this is {predictor.definition.method!r}"
+            f"attention over time is for tecafn only; this is {predictor.definition.method!r}"
         )
     seen: dict[Modality, list[Tensor]] = {}
     handles = []

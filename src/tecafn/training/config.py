@@ -32,7 +32,7 @@ class TrainingConfig:
         learning_rates: rate by group name, > 0.
         optimizer: ``adam`` (weight decay as an L2 term of the gradient) or ``adamw`` (decoupled).
         weight_decay: >= 0.
-        decay_norm_and_bias: False spares parameters with fewer than two dimensions the decay.
+        decay_norm_and_bias: False exempts parameters with fewer than two dimensions from decay.
         gradient_clip: largest global gradient norm of a phase; 0 = no clipping.
         accumulate: batches whose gradients are averaged into one optimizer step, >= 1.
         schedule: ``plateau`` (halve after ``plateau_patience`` stale epochs), ``linear`` or
@@ -52,7 +52,7 @@ class TrainingConfig:
         num_workers: processes that load batches; 0 = the training process itself.
         num_threads: threads of a CPU's arithmetic, >= 1; None = what ``OMP_NUM_THREADS`` says, or
             else one for a network of small operations and all cores for a larger one. A run's
-            record has the number; results agree to the last digit for the same one alone.
+            record has the number; results agree to the last digit only with the same number.
 
     Raises:
         ValueError: a value out of its range; the message starts with the field's name.
