@@ -108,7 +108,7 @@ def _apart(points: NDArray[np.float64], one: int, other: int) -> NDArray[np.floa
 
 def _eyes(meshes: Sequence[Mesh], pose: Pose, number: int) -> NDArray[np.float64]:
     """(3, N) gaze along and across, and opening, of all right (0) or left (1) eyes."""
-    rows = [k for k, mesh in enumerate(meshes) if mesh.eyes is not None]
+    rows = [k for k, mesh in enumerate(meshes) if mesh.looked is not None]
     found = np.full((3, len(meshes)), np.nan)
     if not rows:
         return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tecafn.extract.beside import Later
 from tecafn.extract.face.crop import Square, back, cut
 from tecafn.extract.face.models import Network, find
 
@@ -37,6 +39,9 @@ class Eye:
     iris: NDArray[np.float64]
 
 
+Eyes = tuple[Eye, Eye]
+
+
 @dataclass(frozen=True)
 class Mesh:
     """A face in pixels of the picture.
@@ -44,14 +49,19 @@ class Mesh:
     Args:
         landmarks: (468, 3); depth in pixels too, smaller = nearer.
         score: 0 to 1: is it a face at all?
-        eyes: the person's right and left one; None = they were not looked at.
+        looked: what a look at its eyes finds, perhaps still to come; None = there was none.
         region: the square that it was found in.
     """
 
     landmarks: NDArray[np.float64]
     score: float
-    eyes: tuple[Eye, Eye] | None
+    looked: Future[Eyes] | None
     region: Square
+
+    @property
+    def eyes(self) -> Eyes | None:
+        """The person's right eye and left eye, waited for; None = they were not looked at."""
+        return None if self.looked is None else self.looked.result()
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -70,7 +80,10 @@ class Mesh:
 
 
 class MeshFinder:
-    """Finds landmarks in a region.
+    """Finds landmarks in a region; the eyes are looked at in a thread of their own.
+
+    Where a face is next depends on its landmarks and not on its eyes, so these need not be waited
+    for.
 
     Source: Y. Kartynnik et al., "Real-time facial surface geometry from monocular video on mobile
     GPUs", 2019; A. Ablavatski et al., "Real-time pupil tracking from monocular video for digital
@@ -80,6 +93,11 @@ class MeshFinder:
     def __init__(self, mesh: Network | None = None, iris: Network | None = None) -> None:
         self._mesh = mesh or Network(find("face_landmark.tflite"))
         self._iris = iris or Network(find("iris_landmark.tflite"))
+        self._later: Later[Eyes] = Later()
+
+    def close(self) -> None:
+        """End its thread."""
+        self._later.close()
 
     def __call__(
         self, image: Image, region: Square, *, lowest_score: float, with_eyes: bool = True
@@ -95,11 +113,12 @@ class MeshFinder:
         landmarks = back(points, region, pixels)
         if not np.isfinite(landmarks).all():
             return None
-        eyes = None
-        if with_eyes:
-            right = self._eye(image, landmarks, RIGHT_EYE, mirrored=False)
-            eyes = right, self._eye(image, landmarks, LEFT_EYE, mirrored=True)
-        return Mesh(landmarks, score, eyes, region)
+        looked = self._later(self._eyes, image, landmarks) if with_eyes else None
+        return Mesh(landmarks, score, looked, region)
+
+    def _eyes(self, image: Image, landmarks: NDArray[np.float64]) -> Eyes:
+        right = self._eye(image, landmarks, RIGHT_EYE, mirrored=False)
+        return right, self._eye(image, landmarks, LEFT_EYE, mirrored=True)
 
     def _eye(
         self,

@@ -8,14 +8,16 @@ leaves is a gap in its track; where it comes back near the place it left, it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.extract import media
+from tecafn.extract.beside import ahead
 from tecafn.extract.face.crop import Square
 from tecafn.extract.face.detector import Detector, overlap
 from tecafn.extract.face.measures import (
@@ -127,15 +129,17 @@ def extract(
         >>> [(track.id, track.num_seen) for track in faces.tracks]  # doctest: +SKIP
         [(1, 225)]
     """
-    follower = Follower(max_faces=max_faces)
-    with media.frames(path, width=width, max_hours=max_hours) as pictures:
-        for picture in pictures:
-            follower.see(picture)
-            if progress is not None:
-                progress(picture.time)
-        remarks = list(pictures.remarks)
-        held = pictures.media
-    tracks = follower.tracks()
+    with Follower(max_faces=max_faces) as follower:
+        with (
+            media.frames(path, width=width, max_hours=max_hours) as pictures,
+            closing(ahead(pictures)) as coming,
+        ):
+            for picture in coming:
+                follower.see(picture)
+                if progress is not None:
+                    progress(picture.time)
+        tracks = follower.tracks()
+    remarks, held = list(pictures.remarks), pictures.media
     if not tracks:
         remarks.append("no face is seen")
     elif follower.turns:
@@ -196,6 +200,12 @@ class Follower:
         self._last_search = self._last_turned = -1e9
         self._size = (1, 1)
         self.turns = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finder.close()
 
     @property
     def times(self) -> NDArray[np.float64]:
@@ -299,7 +309,7 @@ class Follower:
 
     def _keep(self, face: _Followed, mesh: Mesh, number: int) -> None:
         face.region = mesh.next_region
-        if mesh.eyes is not None:
+        if mesh.looked is not None:
             face.eyes_time = self._times[number]
         face.numbers.append(number)
         face.waiting.append(mesh)
