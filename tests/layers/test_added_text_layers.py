@@ -17,8 +17,14 @@ from tecafn.core.modality import Modality
 from tecafn.core.output import Progress
 from tecafn.core.registry import METHODS
 from tecafn.core.scheme import parameter_groups
+from tecafn.layers.attention import MultiHeadAttention
 from tecafn.layers.sequence import sinusoidal_positions
-from tecafn.layers.text_encoder import StoredTextVectors, TextEncoder, build_text_encoder
+from tecafn.layers.text_encoder import (
+    AddedLayers,
+    StoredTextVectors,
+    TextEncoder,
+    build_text_encoder,
+)
 from tecafn.testing import MethodCase, method_case
 
 
@@ -75,11 +81,14 @@ def test_stored_vectors_are_placed_and_go_through_pre_norm_layers() -> None:
         torch.testing.assert_close(got.values[row].detach(), wanted, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("dim", [6, 30, 300, 384, 7])
-def test_heads_divide_any_width(dim: int) -> None:
-    from tecafn.layers.text_encoder import AddedLayers
-
-    assert len(AddedLayers(dim, num_layers=1)) == 1
+@pytest.mark.parametrize(
+    ("dim", "heads"),
+    [(384, 8), (300, 6), (30, 6), (25, 5), (20, 5), (12, 6), (28, 4), (9, 3), (14, 2), (7, 1)],
+)
+def test_there_are_as_many_heads_as_divide_the_width(dim: int, heads: int) -> None:
+    layers = AddedLayers(dim, num_layers=1)
+    assert len(layers) == 1
+    assert {m.num_heads for m in layers.modules() if isinstance(m, MultiHeadAttention)} == {heads}
 
 
 def test_cached_states_of_a_frozen_encoder_give_what_token_ids_give() -> None:

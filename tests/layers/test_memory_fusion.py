@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -192,3 +193,39 @@ def test_a_share_without_samples_has_no_rows() -> None:
     text = Padded(torch.zeros(0, 1, 4), torch.zeros(0, 1, dtype=torch.bool))
     joint = joint_frames({TEXT: text}, batch_of({TEXT: text}, torch.zeros(0, 1, dtype=torch.int64)))
     assert joint[TEXT].values.shape == (0, 1, 4)
+
+
+class OfTensors(nn.Module):
+    """The recurrence as a function of tensors alone, as a trace takes it."""
+
+    def __init__(self, module: MemoryFusion) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        pairs = zip(DIMS, tensors[::2], tensors[1::2], strict=True)
+        hidden, memory = self.module({m: Padded(values, mask) for m, values, mask in pairs})
+        return (*hidden.values(), memory)
+
+
+@pytest.mark.parametrize("length", [1, 4, 6, 11])
+def test_a_trace_runs_as_often_as_there_are_frames(length: int) -> None:
+    module, example = module_and_frames(0)
+
+    def flat(frames: dict[Modality, Padded]) -> list[Tensor]:
+        return [tensor for m in DIMS for tensor in (frames[m].values, frames[m].mask)]
+
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is a trace, and of a shape that is checked
+        traced = torch.jit.trace(OfTensors(module), tuple(flat(example)), check_trace=False)
+    frames = {}
+    for m, dim in DIMS.items():
+        mask = torch.rand(2, length) < 0.7
+        values = torch.randn(2, length, dim, dtype=torch.float64) * mask.unsqueeze(-1)
+        frames[m] = Padded(values, mask)
+    *hidden, memory = traced(*flat(frames))
+    for row in range(2):
+        slow_hidden, slow_memory = slow(module, frames, row)
+        torch.testing.assert_close(memory[row].tolist(), slow_memory)
+        for m, states in zip(DIMS, hidden, strict=True):
+            torch.testing.assert_close(states[row].tolist(), slow_hidden[m])

@@ -59,8 +59,8 @@ class ModalityFrames(nn.Module):
             if modality == Modality.TEXT:
                 frames[modality] = self.text_encoder(sequence)
             else:
-                values = zero_padding(sequence.values, sequence.mask)
-                values = zero_padding(self.standardise[modality](values), sequence.mask)
+                standardised = self.standardise[modality](sequence.values)
+                values = zero_padding(standardised, sequence.mask)
                 frames[modality] = Padded(values, sequence.mask)
         return frames
 
