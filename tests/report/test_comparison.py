@@ -403,6 +403,6 @@ def test_words_of_a_table_begin_at_the_left_and_numbers_do_not() -> None:
     (table,) = (t for t in page_extras(summary, {})["extra_tables"] if t["title"] == "Cases")
     assert table["texts"] == ("interval", "text")
     page = render_page(summary)
-    assert '<td class="left">So so.</td>' in page
+    assert '<td class="left sentence">So so.</td>' in page
     assert '<td class="left">+0.50</td>' not in page
     assert "<td>+0.50</td>" in page

@@ -33,7 +33,7 @@ ABSTRACT_NOTE = (
     "not a reproduction"
 )
 _BASES = {
-    "code": "public code, whose computation tests find here to 1e-10",
+    "code": "public code, which tests reproduce to 1e-10",
     "paper": "the paper",
 }
 
@@ -459,7 +459,7 @@ def basis_lines(summary: ComparisonSummary) -> list[str]:
         >>> rows = [{"name": "tfn", "basis": "code", "certified": "MMSA's code"},
         ...         {"name": "tecafn", "basis": "paper", "certified": ""}]
         >>> basis_lines({"methods": rows})  # doctest: +NORMALIZE_WHITESPACE
-        ["Rests on public code, whose computation tests find here to 1e-10: tfn (MMSA's code).",
+        ["Rests on public code, which tests reproduce to 1e-10: tfn (MMSA's code).",
         'Rests on the paper: tecafn.']
     """
     lines = []
