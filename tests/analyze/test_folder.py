@@ -124,28 +124,42 @@ def test_a_folder_that_cannot_be_ranked_is_one_line(
 
 
 @pytest.mark.slow
-def test_a_killed_analysis_continues(folder: Path, text_run: Path, tmp_path: Path) -> None:
-    for number in range(3):
-        spoken(folder / f"n{number}.wav", "The film was fine.", seconds=2.0 + number)
-    out = tmp_path / "out"
+def test_fifty_clips_killed_again_and_again_end_as_if_nothing_had_been(
+    folder: Path, text_run: Path, tmp_path: Path
+) -> None:
+    for number in range(47):
+        words = ("good", "awful", "dull", "great", "fine")[number % 5]
+        spoken(folder / f"n{number}.wav", f"The film was {words}.", seconds=2.0 + number % 3)
+    out, undisturbed = tmp_path / "out", tmp_path / "undisturbed"
     command = [sys.executable, "-m", "tecafn", "analyze", str(folder), "--model", str(text_run)]
-    process = subprocess.Popen(
-        [*command, "--out", str(out), "--quiet"], stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        until = time.monotonic() + 300
-        while not list(out.rglob("timeline.json")) and time.monotonic() < until:
-            assert process.poll() is None
-            time.sleep(0.02)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    done = {path: path.stat().st_mtime_ns for path in out.rglob("timeline.json")}
-    assert 1 <= len(done) < 6
-    assert not (out / "index.html").exists()
+
+    def finished() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.rglob("timeline.json")}
+
+    for least in (1, 14, 33):
+        before = finished()
+        process = subprocess.Popen(
+            [*command, "--out", str(out), "--quiet"],
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            until = time.monotonic() + 300
+            while len(finished()) < least and time.monotonic() < until:
+                assert process.poll() is None
+                time.sleep(0.02)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        done = finished()
+        assert least <= len(done) < 50
+        assert before.items() <= done.items()  # nothing was done again
+        assert not (out / "index.html").exists()
     assert main([*command[3:], "--out", str(out), "--quiet"]) == 0
-    assert len(list(out.rglob("timeline.json"))) == 6
-    assert all(path.stat().st_mtime_ns == then for path, then in done.items())
+    assert len(finished()) == 50
+    assert done.items() <= finished().items()
+    assert main([*command[3:], "--out", str(undisturbed), "--quiet"]) == 0
+    assert (out / "clips.csv").read_bytes() == (undisturbed / "clips.csv").read_bytes()
     assert (out / "index.html").exists()
 
 
