@@ -475,3 +475,169 @@ def test_a_source_without_samples_is_refused(write_table: Callable[..., Path]) -
     table = write_table(("video_id", "clip_id", "text", "label", "mode"))
     with pytest.raises(UserError, match="has no sample"):
         import_dataset(table, format=None, out=table.parent / "s")
+
+
+# Padding that is not zero, or on the other side of some samples
+
+Fill = Callable[[Any, int], None]
+
+
+def _filled(fill: Fill, *, lengths: bool = False, every: int = 1) -> Parts:
+    """MMSA's layout with the padding of every so many samples changed by ``fill``."""
+    data = _mmsa()
+    for part in data.values():
+        for modality in ROWS:
+            for row, length in enumerate(part[f"{modality}_lengths"]):
+                if row % every == 0:
+                    fill(part[modality.value][row], length)
+            if not lengths:
+                del part[f"{modality}_lengths"]
+    return data
+
+
+def _nan(frames: Any, length: int) -> None:
+    frames[length:] = np.nan
+
+
+def _constant(frames: Any, length: int) -> None:
+    frames[length:] = np.arange(1, frames.shape[1] + 1) / 7
+
+
+def _last(frames: Any, length: int) -> None:
+    frames[length:] = frames[length - 1]
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+@pytest.mark.parametrize("front", [True, False])
+@pytest.mark.parametrize(
+    ("fill", "said"),
+    [
+        (_nan, " with rows of NaN"),
+        (_constant, " with one row, the same in nearly all samples"),
+        (_last, " by repeating the {} frame"),
+    ],
+)
+def test_padding_that_is_not_zero_is_found_and_said(
+    dump: Callable[..., Path], fill: Fill, said: str, front: bool, lengths: bool
+) -> None:
+    data = _filled(fill, lengths=lengths)
+    if front:
+        for part in data.values():
+            for modality in ROWS:
+                part[modality.value] = part[modality.value][:, ::-1].copy()
+    description, samples = open_source(dump(data, "mosi.pkl"))
+    found = list(samples)
+    expected = _read(dump(_mmsa(), "mosi_zero.pkl"))
+    if front:
+        for sample in expected:
+            for modality in ROWS:
+                sample.sequences[modality] = sample.sequences[modality][::-1]
+    _assert_same_frames(found, expected)
+    side = "in front" if front else "at the end"
+    start = f"audio: padded {side}{said.format('first' if front else 'last')} (--padding audio=none"
+    assert any(sentence.startswith(start) for sentence in description.decisions)
+    if not lengths:
+        whole = _read(dump(data, "mosi.pkl"), padding={AUDIO: "none", VISION: "none"})
+        assert {len(sample.sequences[AUDIO]) for sample in whole} == {ROWS[AUDIO]}
+
+
+def test_the_shared_row_is_padding_on_the_other_side_too(dump: Callable[..., Path]) -> None:
+    data = _filled(_constant)
+    for part in data.values():
+        for row in range(0, len(part["id"]), 4):
+            part["audio"][row] = part["audio"][row, ::-1]
+    description, samples = open_source(dump(data, "mosi.pkl"))
+    assert _counted(list(samples), AUDIO) == _num_frames(_mmsa(), AUDIO)
+    assert any("at the end, on the other side in 10 of 40" in s for s in description.decisions)
+
+
+@pytest.mark.parametrize(
+    ("change", "every"),
+    [
+        (_constant, 4),  # a frozen picture at the end of some clips
+        (lambda x, n: np.copyto(x, np.repeat(x[:n], 8, axis=0)[: len(x)]), 1),  # frames held
+        (lambda x, n: x.__setitem__(slice(None), x[0]), 1),  # one vector per clip
+        (lambda x, n: x.__setitem__(-1, x[-2]), 1),  # a couple of rows
+        (lambda x, n: x.__setitem__((0, 2), np.nan), 1),  # a column that failed
+    ],
+)
+def test_rows_that_real_frames_repeat_are_frames(
+    dump: Callable[..., Path], change: Fill, every: int
+) -> None:
+    data = _mmsa(lengths=False)
+    random = np.random.default_rng(4)
+    for part in data.values():
+        part["audio"] = random.normal(size=part["audio"].shape).astype(np.float32)
+        for row in range(0, len(part["id"]), every):
+            change(part["audio"][row], 20)
+    samples = _read(dump(data, "mosi.pkl"))
+    assert {len(sample.sequences[AUDIO]) for sample in samples} == {ROWS[AUDIO]}
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_row_repeated_in_most_samples_alone_is_asked_about(
+    dump: Callable[..., Path], lengths: bool
+) -> None:
+    data = _filled(_constant)
+    if lengths:  # that count every row tell nothing
+        for part in data.values():
+            part["audio_lengths"] = [ROWS[AUDIO]] * len(part["id"])
+    for part in data.values():
+        part["audio"][::4] = np.random.default_rng(2).normal(size=part["audio"][::4].shape)
+    path = dump(data, "mosi.pkl")
+    description, samples = open_source(path)
+    assert len(list(samples)[1].sequences[AUDIO]) == ROWS[AUDIO]
+    assert (
+        "audio: one row is repeated at the end and read as frames (--padding audio=end cuts it "
+        "off) in 18 of 24 samples of train, 6 of 8 samples of valid, 6 of 8 samples of test"
+    ) in description.warnings
+    told = _read(path, padding={AUDIO: "end"}, ignore_lengths=True)
+    assert len(told[1].sequences[AUDIO]) == _mmsa()["train"]["audio_lengths"][1]
+
+
+@pytest.mark.parametrize("front", [True, False])
+def test_samples_padded_on_the_other_side_are_cut_there(
+    dump: Callable[..., Path], front: bool
+) -> None:
+    data, other = _mmsa(front=front, lengths=False), _mmsa(front=not front, lengths=False)
+    for part, more in zip(data.values(), other.values(), strict=True):
+        for modality in ROWS:
+            part[modality.value][::4] = more[modality.value][::4]
+    description, samples = open_source(dump(data, "mosi.pkl"))
+    _assert_same_frames(list(samples), _read(dump(_mmsa(), "mosi_end.pkl")))
+    side = "in front" if front else "at the end"
+    assert any(
+        sentence.startswith(f"audio: padded {side}, on the other side in 10 of 40 samples; ")
+        for sentence in description.decisions
+    )
+
+
+def test_zero_rows_on_the_other_side_that_are_kept_are_counted(dump: Callable[..., Path]) -> None:
+    data = _mmsa(lengths=False)
+    for part in data.values():
+        for row in range(0, len(part["id"]), 4):  # clips without padding that begin in silence
+            part["audio"][row] = 1
+            part["audio"][row, :2] = 0
+    path = dump(data, "mosi.pkl")
+    description, samples = open_source(path)
+    assert len(next(iter(samples)).sequences[AUDIO]) == ROWS[AUDIO]
+    assert (
+        "audio: zero rows in front are kept as frames, as padding is at the end, in "
+        "6 of 24 samples of train, 2 of 8 samples of valid, 2 of 8 samples of test"
+    ) in description.warnings
+    told, _ = open_source(path, options=ReadOptions(padding={AUDIO: "end"}))
+    assert any("zero rows in front are kept" in sentence for sentence in told.warnings)
+
+
+def test_a_hint_names_no_option_that_makes_every_row_a_frame(dump: Callable[..., Path]) -> None:
+    data = _mmsa()
+    random = np.random.default_rng(4)
+    for part in data.values():
+        part["audio"] = random.normal(size=part["audio"].shape)
+    with pytest.raises(UserError, match="contradicts the audio frames of 24 of 24") as caught:
+        _read(dump(data, "mosi.pkl"))
+    assert "--ignore-lengths" not in str(caught.value)
+    assert "--padding audio=end" in str(caught.value)
+    data["train"]["audio_lengths"] = [np.nan] * 24
+    with pytest.raises(UserError, match="--ignore-lengths keeps every row"):
+        _read(dump(data, "mosi.pkl"))
