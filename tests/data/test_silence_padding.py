@@ -641,3 +641,70 @@ def test_a_hint_names_no_option_that_makes_every_row_a_frame(dump: Callable[...,
     data["train"]["audio_lengths"] = [np.nan] * 24
     with pytest.raises(UserError, match="--ignore-lengths keeps every row"):
         _read(dump(data, "mosi.pkl"))
+
+
+# Padded to a least length, longer ones kept
+
+
+@pytest.mark.parametrize("fill", [None, _nan, _constant])
+@pytest.mark.parametrize("front", [True, False])
+def test_arrays_of_clips_padded_to_a_least_length_are_cut(
+    tmp_path: Path, write_table: Callable[..., Path], front: bool, fill: Fill | None
+) -> None:
+    random = np.random.default_rng(8)
+    real = [*random.integers(2, 9, 20).tolist(), 12, 13, 15, 11]
+    for number, length in enumerate(real):
+        frames = _padded([length], max(10, length), 3, random, front=False)[0]
+        if fill is not None:
+            fill(frames, length)
+        folder = tmp_path / "audio" / f"v{number // 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{number % 4}.npy", frames[::-1] if front else frames)
+    rows = [(f"v{n // 4}", str(n % 4), "x", "1", "train") for n in range(24)]
+    write_table(("video_id", "clip_id", "text", "label", "mode"), *rows)
+    description, stream = open_source(tmp_path)
+    assert [len(sample.sequences[AUDIO]) for sample in stream] == real
+    side = "in front" if front else "at the end"
+    assert any(f"audio: padded {side}" in sentence for sentence in description.decisions)
+
+
+def test_arrays_of_clips_that_differ_in_length_keep_their_silence(
+    tmp_path: Path, write_table: Callable[..., Path]
+) -> None:
+    lengths = [7] * 10 + list(range(8, 22))  # ten clips of one length are no padding
+    for number, length in enumerate(lengths):
+        frames = np.random.default_rng(number).normal(size=(length, 3))
+        frames[-1] = number % 4  # silence at the end of every fourth
+        folder = tmp_path / "audio" / f"v{number // 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{number % 4}.npy", frames)
+    rows = [(f"v{n // 4}", str(n % 4), "x", "1", "train") for n in range(24)]
+    write_table(("video_id", "clip_id", "text", "label", "mode"), *rows)
+    assert [len(sample.sequences[AUDIO]) for sample in _read(tmp_path)] == lengths
+
+
+@pytest.mark.parametrize("front", [True, False])
+@pytest.mark.parametrize("format", ["misa", "mag"])
+def test_tuples_padded_to_a_least_length_have_a_frame_per_word(
+    dump: Callable[..., Path], front: bool, format: str
+) -> None:
+    random = np.random.default_rng(9)
+    data: dict[str, list[Any]] = {}
+    for split, count in (("train", 24), ("dev", 8), ("test", 8)):
+        data[split] = []
+        for number, length in enumerate(random.integers(3, 12, count).tolist()):
+            visual = _padded([length], max(9, length), 4, random, front=front)[0]
+            acoustic = _padded([length], max(9, length), 3, random, front=front)[0]
+            words = ["so"] * length
+            inner = (words, visual, acoustic) if format == "mag" else ([], visual, acoustic, words)
+            data[split].append((inner, np.array([[1.0]]), f"{split}v{number // 4}[{number % 4}]"))
+    description, stream = open_source(dump(data, "mosi.pkl"), format=format)
+    samples = list(stream)
+    assert description.aligned
+    for sample in samples:
+        assert (
+            len(sample.sequences[AUDIO]) == len(sample.sequences[VISION]) == len(sample.words or ())
+        )
+        assert sample.sequences[AUDIO].all()
+    side = "in front" if front else "at the end"
+    assert any(f"vision: padded {side}" in sentence for sentence in description.decisions)

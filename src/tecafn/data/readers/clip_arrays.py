@@ -21,7 +21,13 @@ from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.arrays import open_npy, open_npz
 from tecafn.data.joins import Join, join_ids
-from tecafn.data.padding import FoundFrames, Padded, extent_of_each, find_frames
+from tecafn.data.padding import (
+    FoundFrames,
+    Padded,
+    extent_of_each,
+    find_frames,
+    padded_to_one_length,
+)
 from tecafn.data.readers.base import (
     READERS,
     Frames,
@@ -175,10 +181,15 @@ def _find_frames(
     paths: Sequence[Path],
     options: ReadOptions,
 ) -> FoundFrames:
-    """Where the frames of the clips are, if all arrays have one length: they may be padded."""
-    if len(set(lengths) - {0}) != 1 or max(lengths) == 1 or len(paths) <= FEW:
+    """Where the frames of the clips are, if all arrays have one length: they may be padded.
+
+    So they may if many have one length that they do not fill, and longer ones were kept.
+    """
+    if max(lengths) <= 1 or len(paths) <= FEW:
         return FoundFrames()
     extent = extent_of_each(clips.array(path) for path in paths)
+    if len(set(lengths) - {0}) != 1 and not padded_to_one_length(extent):
+        return FoundFrames()
     return find_frames(
         [Padded(_EVERY_CLIP, clips.modality, str(clips.folder), extent)],
         convention="end",
@@ -236,7 +247,10 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
             ),
         ),
         notes=(*notes, *left_alone(source, read_here)),
-        warnings=which.warnings,
+        warnings=(
+            *which.warnings,
+            *(sentence for survey in surveys.values() for sentence in survey.found.warnings),
+        ),
         allowed=tuple(
             missing_frames_of(clips.modality)
             for clips, survey in surveys.items()

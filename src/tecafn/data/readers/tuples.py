@@ -18,7 +18,13 @@ from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.ids import RawId, ReadIds, SourceId, is_integer, read_ids
 from tecafn.data.layouts import split_in_name
-from tecafn.data.padding import FoundFrames, Padded, extent_of_each, find_frames
+from tecafn.data.padding import (
+    FoundFrames,
+    Padded,
+    extent_of_each,
+    find_frames,
+    padded_to_one_length,
+)
 from tecafn.data.readers.base import (
     PICKLE_SUFFIXES,
     Frames,
@@ -285,9 +291,11 @@ def _find_frames(parts: Sequence[_Part], layout: TupleLayout, options: ReadOptio
     """Where each row's frames are: ``vlen`` and ``alen`` of them, or a frame per word.
 
     Layouts with a frame per word have no padding, and nothing is searched, unless more than a few
-    of a split's arrays have one length that is not that of their words.
+    of a split's arrays have one length that is not that of their words, or many of the file's have
+    one that they do not fill.
     """
     padded = []
+    kept_longer = _padded_to_one_length(parts, layout)
     for part in parts:
         rows = [_row(row, layout) for row in part.rows]
         for modality in _COUNTS:
@@ -309,7 +317,9 @@ def _find_frames(parts: Sequence[_Part], layout: TupleLayout, options: ReadOptio
                 ]
                 lengths = [len(spoken) for spoken in words]
                 num_longer = sum(len(a) > n for a, n in zip(arrays, lengths, strict=True))
-                if len({len(a) for a in arrays}) > 1 or not more_than_a_few(num_longer, len(rows)):
+                is_one = len({len(a) for a in arrays}) == 1
+                is_longer = is_one and more_than_a_few(num_longer, len(rows))
+                if not is_longer and modality not in kept_longer:
                     continue
             padded.append(
                 Padded(
@@ -327,6 +337,22 @@ def _find_frames(parts: Sequence[_Part], layout: TupleLayout, options: ReadOptio
         padding=options.padding,
         ignore_lengths=options.ignore_lengths,
     )
+
+
+def _padded_to_one_length(parts: Sequence[_Part], layout: TupleLayout) -> set[Modality]:
+    """Modalities with more frames than words whose arrays were padded, longer ones kept."""
+    if "vlen" in layout.fields:
+        return set()
+    rows = [_row(row, layout) for part in parts for row in part.rows]
+    found = set()
+    for modality in _COUNTS:
+        arrays = [_matrix(row.frames[modality]) for row in rows]
+        words = [len(row.spoken) if isinstance(row.spoken, (list, tuple)) else 0 for row in rows]
+        num_longer = sum(len(a) > n for a, n in zip(arrays, words, strict=True))
+        # Only then are the arrays themselves read.
+        if more_than_a_few(num_longer, len(rows)) and padded_to_one_length(extent_of_each(arrays)):
+            found.add(modality)
+    return found
 
 
 def _is_aligned(parts: list[_Part], layout: TupleLayout, found: FoundFrames) -> bool:
