@@ -708,3 +708,30 @@ def test_tuples_padded_to_a_least_length_have_a_frame_per_word(
         assert sample.sequences[AUDIO].all()
     side = "in front" if front else "at the end"
     assert any(f"vision: padded {side}" in sentence for sentence in description.decisions)
+
+
+# Lengths beside arrays that say themselves how many frames there are
+
+
+@pytest.mark.parametrize("offsets", [True, False])
+def test_lengths_that_no_array_of_an_npz_agrees_with_are_refused(
+    tmp_path: Path, write_table: Callable[..., Path], offsets: bool
+) -> None:
+    rows = [(f"v{n // 4}", str(n % 4), "x", "1", "train") for n in range(12)]
+    table = write_table(("video_id", "clip_id", "text", "label", "mode"), *rows)
+    path, size = tmp_path / "a.npz", 2 if offsets else 1
+    arrays: dict[str, Any] = {
+        "ids": [f"{video}_{clip}" for video, clip, *_ in rows],
+        "audio": np.random.default_rng(0).normal(size=(12 * size, 7)),
+    }
+    if offsets:
+        arrays["offsets"] = np.arange(0, 25, 2)
+    np.savez(path, lengths=np.full(12, 5), **arrays)
+    with pytest.raises(UserError, match=r"a\.npz: .* contradicts lengths; --ignore-lengths"):
+        _read(table, audio=path)
+    options = ReadOptions(audio=path, ignore_lengths=True)
+    description, samples = open_source(table, options=options)
+    assert {len(sample.sequences[AUDIO]) for sample in samples} == {size}
+    assert any("contradicts lengths, which are ignored" in note for note in description.notes)
+    np.savez(path, lengths=np.full(12, size), **arrays)
+    assert {len(sample.sequences[AUDIO]) for sample in _read(table, audio=path)} == {size}

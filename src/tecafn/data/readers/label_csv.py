@@ -95,6 +95,13 @@ def _open_frames(path: Path, modality: Modality, options: ReadOptions) -> _Frame
         offsets = _counts(arrays["offsets"], f"{path}: offsets", num=len(ids) + 1, most=len(frames))
         if (np.diff(offsets) < 0).any() or offsets[0] != 0 or offsets[-1] != len(frames):
             raise UserError(f"{path}: offsets must rise from 0 to the {len(frames)} frames")
+        _check_lengths(
+            arrays,
+            np.diff(offsets),
+            f"{path}: offsets, {len(frames)} frames in all",
+            found,
+            options,
+        )
     else:
         ndim = 3 if arrays[name].ndim == 3 else 2
         frames = as_numbers(arrays[name], what=f"{path}: {name}", ndim=ndim)
@@ -117,9 +124,27 @@ def _open_frames(path: Path, modality: Modality, options: ReadOptions) -> _Frame
                 padding=options.padding,
                 ignore_lengths=options.ignore_lengths,
             )
+        else:
+            seen = f"{path}: {name}, one vector per id, shape {frames.shape}"
+            _check_lengths(arrays, np.ones(len(ids), np.int64), seen, found, options)
     if frames.shape[-1] == 0:
         raise UserError(f"{path}: {name} has frames without columns, shape {frames.shape}")
     return _FrameFile(path, modality, frames, tuple(ids), lengths, offsets, found)
+
+
+def _check_lengths(
+    arrays: Mapping[str, NDArray[Any]],
+    counted: NDArray[Any],
+    seen: str,
+    found: FoundFrames,
+    options: ReadOptions,
+) -> None:
+    """Where the arrays themselves say how many frames an id has, ``lengths`` must agree."""
+    if "lengths" not in arrays or np.array_equal(arrays["lengths"], counted):
+        return
+    if not options.ignore_lengths:
+        raise UserError(f"{seen}, contradicts lengths; --ignore-lengths reads it without them")
+    found.notes.append(f"{seen}, contradicts lengths, which are ignored, as was allowed")
 
 
 def _counts(value: NDArray[Any], what: str, *, num: int, most: int) -> NDArray[Any]:
@@ -195,7 +220,11 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
             *(join.decision for join in joins.values()),
             *(text for file in files.values() for text in file.found.decisions),
         ),
-        notes=(*notes, *left_alone(source, (table, *(file.path for file in files.values())))),
+        notes=(
+            *notes,
+            *(text for file in files.values() for text in file.found.notes),
+            *left_alone(source, (table, *(file.path for file in files.values()))),
+        ),
         warnings=(
             *which.warnings,
             *(text for file in files.values() for text in file.found.warnings),
