@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +286,252 @@ def test_identity_what_is_repaired_is_counted(dump: Dump) -> None:
     description, samples = open_source(dump(_mmsa(ids)))
     assert [sample.id for sample in samples] == ["a_1", "a_2", "c_1"]
     assert "3 of 3 ids had clips such as 1.0, which are read as 1" in description.notes
+
+
+# What one id, one video or one tool does to all
+
+
+def _splits(values: Mapping[str, Sequence[Any]], **options: Any) -> Any:
+    """What is read of ids of several splits."""
+    raw = [
+        RawId(f"split {split!r} row {row}", value, split)
+        for split, rows in values.items()
+        for row, value in enumerate(rows)
+    ]
+    return read_ids(raw, **options)
+
+
+def _named(spell: Any) -> dict[str, list[Any]]:
+    """Ids of 10 videos with 4 clips each, of three splits; ``spell`` gets video and clip."""
+    sizes = {"train": 24, "valid": 8, "test": 8}
+    return {
+        split: [spell(f"{split}vid{row // 4}", row % 4) for row in range(size)]
+        for split, size in sizes.items()
+    }
+
+
+PAIRS = [pair for rows in _named(lambda v, c: (v, str(c + 1))).values() for pair in rows]
+
+
+def test_identity_a_doubled_clip_among_mults_rows_stays_a_duplicate(
+    dump: Dump, tmp_path: Path
+) -> None:
+    ids = _named(lambda v, c: [f"{v}_{c + 1}", f"{c * 3.5}", f"{c * 3.5 + 3}"])
+    ids["train"][5][0] = ids["train"][4][0]
+    path = dump(_mult({split: np.array(rows, "S") for split, rows in ids.items()}))
+    with pytest.raises(UserError, match=r"row 5.*'trainvid1_1' must be of one sample"):
+        import_dataset(path, format=None, out=tmp_path / "store")
+    options = ReadOptions(drop_duplicates=True)
+    store = import_dataset(path, format=None, out=tmp_path / "store", options=options)
+    assert len(set(store.split("train").videos)) == 6
+    assert "trainvid1_3" in store.split("train").ids
+
+
+def test_identity_rows_of_which_many_recur_and_many_do_not_are_asked_about() -> None:
+    ids = [(f"a_{number % 14}", f"{number}.5", "99") for number in range(18)]
+    with pytest.raises(UserError, match=r"row 0: id 'a_0' is that of 2 rows.*--ids video-clip"):
+        _cut(ids)
+    assert _cut(ids, layout="video")[:2] == [("a_0", "0_5"), ("a_1", "1_5")]
+
+
+@pytest.mark.parametrize("whole", [{0}, {0, 5, 9}, {0, 1, 2}])
+def test_identity_a_clip_at_a_whole_second_leaves_the_others_alone(whole: set[int]) -> None:
+    clips = [
+        (f"a_{number // 4}", f"{3 * number}" if number in whole else f"{3 * number}_7{number}")
+        for number in range(24)
+    ]
+    assert _cut([f"{video}_{clip}" for video, clip in clips]) == clips
+    raw = [RawId("row", f"{video}_{clip}") for video, clip in clips]
+    said = f"{len(whole)} of 24 ids are at a whole second (video_82)"
+    assert said in read_ids(raw).notes
+
+
+@pytest.mark.parametrize("folder", ["Segmented/", "data\\wav\\", "/data/{split}/"])
+@pytest.mark.parametrize("ending", [".wav", ".MP4", ""])
+def test_identity_a_folder_of_all_files_is_no_video(folder: str, ending: str) -> None:
+    ids = _named(lambda v, c: f"{folder.format(split=v[:-4])}{v}_{c + 1}{ending}")
+    found = _splits(ids)
+    assert [(one.video, one.clip) for one in found.ids] == PAIRS
+    assert "the folder is not the video (--ids video-clip takes it)" in found.decisions[1]
+    told = _splits(ids, layout="video-clip").ids
+    assert {one.clip for one in told} == {f"{video}_{clip}" for video, clip in PAIRS}
+    ids["valid"][2] = f"{folder.format(split='valid')}intro{ending}"
+    with pytest.raises(UserError, match=r"split 'valid' row 2: the file's name must look like"):
+        _splits(ids)
+
+
+def test_identity_the_last_folder_is_the_video_where_it_can_be() -> None:
+    ids = _named(lambda v, c: f"Raw/{v}/{v}_{c + 1}.mp4")
+    found = _splits(ids)
+    assert [(one.video, one.clip) for one in found.ids] == PAIRS
+    assert "40 of 40 clips began with their video, which is gone" in found.notes
+    # One folder per split, as many as names that count: none of them is a video.
+    ids = {split: [f"{split}/clip_{row}.mp4" for row in range(4)] for split in ("train", "test")}
+    with pytest.raises(UserError, match="makes 8 samples 2 videos"):
+        _splits(ids)
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        (lambda v, c: f"\u200b{v}_{c}", "invisible characters"),
+        (lambda v, c: f"{v[:3]}\u00ad{v[3:]}_{c}", "invisible characters"),
+        (lambda v, c: f"\ufeff{v}$_${c}", "invisible characters"),
+        (lambda v, c: f"{v}\u200d$_${c}", "invisible characters"),
+        (lambda v, c: f"{v}_{c}\x00\x00".encode(), "invisible characters"),
+        (lambda v, c: (f"{v}_{c}\x00", f"{c}.5\x00", "99"), "invisible characters"),
+        (lambda v, c: f"\u00a0{v}_{c}\u3000", "blanks around them"),
+        (lambda v, c: f"{v} $_$ {c}", "blanks"),
+        (lambda v, c: f"{v}\u00a0_{c}", "blanks before the clip"),
+        (lambda v, c: f"{v} [{c}]", "blanks before the clip"),
+        (lambda v, c: f'"{v}_{c}"', "quotes around them"),
+        (lambda v, c: f"'{v}'$_$'{c}'", "quotes around them"),
+        (lambda v, c: f"\u201c{v}_{c}\u201d", "quotes around them"),
+        (lambda v, c: f"['{v}$_${c}']", "lists of one written as text"),
+        (lambda v, c: f"[{v}_{c}]", "lists of one written as text"),
+        (lambda v, c: str((f"{v}_{c}",)), "lists of one written as text"),
+        (lambda v, c: str([f"{v}_{c}".encode()]), "bytes written as text"),
+        (lambda v, c: repr(np.str_(f"{v}[{c}]")), "lists of one written as text"),
+        (lambda v, c: f"'{v}_{c}", "a spreadsheet's mark of text"),
+        (lambda v, c: f'="{v}_{c}"', "a spreadsheet's mark of text"),
+    ],
+)
+def test_identity_marks_of_tools_are_no_part_of_an_id(mark: Any, said: str) -> None:
+    """Were they kept, a video of train would not be known again in test."""
+    clean = [("-3g5_yA", "1"), ("-3g5_yA", "2"), ("x", "1"), ("y", "1")]
+    raw = [RawId(f"row {number}", mark(*pair)) for number, pair in enumerate(clean)]
+    found = read_ids(raw)
+    assert [(one.video, one.clip) for one in found.ids] == clean
+    assert any(note.startswith("4 of 4 ids") and said in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("['a_1', '0.5', '2.5']", "a list written as text"),
+        ("['a_1' '0.5' '2.5']", "a list written as text"),
+        ("a\x00b_1", "a control character in it"),
+        ("\u200b\u00a0", "must not be empty"),
+        ("''", "look like video_clip"),
+    ],
+)
+def test_identity_what_no_mark_explains_is_refused(value: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"row 0: id must .*{message}|row 0: id {message}"):
+        _cut([value, "a_1"])
+
+
+def test_identity_videos_that_look_alike_in_two_splits_are_said(dump: Dump, tmp_path: Path) -> None:
+    ids = {
+        "train": ["abc$_$1", "two words$_$1", "caf\u00e9$_$1", "one$_$1"],
+        "valid": ["ABC$_$2", "twowords$_$2", "One$_$1"],
+        "test": ["cafe\u0301$_$2", "other$_$1"],
+    }
+    store = import_dataset(dump(_mmsa(ids)), format=None, out=tmp_path / "store")
+    said = "\n".join(store.description.warnings)
+    assert (
+        "4 pairs of videos in two splits differ in case, blanks or the composition of accents "
+        "alone: 'abc (train) and ABC (valid)', 'two words (train) and twowords (valid)'" in said
+    )
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda v, c: f"{v}$_${c}",
+        lambda v, c: f"{v}_{c}",
+        lambda v, c: f"{v}[{c}]",
+        lambda v, c: (f"{v}_{c}", f"{c}.5", "99"),
+        lambda v, c: f"Raw/{v}/{c}.mp4",
+        lambda v, c: f"{v}$_${c:02}",
+    ],
+)
+def test_identity_mosis_clips_that_count_from_0_are_shifted(spell: Any) -> None:
+    ids = _named(spell)
+    found = _splits(ids, first_number=1)
+    assert [(one.video, one.clip) for one in found.ids] == PAIRS
+    if "[" not in str(ids["train"][0]) or isinstance(ids["train"][0], tuple):
+        assert "clips of 10 of 10 videos count from 0, label.csv's from 1" in found.decisions[1]
+        # --ids keeps the numbers; other datasets' stay.
+        assert not int(_splits(ids, first_number=1, layout="video-clip").ids[0].clip)
+        assert not int(_splits(ids).ids[0].clip)
+
+
+def test_identity_mosis_clips_that_count_from_1_stay_and_a_mixture_is_asked_about() -> None:
+    ids = _named(lambda v, c: f"{v}$_${c + 1}")
+    assert [(one.video, one.clip) for one in _splits(ids, first_number=1).ids] == PAIRS
+    ids["test"][:4] = [f"testvid0_{c}".replace("_", "$_$") for c in range(4)]
+    with pytest.raises(UserError, match=r"split 'test' row 0: .*1 of 10 videos.*--ids video-clip"):
+        _splits(ids, first_number=1)
+    # One of ten has lost its first clip.
+    ids = _named(lambda v, c: f"{v}$_${c}")
+    del ids["train"][0]
+    found = _splits(ids, first_number=1)
+    assert [(one.video, one.clip) for one in found.ids] == PAIRS[1:]
+    # Seconds are no count.
+    seconds = [(f"vid{row}", "0", "9") for row in range(4)]
+    assert [one.clip for one in _splits({"train": seconds}, first_number=1).ids] == ["0"] * 4
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda s, k: (f"{s}_{k:05d}", f"{k}.5", "99"),
+        lambda s, k: f"{s}$_${k}",
+        lambda s, k: f"{s}[{k}]",
+        lambda s, k: f"mosi_{s}_{k:05d}",
+        lambda s, k: f"{s}/{k:05d}.wav",
+        lambda s, k: f"clip$_${s}{k}",
+        lambda s, k: (f"clip_{k + 10 * len(s)}", f"{k}.5", "99"),
+    ],
+)
+def test_identity_names_that_count_are_no_video_in_any_layout(spell: Any) -> None:
+    ids = {split: [spell(split, row) for row in range(6)] for split in ("train", "dev", "test")}
+    with pytest.raises(UserError, match=r"makes 18 samples [13] videos?; --ids"):
+        _splits(ids)
+    assert len({one.video for one in _splits(ids, layout="sample").ids}) == 18
+    told = (
+        "video-number" if isinstance(ids["dev"][0], str) and "[" in ids["dev"][0] else "video-clip"
+    )
+    assert len(_splits(ids, layout=told).ids) == 18
+
+
+def test_identity_one_sample_of_each_split_is_no_count() -> None:
+    ids = {split: [f"{split}$_$1"] for split in ("train", "dev", "test")}
+    assert [one.id for one in _splits(ids).ids] == ["train_1", "dev_1", "test_1"]
+
+
+@pytest.mark.parametrize("layout", [None, "video-clip"])
+@pytest.mark.parametrize("separator", ["_", "$_$"])
+def test_identity_a_start_with_a_point_is_written_one_way(
+    separator: str, layout: str | None
+) -> None:
+    clips = [("a_b", "82.7645"), ("a_b", "3.5"), ("c", "0.0"), ("d", "10.25")]
+    expected = [("a_b", "82_7645"), ("a_b", "3_5"), ("c", "0_0"), ("d", "10_25")]
+    ids = [f"{video}{separator}{clip}" for video, clip in clips]
+    assert _cut(ids, layout=layout) == expected
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda v, x: (v, x, x),
+        lambda v, x: (v, np.float64(x), np.float64(x)),
+        lambda v, x: (v, np.float32(x), np.float32(x)),
+        lambda v, x: np.array([v, str(x), str(x)], dtype="S"),
+        lambda v, x: f"{v}_{x}",
+        lambda v, x: f"{v}$_${x:.12f}" if x % 1 else f"{v}$_${x}",
+        lambda v, x: f"{v}_{x}".replace(".", "_"),
+    ],
+)
+def test_identity_seconds_of_float32_are_as_short_as_they_were(spell: Any) -> None:
+    starts = [1.1, 82.7645, 2.0, 1234.567]
+    ids = [spell(video, float(np.float32(start))) for video in ("a", "b_c") for start in starts]
+    clips = [(v, str(start).replace(".", "_")) for v in ("a", "b_c") for start in starts]
+    assert _cut(ids) == clips
+
+
+def test_identity_seconds_finer_than_float32_stay() -> None:
+    starts = ["82.7645", "1.100000023841858", "12.345678901234"]
+    assert _cut([("a", start, "99") for start in starts]) == [
+        ("a", start.replace(".", "_")) for start in starts
+    ]

@@ -58,6 +58,9 @@ def _rows(samples: list[Sample]) -> list[int | None]:
     [
         lambda v, k: f"{v}_{k}",
         lambda v, k: f"{v}$_${k}",
+        lambda v, k: f'"{v}_{k}"',
+        lambda v, k: f"\u200b{v}_{k}",
+        lambda v, k: f"['{v}$_${k}']",
         lambda v, k: f"{v}[{k}]",
         lambda v, k: f"{v}_{k - 1}",  # counted from 0: n - 1 of n agree on the wrong clips
         lambda v, k: f"{v}$_${k - 1}",

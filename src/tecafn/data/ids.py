@@ -17,7 +17,20 @@ from typing import Any, Final
 import numpy as np
 
 from tecafn.core.errors import UserError, nearest_known
+from tecafn.data.names import (
+    MARKS,
+    SEPARATOR,
+    as_seen,
+    file_name,
+    has_control,
+    is_list,
+    is_path,
+    without_ending,
+    without_marks,
+    without_video,
+)
 from tecafn.data.samples import canonical_split, public_id
+from tecafn.data.shares import more_than_a_few
 
 # What `--ids` takes, and what each is.
 LAYOUTS: Final = {
@@ -26,18 +39,16 @@ LAYOUTS: Final = {
     "video": "the bare video; its clips are numbered from 1 in the order of the file",
     "sample": "a name of the sample; every sample is a video of its own",
 }
-_SEPARATOR: Final = "$_$"
 _NUMBERED = re.compile(r"(.+)\[(\d+)\]", re.DOTALL)
 _COUNTED = re.compile(r"(.+)_(\d+)", re.DOTALL)
 _TIMED = re.compile(r"(.+)_(\d+)_(\d+)", re.DOTALL)
-_AS_BYTES = re.compile(r"""b(['"])(.*)\1""", re.DOTALL)
-# Before the separator or at the end.
-_MEDIA = re.compile(
-    r"(?<=.)\.(mp4|avi|mov|mkv|webm|m4v|wav|flac|mp3|ogg|m4a)(?=\Z|\$_\$|\[\d+\]\Z|_\d+\Z)",
-    re.IGNORECASE,
-)
 _WITH_POINT = re.compile(r"(.+?(?:\$_\$|_))(\d+)\.(\d+)", re.DOTALL)
+_SECONDS = re.compile(
+    r"(?P<head>.+_|.*\$_\$|)(?P<whole>\d{1,9})(?P<point>[._])(?P<rest>\d+)", re.DOTALL
+)
+_FOLDERS: Final = "were paths; the last folder is the video, the file the clip"
 _KNOWN: Final = "video$_$clip, video_clip or video[k]"
+_FLOAT32_DIGITS: Final = 9  # As many tell any two numbers of float32 apart.
 
 
 @dataclass(frozen=True)
@@ -133,26 +144,66 @@ def read_ids(
     """
     if layout is not None and layout not in LAYOUTS:
         raise UserError(f"unknown layout of ids: {nearest_known(layout, list(LAYOUTS))}")
-    spelled, notes = _cleaned([_spelled(one) for one in raw])
+    spelled, decisions, notes = _cleaned([_spelled(one) for one in raw], layout=layout)
     if not spelled:
         return ReadIds(())
     chosen = _layout(spelled) if layout is None else _told(layout, spelled)
     ids = tuple(chosen.read(spelled, first_number))
+    shifted: list[str] = []
+    if first_number and layout is None and chosen.numbers:
+        ids, shifted = _from_first(ids, spelled, first_number)
     if first_number and _num_shared(ids):
         # Beside video$_$clip, video[k] may already be in label.csv's numbering.
         as_written = tuple(chosen.read(spelled, 0))
         if not _num_shared(as_written):
-            ids = as_written
+            ids, shifted = as_written, []
             notes.append("ids video[k] keep k: counted from 1 they would be those of other samples")
     return ReadIds(
         ids,
-        (chosen.sentence if layout is None else f"{chosen.sentence}, {because}",),
+        (
+            chosen.sentence if layout is None else f"{chosen.sentence}, {because}",
+            *decisions,
+            *shifted,
+        ),
         (*notes, *chosen.notes),
     )
 
 
 def _num_shared(ids: Sequence[SourceId]) -> int:
     return len(ids) - len({one.id for one in ids})
+
+
+def _from_first(
+    ids: tuple[SourceId, ...], spelled: Sequence[_Spelled], first_number: int
+) -> tuple[tuple[SourceId, ...], list[str]]:
+    """Clips that are numbers counted from 0, in label.csv's numbering, and the decision.
+
+    Raises:
+        UserError: clips of some videos count from 0, those of others do not.
+    """
+    numbered = [position for position, one in enumerate(ids) if one.number is None]
+    if not all(re.fullmatch(r"[0-9]+", ids[position].clip) for position in numbered):
+        return ids, []
+    videos = {ids[position].video for position in numbered}
+    from_zero = {ids[n].video: n for n in reversed(numbered) if not int(ids[n].clip)}
+    if not from_zero:
+        return ids, []
+    counted = f"clips of {len(from_zero)} of {len(videos)} videos count from 0"
+    if 10 * len(from_zero) < 9 * len(videos):
+        first = min(from_zero.values())
+        raise UserError(
+            f"{spelled[first].where}: id {ids[first].source_id!r} is clip 0, and {counted}: are "
+            f"all to be {first_number} more, as label.csv counts from {first_number}? --ids "
+            "video-clip keeps the numbers"
+        )
+    shifted = list(ids)
+    for position in numbered:
+        one = ids[position]
+        shifted[position] = replace(one, clip=str(int(one.clip) + first_number))
+    return tuple(shifted), [
+        f"{counted}, label.csv's from {first_number}: clip k is read as k + {first_number} (--ids "
+        "video-clip keeps the numbers)"
+    ]
 
 
 def id_rows(value: object, *, what: str) -> list[Any]:
@@ -195,11 +246,15 @@ def _row(raw: RawId, value: Any) -> _Spelled:
         raise UserError(
             f"{raw.where}: id must be one string, or a row of (id, start, end), got a row {shape}"
         )
-    plain = [str(part) if type(part) in (int, float) else part for part in value]
-    name, start, end = (id_text(part, where=raw.where) for part in plain)
-    if not name.strip() or not start.strip():
+    name, start, end = (
+        np.format_float_positional(part, trim="0")
+        if isinstance(part, (float, np.floating))
+        else id_text(part, where=raw.where)
+        for part in value
+    )
+    seconds = (without_marks(start)[0], without_marks(end)[0])
+    if not name.strip() or not seconds[0]:
         raise UserError(f"{raw.where}: id must be video, start, end, got {(name, start, end)!r}")
-    seconds = (start.strip(), end.strip())
     return _Spelled(raw.where, f"{name}[{start}-{end}]", name, raw.split, seconds)
 
 
@@ -239,53 +294,140 @@ def id_text(value: object, *, where: str) -> str:
     )
 
 
-def _cleaned(spelled: list[_Spelled]) -> tuple[list[_Spelled], list[str]]:
-    """The same ids without what does not belong to them, and how many had it."""
-    notes = []
+def _cleaned(
+    spelled: list[_Spelled], *, layout: str | None
+) -> tuple[list[_Spelled], list[str], list[str]]:
+    """The same ids without what does not belong to them, what was decided, and how many had it."""
+    counts: Counter[str] = Counter(dict.fromkeys(MARKS, 0))
+    for position, one in enumerate(spelled):
+        text, marks = without_marks(one.text)
+        counts.update(marks)
+        if has_control(text) or is_list(text):
+            what = "a control character in it" if has_control(text) else "a list written as text"
+            raise UserError(f"{one.where}: id must be one string, got {one.written!r}, {what}")
+        spelled[position] = replace(one, text=text)
+    decisions = _flat(spelled) if layout in (None, "video-number") else []
     for change, what in (
-        (str.strip, "had blanks around them, which are gone"),
-        (_without_bytes_mark, "were bytes written as text (b'...'), which is undone"),
-        (_without_folders, "were paths; the last folder is the video, the file the clip"),
-        (_without_ending, "ended like a media file (.mp4); the ending is gone"),
+        (file_name, "") if decisions else (_without_folders, _FOLDERS),
+        (without_ending, "ended like a media file (.mp4); the ending is gone"),
         (str.strip, ""),
     ):
-        count = 0
         for position, one in enumerate(spelled):
             text = change(one.text)
-            if text != one.text:
-                count += 1
-                spelled[position] = replace(one, text=text)
+            counts[what] += text != one.text
             if not text:
                 raise UserError(f"{one.where}: id must not be empty, got {one.written!r}")
-        if count and what:
-            notes.append(f"{count} of {len(spelled)} ids {what}")
+            spelled[position] = replace(one, text=text)
+    notes = [f"{n} of {len(spelled)} ids {what}" for what, n in counts.items() if n and what]
+    for mend in (_named_once, _shortened, _without_points):
+        notes += mend(spelled)
+    return spelled, decisions, notes
+
+
+def _named_once(spelled: list[_Spelled]) -> list[str]:
+    """Make ``video$_$video_1`` ``video$_$1``, where all ids are so; the note."""
+    once = []
+    for one in spelled:
+        video, found, clip = one.text.partition(SEPARATOR)
+        rest = without_video(video, clip)
+        if not found or rest == clip:
+            return []
+        once.append(replace(one, text=f"{video}{SEPARATOR}{rest}"))
+    spelled[:] = once
+    return [f"{len(once)} of {len(once)} clips began with their video, which is gone"]
+
+
+def _without_points(spelled: list[_Spelled]) -> list[str]:
+    """Make clips such as 1.0 whole numbers; the note."""
     points = [_WITH_POINT.fullmatch(one.text) for one in spelled]
-    if any(points) and all(match is None or not match[3].strip("0") for match in points):
-        # No clip has a fraction: the numbers went through a table of floats.
-        for position, match in enumerate(points):
-            if match:
-                spelled[position] = replace(spelled[position], text=match[1] + match[2])
-        count = sum(match is not None for match in points)
-        notes.append(f"{count} of {len(spelled)} ids had clips such as 1.0, which are read as 1")
-    return spelled, notes
-
-
-def _without_bytes_mark(text: str) -> str:
-    match = _AS_BYTES.fullmatch(text)
-    return match[2] if match else text
-
-
-def _without_ending(text: str) -> str:
-    return _MEDIA.sub("", text)
+    if not any(points) or any(match is not None and match[3].strip("0") for match in points):
+        return []
+    # No clip has a fraction: the numbers went through a table of floats.
+    for position, match in enumerate(points):
+        if match:
+            spelled[position] = replace(spelled[position], text=match[1] + match[2])
+    count = sum(match is not None for match in points)
+    return [f"{count} of {len(spelled)} ids had clips such as 1.0, which are read as 1"]
 
 
 def _without_folders(text: str) -> str:
-    if "/" not in text and "\\" not in text:
+    """The last folder is the video, unless the file's name has it."""
+    if not is_path(text):
         return text
-    folder, name = ntpath.split(text.rstrip("/\\"))
-    video = ntpath.basename(folder)
-    name = _without_ending(name)
-    return f"{video}{_SEPARATOR}{name}" if video and _SEPARATOR not in name else name
+    name = file_name(text)
+    video = ntpath.basename(ntpath.dirname(text.rstrip("/\\")))
+    return name if not video or _names_both(name) else f"{video}{SEPARATOR}{name}"
+
+
+def _names_both(text: str) -> bool:
+    return SEPARATOR in text or _NUMBERED.fullmatch(text) is not None
+
+
+def _flat(spelled: Sequence[_Spelled]) -> list[str]:
+    """The decision that the files' names are the ids, because the folders cannot be the videos.
+
+    So it is where there are no more folders than splits, and the names are video_clip of more
+    videos than there are folders.
+
+    Raises:
+        UserError: it is so of most of the names.
+    """
+    paths = [one for one in spelled if is_path(one.text)]
+    names = {one.text: file_name(one.text) for one in paths}
+    folders = {ntpath.basename(ntpath.dirname(text.rstrip("/\\"))) for text in names}
+    counted = {
+        text: match[1]
+        for text, name in names.items()
+        if (match := _COUNTED.fullmatch(name) or _WITH_POINT.fullmatch(name))
+    }
+    videos = set(counted.values())
+    if (
+        not paths
+        or len(folders) > len({one.split for one in paths})
+        or len(videos) <= len(folders)
+        or 2 * len(counted) <= len(names)
+    ):
+        return []
+    shown = ", ".join(sorted(folders)[:3])
+    folder = f"folder{'s' * (len(folders) > 1)} ({shown})"
+    for one in paths:
+        if one.text not in counted and not _names_both(names[one.text]):
+            raise UserError(
+                f"{one.where}: the file's name must look like video_clip, as {len(counted)} of "
+                f"{len(names)} in {len(folders)} {folder} do, got {one.written!r}; --ids "
+                "video-clip takes the folder for the video"
+            )
+    return [
+        f"ids are paths in {len(folders)} {folder}, and their names look like video_clip: the "
+        "folder is not the video (--ids video-clip takes it)"
+    ]
+
+
+def _shortened(spelled: list[_Spelled]) -> list[str]:
+    """Shorten seconds that went through float32 to the fewest digits it tells apart; the note.
+
+    1.1 comes back from it as 1.100000023841858, which is no clip of label.csv.
+    """
+    changed, example = {}, ""
+    for position, one in enumerate(spelled):
+        text = one.text if one.seconds is None else one.seconds[0]
+        match = _SECONDS.fullmatch(text)
+        if match is None or len((match["whole"] + match["rest"]).lstrip("0")) <= _FLOAT32_DIGITS:
+            continue
+        written = f"{match['whole']}.{match['rest']}"
+        value = np.float32(written)
+        if f"{float(value):.{len(match['rest'])}f}" != written:
+            return []  # Some seconds are finer, so none is float32's.
+        short = np.format_float_positional(value, trim="0").replace(".", match["point"])
+        example = example or f"{written}, read as {short.replace('_', '.')}"
+        text = f"{match['head']}{short}"
+        seconds = None if one.seconds is None else (text, one.seconds[1])
+        changed[position] = replace(one, text=one.text if seconds else text, seconds=seconds)
+    for position, one in changed.items():
+        spelled[position] = one
+    if not changed:
+        return []
+    return [f"{len(changed)} of {len(spelled)} ids had seconds of float32 ({example})"]
 
 
 # Layouts
@@ -293,12 +435,16 @@ def _without_folders(text: str) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How ids are cut; ``cut`` gives video, clip and k of ``video[k]``."""
+    """How ids are cut; ``cut`` gives video, clip and k of ``video[k]``.
+
+    ``counts``: clips are counted here. ``numbers``: clips are the source's numbers, not seconds.
+    """
 
     sentence: str
     cut: Callable[[_Spelled], tuple[str, str, int | None]]
     notes: tuple[str, ...] = ()
     counts: bool = False
+    numbers: bool = False
 
     def read(self, spelled: Iterable[_Spelled], first_number: int) -> Iterable[SourceId]:
         numbers: Counter[str] = Counter()
@@ -323,9 +469,9 @@ def _seconds(text: str) -> float | None:
 
 def _cut_explicit(one: _Spelled) -> tuple[str, str, int | None]:
     match = _NUMBERED.fullmatch(one.text)
-    if match and _SEPARATOR not in one.text:
+    if match and SEPARATOR not in one.text:
         return match[1], str(int(match[2])), int(match[2])
-    return _cut_at(one, _SEPARATOR)
+    return _cut_at(one, SEPARATOR)
 
 
 def _cut_at(one: _Spelled, separator: str) -> tuple[str, str, int | None]:
@@ -334,28 +480,22 @@ def _cut_at(one: _Spelled, separator: str) -> tuple[str, str, int | None]:
         raise UserError(
             f"{one.where}: id must look like video{separator}clip, got {one.written!r}{_WAY_OUT}"
         )
-    return video, clip, None
+    return video, _start(clip), None
+
+
+def _start(text: str) -> str:
+    """Seconds as MOSEI's label.csv writes them: 82.7645 is clip 82_7645."""
+    return text.replace(".", "_") if re.fullmatch(r"[0-9]+\.[0-9]+", text) else text
 
 
 def _cut_last(one: _Spelled) -> tuple[str, str, int | None]:
     return _cut_at(one, "_")
 
 
-def _cut_timed(one: _Spelled) -> tuple[str, str, int | None]:
-    match = _TIMED.fullmatch(one.text)
-    assert match is not None
-    return match[1], f"{match[2]}_{match[3]}", None
-
-
 def _cut_start(one: _Spelled) -> tuple[str, str, int | None]:
-    """MOSEI's rows: the clip is the start in label.csv's writing (82.7645: 82_7645)."""
+    """MOSEI's rows: the clip is the start."""
     assert one.seconds is not None
     return one.text, one.seconds[0].replace(".", "_"), None
-
-
-def _cut_point(one: _Spelled) -> tuple[str, str, int | None]:
-    video, clip, _ = _cut_at(one, "_")
-    return video, clip.replace(".", "_"), None
 
 
 def _cut_nothing(one: _Spelled) -> tuple[str, str, int | None]:
@@ -369,9 +509,8 @@ _BARE: Final = _Layout(
     _cut_nothing,
     counts=True,
 )
-_JOINED: Final = _Layout("ids are video_clip, cut at the last _", _cut_last)
-_POINTS: Final = _Layout("ids are video_clip, the clip its start in seconds (82.7645)", _cut_point)
-_TIMES: Final = _Layout("ids are video_clip, the clip its start in seconds (82_7645)", _cut_timed)
+_JOINED: Final = _Layout("ids are video_clip, cut at the last _", _cut_last, numbers=True)
+_POINTS: Final = _Layout("ids are video_clip, the clip its start in seconds (82.7645)", _cut_last)
 
 
 def _told(layout: str, spelled: list[_Spelled]) -> _Layout:
@@ -389,13 +528,13 @@ def _told(layout: str, spelled: list[_Spelled]) -> _Layout:
         return _Layout("ids are video[k]", _cut_explicit)
 
     def cut(one: _Spelled) -> tuple[str, str, int | None]:
-        return _cut_at(one, _SEPARATOR if _SEPARATOR in one.text else "_")
+        return _cut_at(one, SEPARATOR if SEPARATOR in one.text else "_")
 
     return _Layout("ids are video_clip, cut at the last separator", cut)
 
 
 def _is_explicit(one: _Spelled) -> bool:
-    return _SEPARATOR in one.text or _NUMBERED.fullmatch(one.text) is not None
+    return SEPARATOR in one.text or _NUMBERED.fullmatch(one.text) is not None
 
 
 def _layout(spelled: list[_Spelled]) -> _Layout:
@@ -410,7 +549,7 @@ def _layout(spelled: list[_Spelled]) -> _Layout:
     if explicit:
         other = next(one for one in spelled if not _is_explicit(one))
         first = explicit[0]
-        looks = f"video{_SEPARATOR}clip" if _SEPARATOR in first.text else "video[k]"
+        looks = f"video{SEPARATOR}clip" if SEPARATOR in first.text else "video[k]"
         raise UserError(
             f"{other.where}: id must look like {looks}, as {len(explicit)} of {len(spelled)} do "
             f"({first.written!r}), got {other.written!r}{_WAY_OUT}"
@@ -428,34 +567,55 @@ def _layout(spelled: list[_Spelled]) -> _Layout:
 
 
 def _explicit_layout(spelled: list[_Spelled]) -> _Layout:
-    numbered = sum(_SEPARATOR not in one.text for one in spelled)
+    _refuse_counting(spelled, (_cut_explicit(one)[0] for one in spelled))
+    numbered = sum(SEPARATOR not in one.text for one in spelled)
     if numbered == len(spelled):
         return _Layout("ids are video[k]", _cut_explicit)
     if not numbered:
-        return _Layout(f"ids are video{_SEPARATOR}clip", _cut_explicit)
+        timed = all(_WITH_POINT.fullmatch(one.text) for one in spelled)
+        seconds = ", the clip its start in seconds (82.7645)" if timed else ""
+        return _Layout(f"ids are video{SEPARATOR}clip{seconds}", _cut_explicit, numbers=True)
     return _Layout(
-        f"ids are video[k] and video{_SEPARATOR}clip",
+        f"ids are video[k] and video{SEPARATOR}clip",
         _cut_explicit,
-        (f"{numbered} ids are video[k], {len(spelled) - numbered} are video{_SEPARATOR}clip",),
+        (f"{numbered} ids are video[k], {len(spelled) - numbered} are video{SEPARATOR}clip",),
+        numbers=True,
     )
 
 
 def _row_layout(spelled: list[_Spelled]) -> _Layout:
-    """MulT's rows: (video_clip, start, end) of MOSI, (video, start, end) of MOSEI."""
+    """MulT's rows: (video_clip, start, end) of MOSI, (video, start, end) of MOSEI.
+
+    Videos recur with other seconds, clips do not. What most rows show counts, so that one doubled
+    clip is a duplicate as anywhere else.
+
+    Raises:
+        UserError: neither explains the ids.
+    """
     times = defaultdict(set)
     for one in spelled:
         times[one.text].add(one.seconds)
-    recurs = any(len(starts) > 1 for starts in times.values())
+    recurring = [one for one in spelled if len(times[one.text]) > 1]
     counted = [one for one in spelled if _COUNTED.fullmatch(one.text)]
-    if len(counted) == len(spelled) and not recurs:
-        return _Layout("ids are (video_clip, start, end), cut at the last _", _cut_last)
-    if not recurs and 2 * len(counted) >= len(spelled):
-        other = next(one for one in spelled if not _COUNTED.fullmatch(one.text))
+    if 2 * len(recurring) > len(spelled) or 2 * len(counted) < len(spelled):
+        return _Layout("ids are (video, start, end), the clip its start", _cut_start)
+    if more_than_a_few(len(recurring), len(spelled)):
+        one = recurring[0]
         raise UserError(
-            f"{other.where}: id must look like video_clip, as {len(counted)} of {len(spelled)} "
-            f"do ({counted[0].text!r}), got {other.text!r}{_WAY_OUT}"
+            f"{one.where}: id {one.text!r} is that of {len(times[one.text])} rows with other "
+            f"seconds, as {len(recurring)} of {len(spelled)} are: a video (--ids video), or a clip "
+            "that is there more than once (--ids video-clip)?"
         )
-    return _Layout("ids are (video, start, end), the clip its start", _cut_start)
+    if len(counted) == len(spelled):
+        _refuse_counting(spelled, (_cut_last(one)[0] for one in spelled))
+        return _Layout(
+            "ids are (video_clip, start, end), cut at the last _", _cut_last, numbers=True
+        )
+    other = next(one for one in spelled if not _COUNTED.fullmatch(one.text))
+    raise UserError(
+        f"{other.where}: id must look like video_clip, as {len(counted)} of {len(spelled)} "
+        f"do ({counted[0].text!r}), got {other.text!r}{_WAY_OUT}"
+    )
 
 
 def _plain_layout(spelled: list[_Spelled]) -> _Layout:
@@ -490,23 +650,73 @@ def _plain_layout(spelled: list[_Spelled]) -> _Layout:
 
 def _counted_layout(spelled: list[_Spelled]) -> _Layout:
     """``video_<number>`` throughout: the number may be the clip, or the clip two of them."""
-    last = {one.text: one.text.rpartition("_")[0] for one in spelled}
-    videos = set(last.values())
+    _refuse_counting(spelled, (_cut_last(one)[0] for one in spelled))
+    return _timed_layout(spelled) or _JOINED
+
+
+def _refuse_counting(spelled: Sequence[_Spelled], videos: Iterable[str]) -> None:
+    """Refuse names that merely count the samples: one for all splits, or one for each split.
+
+    Names that count are different; a video that is there again and again is a duplicate.
+
+    Raises:
+        UserError: they do.
+    """
+    found = set(videos)
     splits = {one.split for one in spelled}
-    # One video in every split, or one for each that is called like it, is a name that counts.
-    if len(splits) > 1 and (len(videos) == 1 or all(map(canonical_split, videos))):
+    num_texts = len({one.text for one in spelled})
+    counts = num_texts > len(found) and 2 * num_texts > len(spelled)
+    if len(splits) < 2 or len(found) > len(splits) or not counts:
+        return
+    if len(found) == 1 or all(map(_names_split, found)):
         raise UserError(
             f"{spelled[0].where}: id {spelled[0].written!r} read as video_clip makes "
-            f"{len(spelled)} samples {len(videos)} video{'s' * (len(videos) > 1)}"
+            f"{len(spelled)} samples {len(found)} video{'s' * (len(found) > 1)}"
             f"{_WAY_OUT}"
         )
-    timed = [_TIMED.fullmatch(one.text) for one in spelled]
-    if all(timed):
-        heads = Counter(match[1] for match in timed if match)
-        # Cut at the last _ nearly every sample would be a video of its own.
-        if 1 < len(heads) < len(last) and 10 * len(videos) > 9 * len(last):
-            return _TIMES
-    return _JOINED
+
+
+def _names_split(text: str) -> bool:
+    """Is a split's name one of the words of a name: ``train``, ``mosi_dev``?"""
+    return any(map(canonical_split, re.split(r"[^A-Za-z]+", text)))
+
+
+def _timed_layout(spelled: list[_Spelled]) -> _Layout | None:
+    """``video_82_7645``, where most are so; beside them ``video_82`` is a whole second."""
+    timed = {one.text: match for one in spelled if (match := _TIMED.fullmatch(one.text))}
+    heads = {match[1] for match in timed.values()}
+    # How many ids have a head that can only be their video.
+    sure = Counter(
+        match[1] for text, match in timed.items() if text.rpartition("_")[0] not in heads
+    )
+
+    def cut(one: _Spelled) -> tuple[str, str, int | None]:
+        match = timed.get(one.text)
+        video, clip, _ = _cut_last(one)
+        # Beside clips of a_12, such as a_12_82_7645, a_12_5 is second 5 of a_12.
+        if match is None or sure[match[1]] < sure[video]:
+            return video, clip, None
+        return match[1], f"{match[2]}_{match[3]}", None
+
+    texts = {one.text: one for one in spelled}
+    cuts = {text: cut(one) for text, one in texts.items()}
+    videos = {video for video, _, _ in cuts.values()}
+    split = [text for text, (_, clip, _) in cuts.items() if "_" in clip]
+    last = {_cut_last(texts[text])[0] for text in split}
+    # Cut at the last _ nearly every sample would be a video of its own.
+    if (
+        2 * len(split) <= len(texts)
+        or not 1 < len(videos) < len(texts)
+        or 10 * len(last) <= 9 * len(split)
+    ):
+        return None
+    num_whole = len(texts) - len(split)
+    notes = (f"{num_whole} of {len(texts)} ids are at a whole second (video_82)",)
+    return _Layout(
+        "ids are video_clip, the clip its start in seconds (82_7645)",
+        cut,
+        notes if num_whole else (),
+    )
 
 
 # What is doubtful of the ids as they are kept
@@ -525,7 +735,7 @@ class Identities:
 
     def __init__(self) -> None:
         self._ids: list[str] = []
-        self._splits: dict[str, str] = {}
+        self._splits: dict[str, str] = {}  # of each video, the first
         self._shared: dict[str, None] = {}
 
     def add(self, sample_id: str, video: str, split: str) -> None:
@@ -543,6 +753,12 @@ class Identities:
                 f"{count} video{'s are' if count > 1 else ' is'} in two splits, which "
                 f"`tecafn data check` calls an error: {_some(self._shared)}"
             )
+        if alike := self._alike():
+            shown = _some(f"{a} ({self._splits[a]}) and {b} ({self._splits[b]})" for a, b in alike)
+            found.append(
+                f"{len(alike)} pair{'s' if len(alike) > 1 else ''} of videos in two splits differ "
+                f"in case, blanks or the composition of accents alone: {shown}"
+            )
         if pairs := lookalikes(self._ids):
             shown = _some(" and ".join(pair) for pair in pairs)
             found.append(
@@ -550,6 +766,16 @@ class Identities:
                 f"or leading zeros alone: {shown}"
             )
         return found
+
+    def _alike(self) -> list[tuple[str, str]]:
+        """Pairs of videos of two splits that one may take for each other."""
+        known: dict[str, str] = {}
+        pairs = []
+        for video, split in self._splits.items():
+            first = known.setdefault(as_seen(video), video)
+            if self._splits[first] != split:
+                pairs.append((first, video))
+        return pairs
 
 
 def _some(names: Iterable[str], *, limit: int = 4) -> str:
@@ -568,8 +794,8 @@ def lookalikes(ids: Iterable[str]) -> list[tuple[str, str]]:
     known: dict[str, str] = {}
     pairs = []
     for one in ids:
-        head, separator, clip = one.casefold().rpartition("_")
-        key = f"{''.join(head.split())}{separator}{clip.strip().lstrip('0') or '0'}"
+        head, separator, clip = as_seen(one).rpartition("_")
+        key = f"{head}{separator}{clip.lstrip('0') or '0'}"
         first = known.setdefault(key, one)
         if first != one:
             pairs.append((first, one))

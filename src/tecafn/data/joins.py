@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tecafn.core.errors import UserError
+from tecafn.data.names import without_marks
 from tecafn.data.shares import more_than_a_few
 
 # What `--match-ids` takes.
@@ -89,7 +90,8 @@ def join_ids(
     r"""Find for each row of the table its entry among ``ids``.
 
     Ids are compared as they are (``$_$`` is ``_``, ``video[k]`` is ``video_k``); then without
-    folders, file endings and zeros in front of the clip's number; then, only where nothing has
+    folders, file endings, marks that tools leave (quotes, say) and zeros in front of the clip's
+    number; then, only where nothing has
     agreed so far, without case. Each time the clips' numbers may be the same, or differ by one.
 
     Args:
@@ -175,7 +177,7 @@ def _rules(rule: str | None) -> frozenset[str]:
 def _key(text: str, level: int) -> str:
     """An id in the one writing that is compared at a level."""
     if level:
-        text = text.strip()
+        text, _ = without_marks(text)
         if "/" in text or "\\" in text:
             folder, name = ntpath.split(text.rstrip("/\\"))
             text = f"{ntpath.basename(folder)}_{_ENDING.sub('', name)}"
