@@ -318,3 +318,109 @@ def test_what_is_no_table_is_named(
 ) -> None:
     with pytest.raises(UserError, match=message):
         read(content)
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        (lambda text: f"'{text}", "a spreadsheet's mark of text"),
+        (lambda text: f'="{text}"', "a spreadsheet's mark of text"),
+        (lambda text: f"'{text}'", "quotes around them"),
+        (lambda text: f"\u201c{text}\u201d", "quotes around them"),
+        (lambda text: f"\ufeff{text}", "invisible characters"),
+        (lambda text: f"{text[:1]}\u200b{text[1:]}", "invisible characters"),
+        (lambda text: f"{text}\x00", "invisible characters"),
+        (lambda text: f"['{text}']", "lists of one written as text"),
+        (lambda text: f"b'{text}'", "bytes written as text"),
+        (lambda text: f"{text}.mp4", "ended like a media file"),
+        (lambda text: f"Raw/{text}.MP4", "were paths"),
+        (lambda text: f"C:\\Raw\\{text}.wav", "were paths"),
+    ],
+)
+@pytest.mark.parametrize("only_first", [False, True])
+def test_marks_of_tools_around_ids_go_with_a_note(
+    read: Callable[..., list[Sample]], tmp_path: Path, mark: Any, said: str, only_first: bool
+) -> None:
+    marked = [(mark(row[0]), mark(row[1]), *row[2:]) for row in ROWS]
+    rows = [marked[0], *ROWS[1:]] if only_first else marked
+    assert _values(read(_text(rows))) == EXPECTED
+    count = 2 if only_first else 8
+    notes = table_report(tmp_path / "label.csv").notes
+    assert any(f"{count} ids" in note and said in note for note in notes)
+
+
+def test_marks_around_ids_of_a_later_part_do_not_hide_a_video_in_two_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two files with byte order marks, one after the other."""
+    rows: Rows = [("a", "1", "x", "1", "", "train"), ("\ufeffa", "2", "y", "1", "", "test")]
+    (tmp_path / "label.csv").write_text(_text(rows))
+    assert main(["data", "import", str(tmp_path), "--out", str(tmp_path / "store")]) == 0
+    assert "1 video is in two splits" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("joined", ["{}_{}", "{}$_${}"])
+def test_clips_that_begin_with_their_video_are_the_rest(
+    read: Callable[..., list[Sample]], tmp_path: Path, joined: str
+) -> None:
+    rows: Rows = [(row[0], joined.format(*row[:2]), *row[2:]) for row in ROWS]
+    assert _values(read(_text(rows))) == EXPECTED
+    said = "label.csv: 4 ids began with their video, which is gone"
+    assert said in table_report(tmp_path / "label.csv").notes
+    with pytest.raises(UserError, match=r"row 2: clip_id must begin with its video, as 3 of 4 do"):
+        read(_text([ROWS[0], *rows[1:]]))
+    # One clip that happens to look so is a clip.
+    assert read(_text([rows[0], *ROWS[1:]]))[0].clip == rows[0][1]
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        (["00:01:00", "00:02:00"], "row 2: clip_id must be .*a time that a spreadsheet has made"),
+        (["1", "12:30"], "row 3: clip_id must be .*a time that a spreadsheet has made"),
+        (["1:05 AM", "2"], "row 2: clip_id must be .*a time that a spreadsheet has made"),
+        (["1e0", "2e0"], "row 2: clip_id must be .*a number that a spreadsheet has shortened"),
+        (["1", "1.5E3"], "row 3: clip_id must be .*a number that a spreadsheet has shortened"),
+        (["999", "1.001"], "row 3: clip_id must be .*1001 with a separator of thousands"),
+        (["1,001", "1,002"], "row 2: clip_id must be .*write 1001, or seconds as 1_001"),
+        (["Raw/1", "Raw/2"], "row 2: clip_id: video_id and clip_id must be file names"),
+        (["a\x00b", "2"], "row 2: clip_id: video_id and clip_id must be file names"),
+        (["\u200b", "2"], "row 2: video_id and clip_id must not be empty"),
+    ],
+)
+def test_clips_that_may_be_read_in_two_ways_are_refused(
+    read: Callable[..., list[Sample]], clips: list[str], message: str
+) -> None:
+    rows: Rows = [("v", clip, "x", "1", "", "train") for clip in clips]
+    with pytest.raises(UserError, match=message) as caught:
+        read(_text(rows))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        ["82.764", "0.125"],
+        ["82.764", "1200"],
+        ["82.764", "90.0625"],
+        ["1_001", "1_002"],
+        ["intro", "1st"],
+        ["0001", "0002"],
+    ],
+)
+def test_clips_that_can_be_read_in_one_way_stay(
+    read: Callable[..., list[Sample]], clips: list[str]
+) -> None:
+    rows: Rows = [("v", clip, "x", "1", "", "train") for clip in clips]
+    assert [sample.clip for sample in read(_text(rows))] == clips
+
+
+def test_videos_of_two_folders_with_one_name_are_refused(
+    read: Callable[..., list[Sample]],
+) -> None:
+    rows: Rows = [
+        (f"{folder}/v.mp4", "1", "x", "1", "", split)
+        for folder, split in (("one", "train"), (" two", "test"))
+    ]
+    with pytest.raises(UserError, match=r"row 3: video_id 'v' is in two folders, one and two"):
+        read(_text(rows))

@@ -9,18 +9,30 @@ that of ``tecafn.data.csv_text``.
 from __future__ import annotations
 
 import functools
+import ntpath
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.csv_text import CsvTable, open_csv
+from tecafn.data.names import (
+    file_name,
+    has_control,
+    is_path,
+    without_ending,
+    without_marks,
+    without_video,
+)
 from tecafn.data.samples import DatasetDescription, canonical_split, public_id
 
-_REQUIRED = ("video_id", "clip_id", "text", "mode")
+_ID_COLUMNS = ("video_id", "clip_id")
+_REQUIRED = (*_ID_COLUMNS, "text", "mode")
 # Column names are compared in lower case.
 _UNIMODAL = {
     "label_t": Modality.TEXT,
@@ -47,8 +59,15 @@ _DATE = re.compile(
     r"|\d{1,2}\u6708\d{1,2}\u65e5",
     re.IGNORECASE,
 )
+_TIME = re.compile(r"\d{1,4}:\d{2}(?::\d{2}(?:[.,]\d+)?)?(?: ?[AaPp]\.?[Mm]\.?)?")
+# Of clips alone: a video may be called 1e5.
+_POWER = re.compile(r"\d+(?:[.,]\d+)?[eE]\d+")
+_GROUPED = re.compile(r"[1-9]\d{0,2}(?:[.,]\d{3})+")
 _WHOLE = re.compile(r"(\d+)[.,]0+")
 _FRACTION = re.compile(r"\d+[.,]\d*[1-9]\d*")
+_ENDING: Final = "ended like a media file (.mp4); the ending is gone"
+_FOLDERS: Final = "were paths; the file's name is kept, without its folders and its ending"
+_TWICE: Final = "began with their video, which is gone"
 
 
 @dataclass(frozen=True)
@@ -153,24 +172,40 @@ def _damage(text: str) -> str:
         return ", a spreadsheet's error word"
     if _SHORTENED.fullmatch(plain):
         return ", a number that a spreadsheet has shortened"
+    if _TIME.fullmatch(plain):
+        return ", a time that a spreadsheet has made of it"
     return ", a date that a spreadsheet has made of it" if _DATE.fullmatch(plain) else ""
 
 
-def _checked_id(text: str, *, what: str, mends: bool) -> str:
-    """A video or clip as it was before a spreadsheet.
+def _plain(text: str) -> tuple[str, list[str]]:
+    """A video or clip without marks, folders and ending, and what it had of them."""
+    plain, marks = without_marks(text)
+    name = without_ending(plain) if "." in plain else plain
+    if name == plain:
+        return plain, marks
+    # Without an ending a/b may be a name, or a part of a whole.
+    return (file_name(name), [*marks, _FOLDERS]) if is_path(plain) else (name, [*marks, _ENDING])
+
+
+def _check_id(text: str, *, what: str, is_clip: bool) -> None:
+    """Refuse a video or clip that a spreadsheet has made something else of.
 
     Raises:
-        UserError: it is empty, or a spreadsheet has made something else of it.
+        UserError: it has.
     """
-    plain = text.strip()
-    damage = _damage(plain)
+    damage = _damage(text)
+    if is_clip and _POWER.fullmatch(text):
+        damage = ", a number that a spreadsheet has shortened"
     if damage:
         raise UserError(
-            f"{what} must be as the source wrote it, got {plain[:40]!r}{damage}; take it from the "
+            f"{what} must be as the source wrote it, got {text[:40]!r}{damage}; take it from the "
             "source again, as text"
         )
-    whole = _WHOLE.fullmatch(plain) if mends else None
-    return whole[1] if whole else plain
+    if is_path(text) or has_control(text):
+        raise UserError(
+            f"{what}: video_id and clip_id must be file names, without folders and control "
+            f"characters, got {text[:40]!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -178,10 +213,20 @@ class _Survey:
     """What a first pass over a table's ids and labels finds."""
 
     mends: frozenset[str]  # columns whose 1.0 are read as 1
+    repeats: bool  # every clip begins with its video
     report: TableReport
 
+    def pair(self, row: Mapping[str, str], columns: tuple[str, str]) -> tuple[str, str]:
+        """Video and clip of a row, mended."""
+        video, clip = (
+            whole[1] if column in self.mends and (whole := _WHOLE.fullmatch(plain)) else plain
+            for column in columns
+            for plain in (_plain(row[column])[0],)
+        )
+        return video, without_video(video, clip) if self.repeats else clip
 
-def _survey(table: CsvTable, *, columns: tuple[str, ...], path: Path) -> _Survey:
+
+def _survey(table: CsvTable, *, columns: tuple[str, str], path: Path) -> _Survey:
     return _surveyed(table, columns, path, *_state(path))
 
 
@@ -192,31 +237,38 @@ def _state(path: Path) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=4)
 def _surveyed(
-    table: CsvTable, columns: tuple[str, ...], path: Path, _mtime: int, _size: int
+    table: CsvTable, columns: tuple[str, str], path: Path, _mtime: int, _size: int
 ) -> _Survey:
     """Counts what will be mended: it depends on the whole column whether 1.0 is 1."""
     whole = dict.fromkeys(columns, 0)
     fractions = dict.fromkeys(columns, 0)
-    num_rows = num_blanks = num_commas = 0
+    marked: Counter[str] = Counter()
+    num_rows = num_commas = 0
     literal: list[int] = []
-    for _, row in table.rows(literal=literal):
+    clips = _Clips()
+    for number, row in table.rows(literal=literal):
         num_rows += 1
+        fields = []
         for column in columns:
-            field = row[column]
-            num_blanks += field != field.strip()
-            whole[column] += _WHOLE.fullmatch(field.strip()) is not None
-            fractions[column] += _FRACTION.fullmatch(field.strip()) is not None
+            field, marks = _plain(row[column])
+            fields.append(field)
+            marked.update(marks)
+            whole[column] += _WHOLE.fullmatch(field) is not None
+            fractions[column] += _FRACTION.fullmatch(field) is not None
+        clips.add(number, row[columns[0]], *fields)
         num_commas += any("," in row.get(name, "") for name in _SPELLED)
     mends = frozenset(c for c in columns if whole[c] and not fractions[c])
     name = path.name
+    clips.check(path, columns, may_be_grouped=columns[1] not in mends)
+    if clips.all_repeat:
+        marked[_TWICE] += num_rows
     notes = [
         f"{name}: {whole[column]} of {num_rows} {column} such as 1.0 are read as 1: a spreadsheet "
         "had made numbers of them"
         for column in columns
         if column in mends
     ]
-    if num_blanks:
-        notes.append(f"{name}: {num_blanks} ids had blanks around them, which are gone")
+    notes += [f"{name}: {count} ids {what}" for what, count in marked.items()]
     if num_commas:
         notes.append(f"{name}: labels of {num_commas} of {num_rows} rows have a decimal comma")
     warnings = list(table.warnings)
@@ -227,12 +279,75 @@ def _surveyed(
             "text"
         )
     report = TableReport(table.decisions, (*table.notes, *notes), tuple(warnings))
-    return _Survey(mends, report)
+    return _Survey(mends, clips.all_repeat, report)
+
+
+class _Clips:
+    """What the clips of a table show together."""
+
+    def __init__(self) -> None:
+        self._num_rows = 0
+        self._repeating = 0
+        self._alone: tuple[int, str] | None = None  # the first that does not begin with its video
+        self._grouped: tuple[int, str] | None = None
+        self._has_other_numbers = False
+        self._folders: dict[str, str] = {}  # of each video that is a path, its folder
+        self._twice: tuple[int, str, str] | None = None
+
+    @property
+    def all_repeat(self) -> bool:
+        """Does every clip begin with its video?"""
+        return 0 < self._num_rows == self._repeating
+
+    def add(self, number: int, path: str, video: str, clip: str) -> None:
+        """Look at one row."""
+        self._num_rows += 1
+        if is_path(path):
+            folder = ntpath.dirname(without_marks(path)[0])
+            if self._folders.setdefault(video, folder) != folder and self._twice is None:
+                self._twice = (number, video, f"{self._folders[video]} and {folder}")
+        if without_video(video, clip) != clip:
+            self._repeating += 1
+        elif self._alone is None:
+            self._alone = (number, clip)
+        if _GROUPED.fullmatch(clip):
+            self._grouped = self._grouped or (number, clip)
+        elif re.fullmatch(r"\d{4,}|\d+[.,_]\d+", clip):
+            self._has_other_numbers = True
+
+    def check(self, path: Path, columns: tuple[str, str], *, may_be_grouped: bool) -> None:
+        """Refuse what may be read in two ways.
+
+        Raises:
+            UserError: a clip has a separator of thousands, most clips begin with their video, or
+                two files of different folders would be one video.
+        """
+        if self._twice:
+            number, video, folders = self._twice
+            raise UserError(
+                f"{path} row {number}: {columns[0]} {video!r} is in two folders, {folders[:80]}: "
+                "write names without folders, two if they are two videos"
+            )
+        column = columns[1]
+        if may_be_grouped and self._grouped and not self._has_other_numbers:
+            number, clip = self._grouped
+            digits = re.sub("[.,]", "", clip)
+            raise UserError(
+                f"{path} row {number}: {column} must be as the source wrote it, got {clip!r}: "
+                f"{digits} with a separator of thousands, or seconds? write {digits}, or seconds "
+                f"as {re.sub('[.,]', '_', clip)}"
+            )
+        if self._alone and 2 * self._repeating > self._num_rows:
+            number, clip = self._alone
+            raise UserError(
+                f"{path} row {number}: {column} must begin with its video, as {self._repeating} of "
+                f"{self._num_rows} do, got {clip[:40]!r}"
+            )
 
 
 def _open_labels(table: Path) -> tuple[CsvTable, _Survey]:
     opened = open_csv(table, required=_REQUIRED, known=tuple(_SPELLED))
-    return opened, _survey(opened, columns=("video_id", "clip_id"), path=table)
+    return opened, _survey(opened, columns=_ID_COLUMNS, path=table)
 
 
 def table_report(table: Path) -> TableReport:
@@ -260,13 +375,7 @@ def table_pairs(table: Path, *, clip_column: str = "clip_id") -> Iterator[tuple[
     opened = open_csv(table, required=columns)
     survey = _survey(opened, columns=columns, path=table)
     for _, row in opened.rows():
-        video, clip = (
-            whole[1]
-            if column in survey.mends and (whole := _WHOLE.fullmatch(row[column].strip()))
-            else row[column].strip()
-            for column in columns
-        )
-        yield video, clip
+        yield survey.pair(row, columns)
 
 
 def table_rows(table: Path) -> Iterator[TableRow]:
@@ -280,12 +389,11 @@ def table_rows(table: Path) -> Iterator[TableRow]:
     opened, survey = _open_labels(table)
     for number, row in opened.rows():
         what = f"{table} row {number}"
-        if not row["video_id"].strip() or not row["clip_id"].strip():
+        video, clip = survey.pair(row, _ID_COLUMNS)
+        if not video or not clip:
             raise UserError(f"{what}: video_id and clip_id must not be empty")
-        video, clip = (
-            _checked_id(row[column], what=f"{what}: {column}", mends=column in survey.mends)
-            for column in ("video_id", "clip_id")
-        )
+        for column, field in zip(_ID_COLUMNS, (video, clip), strict=True):
+            _check_id(field, what=f"{what}: {column}", is_clip=column == "clip_id")
         split = canonical_split(row["mode"])
         if split is None:
             raise UserError(f"{what}: mode must be train, valid or test, got {row['mode'][:40]!r}")
