@@ -225,6 +225,12 @@ def _guessed(path: Path, data: bytes) -> tuple[str, str]:
     runs = _HIGH.findall(data)
     num_long = sum(len(run) > 1 for run in runs)
     if num_long > _MOST_RUNS * len(runs):
+        if _has_letters_of_one_byte(b"".join(runs)):
+            raise UserError(
+                f"{path} is not UTF-8, and its bytes look like the letters of another script of "
+                "one byte each (Cyrillic, Greek, Hebrew, Arabic), which is not guessed; save the "
+                "table as UTF-8"
+            )
         encoding = "gb18030"
     else:
         encoding = "mac_roman" if b"\r" in data and b"\n" not in data else "cp1252"
@@ -244,6 +250,15 @@ def _guessed(path: Path, data: bytes) -> tuple[str, str]:
         f"{path.name} is not UTF-8 and does not say what it is; read as {encoding} "
         f"({example[:20]!r}): if that is wrong, save it as UTF-8"
     )
+
+
+def _has_letters_of_one_byte(high: bytes) -> bool:
+    """Do bytes beyond ASCII lie where such encodings (cp1251 and others) have their letters?
+
+    Of Chinese every second byte lies anywhere from 0xa1.
+    """
+    num_letters = sum(byte >= 0xC0 or byte in (0xA8, 0xB8) for byte in high)
+    return len(high) >= 16 and num_letters > 0.95 * len(high)
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:

@@ -72,7 +72,8 @@ def write_store(
             writer.add(sample)
         if not writer.census.num_samples:
             raise UserError(f"{source or out} has no sample: nothing is imported")
-        writer.warn(*identities.warnings())
+        writer.census.spoken.check()
+        writer.warn(*writer.census.spoken.doubts(), *identities.warnings())
         if num_dropped:
             writer.allow(
                 f"{num_dropped} samples are left out, as --drop-duplicates says: their ids are "

@@ -34,6 +34,7 @@ from tecafn.data.readers.base import one_line_list
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.store import UNIMODAL_COLUMNS, Store
 from tecafn.data.summary import Census
+from tecafn.data.which import is_likely_alone
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def check(
 
 
 # Stands for the rules below: what was found by others is not believed.
-_RULES_VERSION = 1
+_RULES_VERSION = 2
 _CACHE = Path("cache") / "integrity.json"
 # What is right to do about an error, by the finding's name.
 _MENDED_BY = {
@@ -127,6 +128,7 @@ _MENDED_BY = {
     "ids": "give every clip an id of its own, and one split",
     "videos": "keep the clips of a video in one split",
     "frames": "import it with --allow-missing-frames if they are absent in truth",
+    "text": "import it from a source that has its sentences",
 }
 
 
@@ -191,7 +193,7 @@ def _outlines(store: Store) -> Iterator[Sample]:
     """The samples as the table has them; of frames no more than how many there are."""
     widths = store.description.widths
     lengths = [f"{modality}_length" for modality in widths]
-    names = ("id", "video", "split", "label", *UNIMODAL_COLUMNS, *lengths)
+    names = ("id", "video", "split", "label", "text", *UNIMODAL_COLUMNS, *lengths)
     for columns in store.table_columns(names):
         for values in zip(*(columns[name] for name in names), strict=True):
             row = dict(zip(names, values, strict=True))
@@ -201,7 +203,7 @@ def _outlines(store: Store) -> Iterator[Sample]:
                 video=row["video"],
                 clip="",
                 split=row["split"],
-                text="",
+                text=row["text"],
                 label=row["label"],
                 unimodal_labels={
                     m: row[f"label_{m}"] for m in Modality if row[f"label_{m}"] is not None
@@ -312,6 +314,10 @@ class _Soundness:
             )
 
         yield from self._missing_rows()
+        if (fault := self.census.spoken.fault()) is not None:
+            yield IntegrityRow("error", "text", fault)
+        for doubt in self.census.spoken.doubts():
+            yield IntegrityRow("warning", "text", doubt)
 
     def _missing_rows(self) -> Iterable[IntegrityRow]:
         """Samples without frames: an error beyond a few, unless it was allowed."""
@@ -328,12 +334,20 @@ class _Soundness:
         if not shared:
             return
         what = f"{len(shared)} in two splits: {one_line_list(shared)}"
-        if is_split_by_clips(self._description.dataset):
+        dataset = self._description.dataset
+        if not is_split_by_clips(dataset):
+            yield IntegrityRow("error", "videos", what)
+        elif is_likely_alone(self._description.decisions):
+            yield IntegrityRow(
+                "error",
+                "videos",
+                f"{what}; the splits of {dataset} were drawn by clips, but that these are its "
+                f"data is a guess, which --dataset {dataset} at the import settles",
+            )
+        else:
             yield IntegrityRow(
                 "warning", "videos", f"{what}; its published splits were drawn by clips"
             )
-        else:
-            yield IntegrityRow("error", "videos", what)
 
 
 class _Lengths:
@@ -401,9 +415,12 @@ class _Tally:
             yield from self._frame_rows(modality, counted)
         for level, message in self._known.findings():
             yield IntegrityRow(level, "known defect", message)
-        missing = tuple(self._sound.census.missing_sentences().values())
+        census = self._sound.census
+        # The store's samples go by other names than the source's rows.
+        doubts = (doubt.partition(": ")[0] for doubt in census.spoken.doubts())
+        anew = (*census.missing_sentences().values(), *doubts)
         for warning in self._description.warnings:
-            if not warning.startswith(missing):  # counted anew above
+            if not warning.startswith(anew):  # as above
                 yield IntegrityRow("warning", "import", warning)
         for decision in self._description.decisions:
             yield IntegrityRow("info", "decision", decision)

@@ -54,7 +54,15 @@ _WANTS: Final = (
     "mmsa wants id, raw_text or frames (text, audio, vision), and labels as regression_labels; "
     "mult wants frames and labels as labels, and no lengths"
 )
-_LIKE_LABELS: Final = ("label", "labels", "sentiment", "score", "scores", "y", "m", "target")
+_LIKE_LABELS: Final = (
+    "label", "labels", "sentiment", "sentiments", "score", "scores", "y", "m", "target", "targets",
+    "polarity", "valence", "rating", "ratings", "sarcasm", "humor", "humour", "annotation",
+)  # fmt: skip
+_LIKE_TEXT: Final = (
+    "text", "texts", "raw_text", "raw_texts", "transcript", "transcripts", "transcription",
+    "transcriptions", "sentence", "sentences", "utterance", "utterances", "caption", "captions",
+    "content", "speech_text", "asr", "asr_text", "punchline", "words",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,33 @@ class Parts:
     decisions: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def modality_named(key: str) -> str | None:
+    """The modality that a name is one of, in the words of the field's tools.
+
+    Example:
+        >>> modality_named("Visual"), modality_named("audio"), modality_named("x")
+        ('vision', 'audio', None)
+    """
+    plain = key.strip().lower()
+    return plain if plain in _MODALITIES else _ALIASES.get(plain)
+
+
+def like_labels(name: str) -> bool:
+    """Would a column or key of this name hold labels?
+
+    Example:
+        >>> like_labels("Sentiment"), like_labels("my_label"), like_labels("speaker")
+        (True, True, False)
+    """
+    plain = name.strip().lower()
+    return plain in _LIKE_LABELS or "label" in plain
+
+
+def like_text(name: str) -> bool:
+    """Would a column or key of this name hold what was said?"""
+    return name.strip().lower() in _LIKE_TEXT
 
 
 def layout_of(loaded: object) -> str | None:
@@ -177,7 +212,10 @@ def split_parts(
             f"{', '.join(_MODALITIES)}"
             for key in rows
         ]
-        left = [key for key in unknown if key not in rows]
+        others = [(key, held) for key in unknown if key not in rows and (held := _held(part, key))]
+        warnings += [f"left alone: {key!r} holds {held}" for key, held in others]
+        named = [*rows, *(key for key, _ in others)]
+        left = [key for key in unknown if key not in named]
         notes += [f"left alone, being no key of {layout}: {_shown(left)}"] if left else []
     ordered = {name: found[name] for name in SPLITS if name in found}
     return Parts(
@@ -320,6 +358,27 @@ def _frames_shape(value: object) -> tuple[int, ...] | None:
     return None
 
 
+def _held(part: Mapping[Any, Any], key: object) -> str | None:
+    """What a key that is not read seems to hold of what the split lacks, and the key wanted."""
+    value = part[key]
+    if not isinstance(key, str) or not _size(value):
+        return None
+    modality = modality_named(key)
+    texts = [text for text in value[:100] if isinstance(text, (str, bytes))]
+    if len(texts) == len(value[:100]):
+        has_text = _size(part.get("raw_text")) and any(map(str.strip, map(str, part["raw_text"])))
+        num_sentences = sum(len(text.split()) > 1 for text in texts)
+        if not has_text and (like_text(key) or modality or 2 * num_sentences > len(texts)):
+            return "text, and there is no raw_text: give it that name if it is what was said"
+    elif modality is not None and part.get(modality) is None:
+        shape = f"an array of shape {value.shape}" if isinstance(value, np.ndarray) else "a list"
+        return (
+            f"{shape}, and there is no {modality}: where it is {modality}, it must be an array "
+            "(samples, frames, columns)"
+        )
+    return None
+
+
 def _labels_of_mmsa(part: dict[str, Any], what: str) -> list[str]:
     """Labels where the layout has them; another key that looks like labels is not passed over."""
     if part.get("regression_labels") is not None:
@@ -332,11 +391,7 @@ def _labels_of_mmsa(part: dict[str, Any], what: str) -> list[str]:
         part["regression_labels"] = part.pop("labels")
         return ["labels are read from the key 'labels'"]
     like = [
-        key
-        for key in part
-        if isinstance(key, str)
-        and key not in _KEYS[MMSA]
-        and (key.lower() in _LIKE_LABELS or "label" in key.lower())
+        key for key in part if isinstance(key, str) and key not in _KEYS[MMSA] and like_labels(key)
     ]
     if like:
         raise UserError(

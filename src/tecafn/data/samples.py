@@ -23,6 +23,8 @@ _SPLIT_NAMES = {
     "val": "valid",
     "dev": "valid",
     "validation": "valid",
+    "validate": "valid",
+    "development": "valid",
     "test": "test",
 }
 

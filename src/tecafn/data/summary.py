@@ -12,6 +12,7 @@ import numpy as np
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
+from tecafn.data.sentences import TextSurvey
 from tecafn.data.shares import more_than_a_few
 
 _COLUMNS = 80
@@ -51,11 +52,13 @@ class Census:
     def __init__(self, description: DatasetDescription) -> None:
         self._description = description
         self._splits: dict[str, _Split] = {name: _Split() for name in description.splits}
+        self.spoken = TextSurvey()
 
     def add(self, sample: Sample) -> None:
         """Count one sample."""
         split = self._splits.setdefault(sample.split, _Split())
         split.num_samples += 1
+        self.spoken.add(sample.text, where=sample.where or sample.id)
         split.videos.add(sample.video)
         if sample.label is not None and np.isfinite(sample.label):
             split.labels.append(float(sample.label))
@@ -73,14 +76,29 @@ class Census:
         return sum(split.num_samples for split in self._splits.values())
 
     def missing(self) -> dict[Modality, dict[str, tuple[int, int]]]:
-        """For each modality and split that lacks any: how many of its samples have no frame."""
+        """For each modality and split that lacks any: how many of its samples have no frame.
+
+        Text that is not stored as vectors is counted, too, unless no sample has any.
+        """
         found: dict[Modality, dict[str, tuple[int, int]]] = {}
-        for modality in self._description.widths:
+        counted = list(self._description.widths)
+        if self._reads_sentences:
+            counted.insert(0, Modality.TEXT)
+        for modality in counted:
             for name, split in self._splits.items():
-                count = split.num_samples - len(split.lengths.get(modality, ()))
+                lengths = split.lengths.get(modality, [])
+                is_spoken = modality is Modality.TEXT and self._reads_sentences
+                count = split.num_samples - len(split.words if is_spoken else lengths)
                 if count:
                     found.setdefault(modality, {})[name] = (count, split.num_samples)
         return found
+
+    @property
+    def _reads_sentences(self) -> bool:
+        """Is the text what the samples say, and not vectors?"""
+        return Modality.TEXT not in self._description.widths and any(
+            split.words for split in self._splits.values()
+        )
 
     def too_many_missing(self) -> tuple[Modality, ...]:
         """Modalities that more than a few samples of a split, or all of all splits, lack."""
@@ -98,7 +116,12 @@ class Census:
             counts = ", ".join(
                 f"{count} of {total} samples of {name}" for name, (count, total) in splits.items()
             )
-            sentences[modality] = f"{modality} has no frame in {counts}"
+            has_none = (
+                "text has no sentence"
+                if modality is Modality.TEXT and self._reads_sentences
+                else f"{modality} has no frame"
+            )
+            sentences[modality] = f"{has_none} in {counts}"
         return sentences
 
     def as_dict(self) -> dict[str, Any]:

@@ -80,6 +80,7 @@ _ADMITTED: Final[dict[tuple[str, str], str]] = {
     },
 }
 
+_CHUNK = 2**20  # bytes looked at together
 _ASKS_FOR_A_NAME = re.compile(r"it asks for (an instance of )?[\w.]+[;:]")
 _DTYPE_CODE = re.compile(r"(?:b1|[iu][1248]|f[248]|[SU]\d{1,9}|O8|O4|O)")
 
@@ -181,9 +182,22 @@ class _Interpreter:
                 )
             self._position += 1
             operation(self)
-        return self._pop()
+        value = self._pop()
+        if self._something_follows():
+            raise _RefusedError(
+                f"{len(data) - self._position} bytes follow the first object, which alone would be "
+                "read; where several were dumped into one file, dump one dictionary of splits"
+            )
+        return value
 
     # Reading
+
+    def _something_follows(self) -> bool:
+        """Is there more after the object than blanks and NUL, which copying tools leave?"""
+        return any(
+            bytes(self._data[start : start + _CHUNK]).strip(b"\0 \t\r\n")
+            for start in range(self._position, len(self._data), _CHUNK)
+        )
 
     def _take(self, count: int) -> memoryview:
         start = self._position
@@ -853,11 +867,12 @@ def load_pickle(path: Path) -> object:
     Gives dict, list, tuple, set, frozenset, str, bytes, int, float, bool, None and read-only
     arrays of numbers, strings or objects. Long byte strings come as memoryviews of the
     mapped file, lists of 16 to 999 floats and nothing else as arrays in it. Strings that Python 2
-    wrote are read as Latin-1. Whatever follows the first object is not looked at.
+    wrote are read as Latin-1.
 
     Raises:
         UserError: the file is missing, empty, truncated or damaged; it names a global other than
-            those of arrays and containers; or it would unpack to far more than its size.
+            those of arrays and containers; it would unpack to far more than its size; or more
+            than padding follows its first object.
     """
     if path.is_dir():
         raise UserError(f"{path} is a directory, expected a pickle file")

@@ -53,7 +53,9 @@ _IN_NAMES: Final = (
 _SAYS_NOTHING: Final = re.compile(
     r"(processed|raw|data|features?|(un)?aligned(_\d+)?|pickles?|pkl|audio|vision|text)", re.I
 )
+_OTHERS_TOO: Final = ", which others may have, too"
 _ENOUGH_LABELS: Final = 30
+_ENOUGH_FOR_A_SIGN: Final = 10
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,9 @@ def decide(
         otherwise: the name where nothing tells.
 
     Raises:
-        UserError: the content says two datasets and the name decides for neither, or
-            ``label_range`` is no range or is told for a classification.
+        UserError: the content says two datasets and the name decides for neither, audio and vision
+            seem exchanged and ``dataset`` is not told, or ``label_range`` is no range or is told
+            for a classification.
 
     Example:
         >>> widths = {Modality.AUDIO: 74, Modality.VISION: 35}
@@ -163,6 +166,9 @@ def decide(
         "the name 'mosi.pkl' says cmu-mosi; audio has 74 columns, vision"
     """
     strong, weak = _clues(evidence)
+    exchanged = _exchanged(evidence)
+    if exchanged is not None and dataset is None:
+        raise UserError(f"{source}: {exchanged}; if they are not, --dataset says which data it is")
     word, named = name_in_path(source)
     warnings: list[str] = []
     if dataset is not None:
@@ -170,6 +176,8 @@ def decide(
         against = [why for other, why in strong if other != name and name in scale_names()]
         if against:
             warnings.append(f"read as {name}, as told by --dataset, though {against[0]}")
+        if exchanged is not None:
+            warnings.append(f"read as {name}, as told by --dataset, though {exchanged}")
     elif strong:
         name, grounds = _strongest(strong, named, source)
         if named is not None and named != name:
@@ -185,6 +193,7 @@ def decide(
             warnings.append(f"read as {name} by the name {word!r}, though {against[0]}")
     elif len({other for other, _ in weak}) == 1:
         name, grounds = weak[0]
+        grounds = f"{grounds}{_OTHERS_TOO}"
     else:
         name, grounds = otherwise, "neither its content nor its name says which"
     is_guess = dataset is None and not strong and named is None and name == otherwise
@@ -197,6 +206,19 @@ def decide(
     else:
         warnings += _doubts_of_scale(evidence, scale, name)
     return Which(name, scale, tuple(decisions), tuple(warnings), is_guess)
+
+
+def is_likely_alone(decisions: Iterable[str]) -> bool:
+    """Was the dataset decided by what others may have, too? Its known facts then prove nothing.
+
+    Example:
+        >>> labels = np.tile(np.arange(-5, 6) / 5, 9)
+        >>> is_likely_alone(decide(Evidence(labels=labels), Path("x.pkl")).decisions)
+        True
+        >>> is_likely_alone(decide(Evidence(labels=labels), Path("sims.pkl")).decisions)
+        False
+    """
+    return any(decision.endswith(_OTHERS_TOO) for decision in decisions)
 
 
 def scale_names() -> tuple[str, ...]:
@@ -258,6 +280,19 @@ def _clues(evidence: Evidence) -> tuple[list[tuple[str, str]], list[tuple[str, s
     if evidence.integer_ids and values.size and np.isin(values, (0.0, 1.0)).all():
         weak.append((FUNNY, "ids are numbers and labels 0 or 1"))
     return strong, weak
+
+
+def _exchanged(evidence: Evidence) -> str | None:
+    """What shows that audio stands where vision should: a known dataset's columns the other way."""
+    audio, vision = (evidence.widths.get(m, 0) for m in (Modality.AUDIO, Modality.VISION))
+    known = {**_OWN_WIDTHS, **_TOOL_WIDTHS}
+    name = known.get((vision, audio))
+    if name is None or (audio, vision) in known:
+        return None
+    return (
+        f"audio has {audio} columns and vision {vision}, the other way round than {name}: they "
+        "seem to be exchanged"
+    )
 
 
 def _by_sizes(sizes: Mapping[str, int]) -> Iterable[tuple[str, str]]:
@@ -323,6 +358,17 @@ def _doubts_of_scale(evidence: Evidence, scale: Scale, name: str) -> Iterable[st
         yield (
             f"labels reach from {values.min():g} to {values.max():g} alone and are read on the "
             f"scale {low:g} to {high:g}; --label-range names another"
+        )
+    elif (
+        scale.task == "regression"
+        and low < 0
+        and values.size >= _ENOUGH_FOR_A_SIGN
+        and values.min() >= 0
+    ):
+        yield (
+            f"none of the {values.size} labels is below 0: they reach from {values.min():g} to "
+            f"{values.max():g} and are read on the scale {low:g} to {high:g}, where 0 is neutral; "
+            "--label-range names another"
         )
 
 

@@ -109,7 +109,9 @@ def check_text(store: Store, view: SplitView, modalities: Sequence[Modality], en
     num_sentences = sum(bool(text.strip()) for text in view.texts)
     width = store.description.widths.get(Modality.TEXT)
     num_vectors = 0 if width is None else int((view.lengths(Modality.TEXT) > 0).sum())
-    if num_vectors if encoder == STORED_FEATURES else num_sentences:
+    # Where vectors were kept beside a few sentences, the sentences are not the text.
+    is_few = bool(num_vectors) and 2 * num_sentences < len(view)
+    if num_vectors if encoder == STORED_FEATURES else num_sentences and not is_few:
         return
     reads = "text vectors" if encoder == STORED_FEATURES else "sentences"
     if num_vectors:
@@ -119,7 +121,8 @@ def check_text(store: Store, view: SplitView, modalities: Sequence[Modality], en
     else:
         others = ",".join(f'"{m}"' for m in modalities if m != Modality.TEXT) or '"audio","vision"'
         has = f"it has no text at all: leave text out, --set 'modalities=[{others}]'"
+    count = f"{num_sentences} for {len(view)} samples" if num_vectors and num_sentences else "none"
     raise UserError(
         f"text_encoder {encoder!r} reads {reads}, but split {view.name!r} of {store.path} has "
-        f"none; {has}"
+        f"{count}; {has}"
     )

@@ -16,7 +16,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.core.registry import Registry
 from tecafn.data.file_kinds import kind_of_path
-from tecafn.data.layouts import explain
+from tecafn.data.layouts import explain, modality_named
 from tecafn.data.padding import Side
 from tecafn.data.samples import (
     SPLITS,
@@ -239,6 +239,19 @@ def common_widths(
                     f"and {width} in split {split!r}"
                 )
     return widths
+
+
+def refuse_other_modality(name: str, modality: Modality, path: Path) -> None:
+    """Frames that bear another modality's name are not taken for this one's.
+
+    Raises:
+        UserError: ``name``, that of an array in ``path``, is another modality's.
+    """
+    if modality_named(name) not in (None, modality.value):
+        raise UserError(
+            f"{path} is read as {modality}, but its array is called {name!r}: name the file of "
+            f"{modality}, or rename the array"
+        )
 
 
 def describe_file(path: Path) -> SourceFile:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
@@ -39,12 +40,14 @@ from tecafn.data.readers.base import (
     left_alone,
     one_line_list,
     present_only,
+    refuse_other_modality,
     which_dataset,
 )
 from tecafn.data.readers.evidence import table_evidence
 from tecafn.data.readers.table import TableRow, find_table, table_report, table_rows
 from tecafn.data.samples import DatasetDescription, Sample, SourceFile, missing_frames_of
 from tecafn.data.shares import FEW
+from tecafn.data.word_alignment import show_words
 
 _SUFFIXES = (".npy", ".npz")
 _EVERY_CLIP = "every clip"  # padding is found over all clips together
@@ -59,15 +62,26 @@ class _ClipFolder:
     modality: Modality
 
     def files(self) -> dict[str, Path]:
-        """Every clip's file by ``video$_$clip``; .npy before .npz."""
+        """Every clip's file by ``video$_$clip``.
+
+        Raises:
+            UserError: the folder cannot be read, or a clip has a .npy and a .npz that differ.
+        """
         found: dict[str, Path] = {}
         try:
             for suffix in _SUFFIXES:
                 for path in sorted(self.folder.glob(f"*/*{suffix}")):
-                    found.setdefault(f"{path.parent.name}$_${path.stem}", path)
+                    first = found.setdefault(f"{path.parent.name}$_${path.stem}", path)
+                    if first != path and not self._are_equal(first, path):
+                        raise UserError(
+                            f"{first} and {path.name} are of one clip and differ: leave one of them"
+                        )
         except OSError as error:
             raise UserError(f"cannot read {self.folder}: {error.strerror or error}") from None
         return found
+
+    def _are_equal(self, path: Path, other: Path) -> bool:
+        return np.array_equal(self.array(path), self.array(other), equal_nan=True)
 
     def array(self, path: Path) -> NDArray[Any]:
         """(L, D) as the file has it."""
@@ -81,6 +95,7 @@ class _ClipFolder:
                     f"{path} must have one array, or one named 'frames', "
                     f"got {one_line_list(sorted(members)) or 'none'}"
                 )
+            refuse_other_modality(name, self.modality, path)
             array = members[name]
         if array.ndim == 1:
             array = array[None]
@@ -237,7 +252,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         dataset=which.dataset,
         widths=modality_widths,
         **vars(which.scale),
-        aligned=len(surveys) > 1 and len({survey.lengths for survey in surveys.values()}) == 1,
+        aligned=show_words([survey.lengths for survey in surveys.values()]),
         decisions=(
             *which.decisions,
             *(

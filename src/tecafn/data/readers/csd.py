@@ -112,6 +112,7 @@ def _sources(source: Path, options: ReadOptions) -> _Sources:
         chosen = options.audio if modality is Modality.AUDIO else options.vision
         found = [p for p in files if any(name in p.name.lower() for name in names)]
         if chosen is not None:
+            _refuse_other_modality(chosen, modality)
             found = [chosen]
         if len(found) > 1:
             raise UserError(
@@ -124,6 +125,20 @@ def _sources(source: Path, options: ReadOptions) -> _Sources:
     unread = tuple(path.name for path in files if path not in read)
     table, times = source / "label.csv", source / _TIMES
     return _Sources(table, times, words[0] if words else None, frames, unread)
+
+
+def _refuse_other_modality(chosen: Path, modality: Modality) -> None:
+    """A file that is called after another modality alone is not taken for this one's.
+
+    Raises:
+        UserError: it is.
+    """
+    named = [m for m, names in _KINDS.items() if any(n in chosen.name.lower() for n in names)]
+    if named and modality not in named:
+        raise UserError(
+            f"{chosen} is read as {modality}, but its name says {named[0]}: name the file of "
+            f"{modality}, or rename it"
+        )
 
 
 def _segment_times(path: Path) -> dict[tuple[str, str], tuple[float, float]]:

@@ -26,11 +26,13 @@ from tecafn.data.readers.base import (
     describe_file,
     left_alone,
     one_line_list,
+    refuse_other_modality,
     which_dataset,
 )
 from tecafn.data.readers.evidence import table_evidence
 from tecafn.data.readers.table import find_table, table_pairs, table_report, table_rows
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
+from tecafn.data.word_alignment import show_words
 
 _NOT_FRAMES = ("ids", "lengths", "offsets", "columns")
 _FILE = "the file"  # an npz has no splits: its padding is found in all of its rows together
@@ -79,6 +81,7 @@ def _open_frames(path: Path, modality: Modality, options: ReadOptions) -> _Frame
             f"{path} must have one array beside 'ids', best named {modality.value!r}, "
             f"got {one_line_list(sorted(names))}"
         )
+    refuse_other_modality(name, modality, path)
     ids_array = arrays["ids"]
     ids = (
         [str(value) for value in ids_array.tolist()]
@@ -200,13 +203,13 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         if not join.num_found == join.num_rows == join.num_ids
     ]
     if aligned:
-        # Word alignment shows in equal lengths; single vectors are equal without it.
-        layouts = [
-            file.lengths if file.offsets is None else file.offsets for file in files.values()
+        # Single vectors are equally long without being words.
+        counts = [
+            file.lengths if file.offsets is None else np.diff(file.offsets)
+            for file in files.values()
         ]
-        aligned = all(layout is not None for layout in layouts) and np.array_equal(
-            np.asarray(layouts[0]), np.asarray(layouts[1])
-        )
+        aligned = show_words([[] if count is None else count.tolist() for count in counts])
+        aligned &= all(count is not None for count in counts)
     widths = {modality: file.width for modality, file in files.items()}
     described = tuple(describe_file(p) for p in (table, *(f.path for f in files.values())))
     which = which_dataset(options, table, table_evidence(table, widths=widths, files=described))

@@ -14,7 +14,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.ids import RawId, SourceId, id_rows, read_ids
 from tecafn.data.layouts import MMSA, layout_of, split_parts
-from tecafn.data.padding import FoundFrames, Padded, extent_of, find_frames
+from tecafn.data.padding import Extent, FoundFrames, Padded, extent_of, find_frames
 from tecafn.data.readers.base import (
     READERS,
     Reader,
@@ -32,8 +32,10 @@ from tecafn.data.readers.base import (
     which_dataset,
 )
 from tecafn.data.samples import DatasetDescription, Sample
+from tecafn.data.sentences import TextSurvey
 from tecafn.data.unpickle import load_pickle
 from tecafn.data.which import Evidence, first_number
+from tecafn.data.word_alignment import WordAlignment, word_alignment
 from tecafn.data.wordpiece import VOCABULARY, decode_all, vocabulary
 
 _NONE = np.empty(0)
@@ -56,7 +58,7 @@ class _Split:
     unimodal: Mapping[Modality, NDArray[Any]]
     frames: Mapping[Modality, NDArray[Any]]  # (N, T, D), padded
     padded: tuple[Padded, ...]  # what is known of where the frames are
-    is_aligned: bool  # do rows correspond across modalities?
+    may_be_aligned: bool  # as many rows of all modalities, and no lengths?
 
 
 def _recognises(source: Path) -> bool:
@@ -112,7 +114,45 @@ def _decoded(
     ]
 
 
-def _split(name: str, part: object, source: Path) -> _Split:
+@dataclass(frozen=True)
+class _Spoken:
+    """The sentences of all splits, decided over all of them together."""
+
+    texts: Mapping[str, list[str]]  # of the splits that have the key
+    survey: TextSurvey
+    with_vectors: bool  # do too few samples have a sentence to go without text vectors?
+    decisions: tuple[str, ...]
+
+
+def _spoken(parts: Mapping[str, Mapping[Any, Any]], source: Path) -> _Spoken:
+    """``raw_text`` of all splits, without what stands where no sentence is."""
+    found = {
+        name: as_strings(part["raw_text"], what=f"{source} split {name!r}: raw_text")
+        for name, part in parts.items()
+        if part.get("raw_text") is not None
+    }
+    survey = TextSurvey(text for texts in found.values() for text in texts)
+    mended = {name: [survey.mend(text) for text in texts] for name, texts in found.items()}
+    num_sentences = sum(bool(text.strip()) for texts in mended.values() for text in texts)
+    total = sum(_num_rows(part.get("id")) for part in parts.values())
+    has_vectors = any(part.get("text") is not None for part in parts.values())
+    with_vectors = 2 * num_sentences < total
+    decisions: tuple[str, ...] = ()
+    if has_vectors and with_vectors and num_sentences:
+        decisions = (
+            f"text: {num_sentences} of {total} samples have a sentence, so the text vectors of "
+            "all are kept beside them, for text_encoder=features",
+        )
+    return _Spoken(mended, survey, with_vectors, decisions)
+
+
+def _num_rows(ids: object) -> int:
+    """How many samples a column of ids has; what is no column is refused later, by name."""
+    is_column = isinstance(ids, (list, tuple)) or (isinstance(ids, np.ndarray) and ids.ndim > 0)
+    return len(ids) if is_column else 0  # type: ignore[arg-type]
+
+
+def _split(name: str, part: object, source: Path, spoken: _Spoken) -> _Split:
     what = f"{source} split {name!r}"
     if not isinstance(part, dict):
         raise UserError(f"{what} must be a dictionary, got a {type(part).__name__}")
@@ -120,10 +160,7 @@ def _split(name: str, part: object, source: Path) -> _Split:
         raise UserError(f"{what} has no 'id': {one_line_list(list(part))}")
     ids = id_rows(part["id"], what=f"{what}: id")
     count = len(ids)
-    if part.get("raw_text") is not None:
-        texts = as_strings(part["raw_text"], what=f"{what}: raw_text")
-    else:
-        texts = [""] * count
+    texts = spoken.texts.get(name, [""] * count)
     if len(texts) != count:
         raise UserError(f"{what}: raw_text has {len(texts)} rows, id has {count}")
     has_sentences = any(text.strip() for text in texts)
@@ -135,7 +172,9 @@ def _split(name: str, part: object, source: Path) -> _Split:
     mask = _text_mask(part, what, count)  # (N, T)
     for modality in Modality:
         # Text vectors are stored only where there is no text to encode.
-        if part.get(modality.value) is None or (modality is Modality.TEXT and has_sentences):
+        if part.get(modality.value) is None or (
+            modality is Modality.TEXT and not spoken.with_vectors
+        ):
             continue
         values = as_numbers(part[modality.value], what=f"{what}: {modality}", ndim=3)
         if len(values) != count:
@@ -167,12 +206,12 @@ def _split(name: str, part: object, source: Path) -> _Split:
         unimodal={m: values for m, values in unimodal.items() if values is not None},
         frames=frames,
         padded=tuple(padded),
-        is_aligned=_is_aligned(part, padded),
+        may_be_aligned=_may_be_aligned(part, padded),
     )
 
 
-def _is_aligned(part: Mapping[Any, Any], padded: Sequence[Padded]) -> bool:
-    """Without lengths, and as many rows of each modality as of the text, rows are words."""
+def _may_be_aligned(part: Mapping[Any, Any], padded: Sequence[Padded]) -> bool:
+    """Without lengths, and with as many rows of each modality as of the text, rows may be words."""
     sizes = {int(one.extent.size[0]) for one in padded if len(one.extent.size)}
     if isinstance(text := part.get("text"), np.ndarray) and text.ndim == 3 and len(text):
         sizes.add(text.shape[1])
@@ -196,7 +235,8 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
             f"got a {type(loaded).__name__}"
         )
     parts = split_parts(loaded, source, layout=MMSA, split=options.split)
-    splits = [_split(name, part, source) for name, part in parts.parts.items()]
+    spoken = _spoken(parts.parts, source)
+    splits = [_split(name, part, source, spoken) for name, part in parts.parts.items()]
     widths = common_widths({split.name: split.frames for split in splits}, source)
     files = (describe_file(source),)
     which = which_dataset(
@@ -219,7 +259,10 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         layout=options.ids,
         first_number=first_number(which.dataset),
     )
-    aligned = all(split.is_aligned for split in splits)
+    words = WordAlignment(False)
+    if all(split.may_be_aligned for split in splits):
+        words = word_alignment([_shown_extents(split) for split in splits])
+    aligned = words.aligned
     found = _find_frames(splits, options, aligned=aligned)
     if aligned and not found.begin_together():
         aligned = False
@@ -233,14 +276,27 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         **vars(which.scale),
         aligned=aligned,
         splits=tuple(split.name for split in splits),
-        decisions=(*which.decisions, *read_all.decisions, *parts.decisions, *found.decisions),
+        decisions=(
+            *which.decisions,
+            *read_all.decisions,
+            *parts.decisions,
+            *spoken.decisions,
+            *words.decisions,
+            *found.decisions,
+        ),
         notes=(
             *parts.notes,
+            *spoken.survey.notes(),
             *read_all.notes,
             *(note for split in splits for note in split.notes),
             *found.notes,
         ),
-        warnings=(*which.warnings, *parts.warnings, *found.warnings),
+        warnings=(
+            *which.warnings,
+            *parts.warnings,
+            *spoken.survey.warnings(),
+            *found.warnings,
+        ),
         source_format="mmsa",
         source_files=files,
     )
@@ -248,6 +304,16 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     named = [(split, [next(ids) for _ in split.ids]) for split in splits]
     samples = (s for split, ids in named for s in _samples(split, ids, found, source))
     return description, bounded(samples, source=source, num_bytes=source.stat().st_size)
+
+
+def _shown_extents(split: _Split) -> dict[Modality, Extent]:
+    """Extents that tell rows from padding; a text encoder's vectors are nowhere zero."""
+    return {
+        part.modality: part.extent
+        for part in split.padded
+        if part.modality is not Modality.TEXT
+        or (part.extent.stop - part.extent.first < part.extent.size).any()
+    }
 
 
 def _find_frames(splits: Sequence[_Split], options: ReadOptions, *, aligned: bool) -> FoundFrames:

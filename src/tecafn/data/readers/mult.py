@@ -36,8 +36,10 @@ from tecafn.data.readers.base import (
     which_dataset,
 )
 from tecafn.data.samples import DatasetDescription, Sample
+from tecafn.data.sentences import TextSurvey
 from tecafn.data.unpickle import load_pickle
 from tecafn.data.which import Evidence, first_number
+from tecafn.data.word_alignment import WordAlignment, word_alignment
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class _Split:
     frames: Mapping[Modality, NDArray[Any]]  # (N, T, D), padded
 
     @property
-    def is_aligned(self) -> bool:
+    def has_one_size(self) -> bool:
+        """Have all modalities as many rows?"""
         return len({values.shape[1] for values in self.frames.values()}) == 1
 
 
@@ -130,8 +133,9 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     """Samples of a MulT pickle, without the zero rows of the padding.
 
     Padding is found (``find_frames``); the layout has it in front. Where all modalities have one
-    length, rows correspond: then only rows in which every modality is zero are cut off in front,
-    so that they still do. ``raw_text`` is read where a file has it.
+    size and are equally long, rows correspond (``word_alignment``): then only rows in which every
+    modality is zero are cut off in front, so that they still do. ``raw_text`` is read where a file
+    has it.
 
     Raises:
         UserError: the pickle is refused, its layout is another, or its padding is on both sides.
@@ -160,37 +164,53 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
     notes = []
     if any(split.texts is None for split in splits):
         notes.append("the source has no text; its text vectors are stored in its place")
-    aligned = all(split.is_aligned for split in splits)
+    spoken = TextSurvey(text for split in splits for text in split.texts or ())
+    extents = {
+        split.name: {m: extent_of(values) for m, values in split.frames.items()} for split in splits
+    }
+    words = WordAlignment(False)
+    if all(split.has_one_size for split in splits):
+        words = word_alignment(list(extents.values()))
     found = find_frames(
         [
-            Padded(split.name, m, f"{source} split {split.name!r}", extent_of(values))
-            for split in splits
-            for m, values in split.frames.items()
+            Padded(name, m, f"{source} split {name!r}", extent)
+            for name, some in extents.items()
+            for m, extent in some.items()
         ],
         convention="front",
         padding=options.padding,
-        together=aligned,
+        together=words.aligned,
     )
     description = DatasetDescription(
         dataset=which.dataset,
         widths=widths,
         **vars(which.scale),
-        aligned=aligned,
+        aligned=words.aligned,
         splits=tuple(split.name for split in splits),
-        decisions=(*which.decisions, *named.decisions, *parts.decisions, *found.decisions),
-        notes=(*notes, *named.notes, *parts.notes),
-        warnings=(*which.warnings, *parts.warnings, *found.warnings),
+        decisions=(
+            *which.decisions,
+            *named.decisions,
+            *parts.decisions,
+            *words.decisions,
+            *found.decisions,
+        ),
+        notes=(*notes, *named.notes, *parts.notes, *spoken.notes()),
+        warnings=(*which.warnings, *parts.warnings, *spoken.warnings(), *found.warnings),
         source_format="mult",
         source_files=files,
     )
     ids = iter(named.ids)
     rows = [(split, [next(ids) for _ in range(len(split.labels))]) for split in splits]
-    samples = (s for split, ids in rows for s in _samples(split, ids, found, source))
+    samples = (s for split, ids in rows for s in _samples(split, ids, found, spoken, source))
     return description, bounded(samples, source=source, num_bytes=source.stat().st_size)
 
 
 def _samples(
-    split: _Split, ids: Sequence[SourceId], found: FoundFrames, source: Path
+    split: _Split,
+    ids: Sequence[SourceId],
+    found: FoundFrames,
+    spoken: TextSurvey,
+    source: Path,
 ) -> Iterator[Sample]:
     for row, named in enumerate(ids):
         frames = {
@@ -203,7 +223,7 @@ def _samples(
             video=named.video,
             clip=named.clip,
             split=split.name,
-            text="" if split.texts is None else split.texts[row],
+            text="" if split.texts is None else spoken.mend(split.texts[row]),
             label=float(split.labels[row]),
             sequences=present_only(frames),
             start=named.start,

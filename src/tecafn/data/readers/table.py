@@ -21,6 +21,7 @@ from typing import Final
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.csv_text import CsvTable, open_csv
+from tecafn.data.layouts import like_labels, like_text
 from tecafn.data.names import (
     file_name,
     has_control,
@@ -30,6 +31,7 @@ from tecafn.data.names import (
     without_video,
 )
 from tecafn.data.samples import DatasetDescription, canonical_split, public_id
+from tecafn.data.sentences import TextSurvey
 
 _ID_COLUMNS = ("video_id", "clip_id")
 _REQUIRED = (*_ID_COLUMNS, "text", "mode")
@@ -213,6 +215,7 @@ class _Survey:
     """What a first pass over a table's ids and labels finds."""
 
     mends: frozenset[str]  # columns whose 1.0 are read as 1
+    spoken: TextSurvey
     repeats: bool  # every clip begins with its video
     report: TableReport
 
@@ -245,9 +248,11 @@ def _surveyed(
     marked: Counter[str] = Counter()
     num_rows = num_commas = 0
     literal: list[int] = []
+    spoken = TextSurvey()
     clips = _Clips()
     for number, row in table.rows(literal=literal):
         num_rows += 1
+        spoken.add(row.get("text", ""))
         fields = []
         for column in columns:
             field, marks = _plain(row[column])
@@ -278,8 +283,30 @@ def _surveyed(
             f"{name}: a stray quote in row{'s' * (len(literal) > 1)} {rows} is read as part of the "
             "text"
         )
+    warnings += _unread(table, name)
+    warnings += spoken.warnings()
+    notes += spoken.notes()
     report = TableReport(table.decisions, (*table.notes, *notes), tuple(warnings))
-    return _Survey(mends, clips.all_repeat, report)
+    return _Survey(mends, spoken, clips.all_repeat, report)
+
+
+def _unread(table: CsvTable, name: str) -> list[str]:
+    """Columns that are not read and look like what no row of the table has."""
+    wanted = {"text": like_text, "label": like_labels}
+    others = [c for c in table.columns if c and c not in (*_REQUIRED, *_SPELLED)]
+    likely = {key: [c for c in others if is_like(c)] for key, is_like in wanted.items()}
+    empty = {key: columns for key, columns in likely.items() if columns}
+    filled: set[str] = set()
+    for _, row in table.rows() if empty else ():
+        filled.update(c for c, field in row.items() if field.strip().lower() not in _UNLABELLED)
+    return [
+        f"{name}: no row has a {key}, and the column {column!r} is not read: name it {key!r} if "
+        "that is what it holds"
+        for key, columns in empty.items()
+        if key not in filled
+        for column in columns
+        if column in filled
+    ]
 
 
 class _Clips:
@@ -412,7 +439,7 @@ def table_rows(table: Path) -> Iterator[TableRow]:
             video=sys.intern(video),
             clip=clip,
             split=split,
-            text=row["text"],
+            text=survey.spoken.mend(row["text"]),
             label=labels.get("label"),
             unimodal={
                 modality: value

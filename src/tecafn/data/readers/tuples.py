@@ -6,6 +6,7 @@ split. The three differ in the row's inner tuple, which is what each one's modul
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,23 @@ def _chosen_files(source: Path, layout: TupleLayout) -> list[Path]:
     return chosen
 
 
+def _unnamed(source: Path, files: list[Path], layout: TupleLayout) -> list[str]:
+    """A warning on pickles of a folder that hold samples of the layout and name no split."""
+    names = []
+    for path in _files(source) if source.is_dir() else ():
+        if path in files or split_in_name(path) is not None:
+            continue
+        with contextlib.suppress(UserError):  # what is refused holds no samples
+            if layout.fits(load_pickle(path)):
+                names.append(path.name)
+    if not names:
+        return []
+    return [
+        f"left alone: {one_line_list(names)} holds samples, and no split in its name (train, dev, "
+        "test): rename it if it should be read"
+    ]
+
+
 def _parts(files: list[Path], source: Path, options: ReadOptions) -> tuple[list[_Part], list[str]]:
     """The lists of the files, each with its split, and what is left alone."""
     parts: list[_Part] = []
@@ -312,10 +330,7 @@ def _find_frames(parts: Sequence[_Part], layout: TupleLayout, options: ReadOptio
                 ]
             else:
                 name = layout.spoken
-                words = [
-                    row.spoken if isinstance(row.spoken, (list, tuple)) else [] for row in rows
-                ]
-                lengths = [len(spoken) for spoken in words]
+                lengths = [_num_words(row.spoken) or 0 for row in rows]
                 num_longer = sum(len(a) > n for a, n in zip(arrays, lengths, strict=True))
                 is_one = len({len(a) for a in arrays}) == 1
                 is_longer = is_one and more_than_a_few(num_longer, len(rows))
@@ -360,8 +375,7 @@ def _is_aligned(parts: list[_Part], layout: TupleLayout, found: FoundFrames) -> 
     for part in parts:
         for number, row in enumerate(part.rows):
             items = _row(row, layout)
-            if not isinstance(items.spoken, (list, tuple)):
-                continue
+            num_words = _num_words(items.spoken)
             for modality, value in items.frames.items():
                 # Arrays without a dimension are refused later, by name.
                 if not isinstance(value, np.ndarray) or not value.ndim:
@@ -371,9 +385,18 @@ def _is_aligned(parts: list[_Part], layout: TupleLayout, found: FoundFrames) -> 
                     length = place.stop - place.start
                 else:
                     length = len(value)
-                if length != len(items.spoken):
+                if length != num_words:
                     return False
     return True
+
+
+def _num_words(spoken: object) -> int | None:
+    """Words of a list, an array or a sentence; None of what is none of these."""
+    if isinstance(spoken, str):
+        return len(spoken.split())
+    if isinstance(spoken, np.ndarray):
+        return len(spoken) if spoken.ndim == 1 else None
+    return len(spoken) if isinstance(spoken, (list, tuple)) else None
 
 
 def _labels(parts: list[_Part]) -> NDArray[Any]:
@@ -440,7 +463,7 @@ def read_tuples(
         ),
         otherwise=MOSI,
     )
-    warnings = list(which.warnings)
+    warnings = [*which.warnings, *_unnamed(source, files, layout)]
     named = _read_ids(parts, options, which.dataset)
     if any(one.number is not None for one in named.ids):
         if which.is_guess:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.layouts import like_labels, like_text
 from tecafn.data.readers.base import (
     PICKLE_SUFFIXES,
     READERS,
@@ -45,6 +46,7 @@ from tecafn.data.readers.base import (
     present_only,
 )
 from tecafn.data.samples import SPLITS, DatasetDescription, Sample, SourceFile, canonical_split
+from tecafn.data.sentences import TextSurvey
 from tecafn.data.shares import more_than_a_few
 from tecafn.data.unpickle import load_pickle
 from tecafn.data.which import FUNNY, scale_of, spoken_name
@@ -167,13 +169,38 @@ def _lines(source: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _read_lines(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterator[Sample]]:
+    spoken = TextSurvey()
+    filled: dict[str, None] = {}
+    for _, row in _lines(source):
+        if isinstance(punchline := row.get("punchline"), str):
+            spoken.add(punchline)
+        filled.update((key, None) for key, value in row.items() if value not in (None, "", []))
     description = _describe(
-        [describe_file(source)], options, widths={}, splits=SPLITS, aligned=False, notes=()
+        [describe_file(source)],
+        options,
+        widths={},
+        splits=SPLITS,
+        aligned=False,
+        notes=spoken.notes(),
     )
-    return description, _line_samples(source)
+    described = replace(description, warnings=(*_unread(filled, source.name), *spoken.warnings()))
+    return described, _line_samples(source, spoken)
 
 
-def _line_samples(source: Path) -> Iterator[Sample]:
+def _unread(filled: Collection[str], name: str) -> list[str]:
+    """Keys that are not read and look like what no line has."""
+    others = [key for key in filled if key not in ("id", "split", "punchline", "context", "label")]
+    return [
+        f"{name}: no line has a {wanted}, and the key {key!r} is not read: name it {wanted!r} if "
+        "that is what it holds"
+        for wanted, is_like in (("punchline", like_text), ("label", like_labels))
+        if wanted not in filled
+        for key in others
+        if is_like(key)
+    ]
+
+
+def _line_samples(source: Path, spoken: TextSurvey) -> Iterator[Sample]:
     for what, row in _lines(source):
         for key in ("id", "split", "punchline"):
             if key not in row:
@@ -193,7 +220,7 @@ def _line_samples(source: Path) -> Iterator[Sample]:
             video=name,
             clip="",
             split=split,
-            text=as_string(row["punchline"], what=f"{what}: punchline"),
+            text=spoken.mend(as_string(row["punchline"], what=f"{what}: punchline")),
             label=_label(row.get("label"), what),
             context=None if not context else _sentence(context, f"{what}: context"),
             where=what,
