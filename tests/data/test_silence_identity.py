@@ -454,6 +454,8 @@ def test_identity_mosis_clips_that_count_from_0_are_shifted(spell: Any) -> None:
         # --ids keeps the numbers; other datasets' stay.
         assert not int(_splits(ids, first_number=1, layout="video-clip").ids[0].clip)
         assert not int(_splits(ids).ids[0].clip)
+        # Where nothing says that it is MOSI, they stay as well.
+        assert not int(_splits(ids, first_number=1, is_guess=True).ids[0].clip)
 
 
 def test_identity_mosis_clips_that_count_from_1_stay_and_a_mixture_is_asked_about() -> None:

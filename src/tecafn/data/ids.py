@@ -117,6 +117,7 @@ def read_ids(
     layout: str | None = None,
     because: str = "as told by --ids",
     first_number: int = 0,
+    is_guess: bool = False,
 ) -> ReadIds:
     """Take the ids of a whole source apart.
 
@@ -125,6 +126,7 @@ def read_ids(
         layout: one of ``LAYOUTS``; None = the one that all ids have together.
         because: whose word ``layout`` is.
         first_number: label.csv's clip of ``video[0]``: 1 for CMU-MOSI, whose ids count from 0.
+        is_guess: nothing says that it is this dataset: only ``video[k]`` is taken to count so.
 
     Raises:
         UserError: an id is no text, empty, or of an unknown or of another layout than the others:
@@ -150,7 +152,7 @@ def read_ids(
     chosen = _layout(spelled) if layout is None else _told(layout, spelled)
     ids = tuple(chosen.read(spelled, first_number))
     shifted: list[str] = []
-    if first_number and layout is None and chosen.numbers:
+    if first_number and not is_guess and layout is None and chosen.numbers:
         ids, shifted = _from_first(ids, spelled, first_number)
     if first_number and _num_shared(ids):
         # Beside video$_$clip, video[k] may already be in label.csv's numbering.

@@ -52,7 +52,7 @@ from tecafn.data.samples import (
 )
 from tecafn.data.shares import more_than_a_few
 from tecafn.data.unpickle import load_pickle
-from tecafn.data.which import FUNNY, MOSI, Evidence, first_number
+from tecafn.data.which import FUNNY, MOSI, Evidence, Which, first_number
 
 PAUSE = "sp"
 
@@ -412,9 +412,9 @@ def _labels(parts: list[_Part]) -> NDArray[Any]:
     return np.array(found)
 
 
-def _read_ids(parts: list[_Part], options: ReadOptions, dataset: str) -> ReadIds:
+def _read_ids(parts: list[_Part], options: ReadOptions, which: Which) -> ReadIds:
     layout, because = options.ids, "as told by --ids"
-    if layout is None and dataset == FUNNY:
+    if layout is None and which.dataset == FUNNY:
         layout, because = "sample", "as UR-FUNNY's name no video"
     return read_ids(
         [
@@ -424,7 +424,8 @@ def _read_ids(parts: list[_Part], options: ReadOptions, dataset: str) -> ReadIds
         ],
         layout=layout,
         because=because,
-        first_number=first_number(dataset),
+        first_number=first_number(which.dataset),
+        is_guess=which.is_guess,
     )
 
 
@@ -464,7 +465,7 @@ def read_tuples(
         otherwise=MOSI,
     )
     warnings = [*which.warnings, *_unnamed(source, files, layout)]
-    named = _read_ids(parts, options, which.dataset)
+    named = _read_ids(parts, options, which)
     if any(one.number is not None for one in named.ids):
         if which.is_guess:
             warnings.append(
