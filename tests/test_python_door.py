@@ -104,6 +104,22 @@ def test_a_comparison_is_one_call(
         tecafn.compare(data=tiny_store, out=tmp_path / "no", methods="tecafm", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"seeds": "3"}, "seeds must be how many, or a list of them, got '3'"),
+        ({"seeds": 2.0}, "seeds must be how many, or a list of them, got 2.0"),
+        ({"seeds": [0, 0]}, r"seeds must be different whole numbers >= 0, got \[0, 0\]"),
+        ({"overrides": "training.max_epochs=1"}, "overrides must be a list of key=value"),
+    ],
+)
+def test_compare_refuses_seeds_and_overrides_of_another_kind(
+    tiny_store: Path, tmp_path: Path, given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(tecafn.UserError, match=words):
+        tecafn.compare(data=tiny_store, out=tmp_path / "no", methods=["concat"], **given)
+
+
 def test_the_verbs_are_listed_and_import_no_torch_until_they_are_used() -> None:
     code = (
         "import sys, tecafn\n"

@@ -387,6 +387,12 @@ def test_a_protocol_is_checked(
         make_protocol(**changes)
 
 
+@pytest.mark.parametrize("seeds", [(0, 0), (-1,), (0.5,), ("1",), (True,), (2**32,)])
+def test_seeds_are_different_whole_numbers(make_protocol: MakeProtocol, seeds: Any) -> None:
+    with pytest.raises(UserError, match="seeds must be different whole numbers"):
+        make_protocol(seeds=seeds)
+
+
 def test_an_unlabelled_split_is_refused(
     make_protocol: MakeProtocol, make_store: MakeStore, tmp_path: Path
 ) -> None:
@@ -625,3 +631,18 @@ def test_one_seed_finds_no_effect_and_the_table_says_so(make_protocol: MakeProto
     assert rows_of(summary)["concat"]["difference"]["mae"]["over_seeds"] is None
     page = (protocol.out / "comparison.md").read_text(encoding="utf-8")
     assert "The smallest detectable effect of MAE is unknown" in page
+
+
+def test_one_video_finds_no_effect_and_the_table_says_so(
+    make_protocol: MakeProtocol, make_store: MakeStore, tmp_path: Path
+) -> None:
+    store = make_store(tmp_path / "store", sizes={"train": 4, "valid": 4}, seed=0)
+    assert len(set(Store.open(store).split("valid").videos)) == 1
+    protocol = make_protocol(data=store)
+    for seed in protocol.seeds:
+        fake_run(protocol, "concat", seed, noise=1.0)
+        fake_run(protocol, "tecafn", seed, noise=0.4)
+    summary = tables(protocol)
+    assert summary["detectable"]["mae"] is None
+    page = (protocol.out / "comparison.md").read_text(encoding="utf-8")
+    assert "with one video, the deviation over videos was not measured" in page

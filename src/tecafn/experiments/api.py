@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +207,10 @@ def compare(
         if seeds < 1:
             raise UserError(f"seeds must be >= 1, got {seeds}")
         seeds = range(seeds)
+    if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+        raise UserError(f"seeds must be how many, or a list of them, got {seeds!r}")
+    if isinstance(overrides, str):
+        raise UserError(f"overrides must be a list of key=value, got {overrides!r}")
     if isinstance(methods, str):
         methods = None if methods == "all" else (methods,)
     protocol = Protocol(

@@ -31,7 +31,7 @@ from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.extras import add_extras
 from tecafn.experiments.launched import launched
 from tecafn.experiments.presence import check_text
-from tecafn.experiments.rows import AS_WRITTEN, Row, Table, check_rows, rows_of_methods
+from tecafn.experiments.rows import AS_WRITTEN, Row, Table, are_seeds, check_rows, rows_of_methods
 from tecafn.experiments.run_folder import check_begun, describe_store
 from tecafn.experiments.setup import check_device, check_monitor, check_needs
 from tecafn.experiments.shipped import ChosenConfigs, choose_configs, find_config
@@ -60,7 +60,7 @@ class Protocol:
         out: the folder of the comparison; a cell's run is ``out/<row>/seed-<n>``.
         methods: registered names, a short way to say ``rows``; None = all.
         rows: configs with overrides, in place of ``methods``.
-        seeds: at least one.
+        seeds: at least one, all different.
         configs: folder with a ``<method>.toml`` for each method, or the name of a shipped one;
             None = the one of the store's dataset, or the nearest.
         overrides: ``key=value`` for every row: the common budget; ``row:key=value`` for one.
@@ -97,6 +97,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if not self.seeds:
             raise UserError("a comparison needs at least one seed, got none")
+        if not are_seeds(self.seeds):
+            raise UserError(f"seeds must be different whole numbers >= 0, got {[*self.seeds]}")
         for name in ("jobs", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -128,6 +128,17 @@ def check_rows(rows: Sequence[Row]) -> None:
         seen[key] = row.name
 
 
+def are_seeds(values: Sequence[Any]) -> bool:
+    """Are they different whole numbers from 0 to 2**32 - 1, at least one?
+
+    Example:
+        >>> are_seeds([0, 3]), are_seeds([0, 0]), are_seeds([0.5])
+        (True, False, False)
+    """
+    are_whole = all(type(seed) is int and 0 <= seed < 2**32 for seed in values)
+    return bool(values) and are_whole and len(set(values)) == len(values)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """What a file of rows says; None where it leaves the choice to the command.
@@ -281,8 +292,7 @@ class _Reader:
         if value is None:
             return None
         listed = list(range(value)) if type(value) is int else value
-        is_list = isinstance(listed, list) and all(type(seed) is int for seed in listed)
-        if not is_list or not listed or min(listed) < 0 or len(set(listed)) < len(listed):
+        if not isinstance(listed, list) or not are_seeds(listed):
             raise UserError(
                 f"{self.where}: seeds must be how many (>= 1), or a list of different ones, got "
                 f"{value!r}"
