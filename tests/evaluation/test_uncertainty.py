@@ -125,3 +125,7 @@ def test_more_comparisons_need_a_larger_effect_and_more_seeds_a_smaller_one() ->
 def test_one_seed_per_row_has_no_detectable_effect() -> None:
     assert smallest_detectable_effect([]) is None
     assert smallest_detectable_effect([Compared([0.7], [0.6], 0.0001, 30)]) is None
+
+
+def test_one_video_has_no_detectable_effect() -> None:
+    assert smallest_detectable_effect([Compared([0.7, 0.8], [0.6, 0.5], 0.0, 1)]) is None

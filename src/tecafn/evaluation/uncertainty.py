@@ -199,8 +199,8 @@ def smallest_detectable_effect(compared: Sequence[Compared]) -> DetectableEffect
     standard errors, the corrected one with the level divided by the number of comparisons.
 
     Returns:
-        None without a comparison, or where no row has two seeds: the deviation over seeds is then
-        unknown, and so is the effect.
+        None without a comparison, or where no row has two seeds or the samples are of one video:
+        the deviation over seeds or over videos is then unknown, and so is the effect.
 
     Source: Bloom 1995, "Minimum detectable effects: a simple way to report the statistical power
     of experimental designs".
@@ -216,7 +216,8 @@ def smallest_detectable_effect(compared: Sequence[Compared]) -> DetectableEffect
         return None
     samples = [tuple(compared[0].reference), *(tuple(one.values) for one in compared)]
     seed_degrees = sum(len(values) - 1 for values in samples)
-    if not seed_degrees:
+    video_degrees = min(one.num_videos for one in compared) - 1
+    if not seed_degrees or not video_degrees:
         return None
     squares = sum((len(values) - 1) * np.var(values, ddof=1) for values in samples if values[1:])
     pooled = float(squares) / seed_degrees
@@ -225,7 +226,6 @@ def smallest_detectable_effect(compared: Sequence[Compared]) -> DetectableEffect
     )
     over_videos = float(np.mean([one.video_variance for one in compared]))
     variance = over_seeds + over_videos
-    video_degrees = min(one.num_videos for one in compared) - 1
     if variance == 0:
         degrees = float(seed_degrees)
     else:

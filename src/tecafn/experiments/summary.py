@@ -107,7 +107,7 @@ class Measured:
         metrics: by which some row was measured.
         best: the best row by the primary metric.
         against: the row that differences are taken from.
-        detectable: by metric; None where the deviation over seeds is unknown.
+        detectable: by metric; None where the deviation over seeds or videos is unknown.
         finished: what was read, by row.
     """
 

@@ -264,7 +264,7 @@ class ComparisonSummary(TypedDict):
         against: the row that differences are taken from; None without a result.
         sort: the metric that rows are sorted by; ``rows`` keeps the order of the table's file.
         detectable: by metric, the smallest effect that this table finds; None where the deviation
-            over seeds is unknown.
+            over seeds or over videos is unknown.
         title, notes: of the page.
         chart: the axis of the rows' ``x``, where the table has a chart.
         published: what is published of the rows.

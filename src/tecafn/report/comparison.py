@@ -236,13 +236,15 @@ def detectable_lines(summary: ComparisonSummary) -> list[str]:
     Nothing of a summary that does not say so, and of a table with a single row.
     """
     label = convention_of_summary(summary).label_of
+    has_seeds = any(len(row["seeds"]) > 1 for row in summary["methods"])
     lines = []
     for metric, effect in summary.get("detectable", {}).items():
         if effect is None:
             lines.append(
-                f"The smallest detectable effect of {label(metric)} is unknown: with one seed per "
-                "row, the deviation over seeds was not measured, and no difference here is one of "
-                "the method."
+                f"The smallest detectable effect of {label(metric)} is unknown: with one "
+                f"{'video' if has_seeds else 'seed per row'}, the deviation over "
+                f"{'videos' if has_seeds else 'seeds'} was not measured, and no difference here "
+                "is one of the method."
             )
             continue
         number = effect["num_comparisons"]
