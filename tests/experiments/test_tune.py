@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 
 from tecafn.cli import main
 from tecafn.core.errors import UserError
@@ -221,6 +222,54 @@ def test_settings_that_do_not_go_together_fail_alone(
     space = SearchSpace({"model.dim": (15,), "model.num_heads": (2,)}, "grid", "none")
     with pytest.raises(UserError, match=r"no trial was finished: .*num_heads must divide"):
         tune(search(tiny_toml, sealed_store, tmp_path / "none", space=space))
+
+
+def test_what_would_fail_every_trial_is_said_before_the_first(
+    tiny_toml: Path, sealed_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "out"
+    no_encoder = ("training.max_epochs=1", "text_encoder='no/encoder'")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    for changed, words in (
+        ({"device": "cuda"}, "torch finds no CUDA device"),
+        ({"device": "banana"}, "device must be one of"),
+        ({"overrides": no_encoder}, "text_encoder 'no/encoder': no such local directory"),
+        ({"data": tmp_path / "none"}, "no such store"),
+    ):
+        with pytest.raises(UserError, match=words):
+            tune(search(tiny_toml, sealed_store, out, **changed))
+    assert not out.exists()
+
+
+def test_a_trial_that_failed_for_another_reason_than_its_settings_is_tried_again(
+    tiny_toml: Path, sealed_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = SearchSpace({"model.dim": (10, 15), "model.num_heads": (2, 5)}, "grid", "none")
+    given = search(tiny_toml, sealed_store, tmp_path / "out", space=space)
+    tried: list[tuple[int, int]] = []
+    is_gone = [False]
+
+    def check_device(_: str) -> None:
+        if is_gone[0]:
+            raise UserError("no device")
+
+    def train(config: RunConfig, **_: Any) -> dict[str, Any]:
+        pair = (config.model.dim, config.model.num_heads)
+        is_gone[0] = pair == (10, 5) and pair not in tried
+        tried.append(pair)
+        check_device("")
+        if pair == (15, 2):
+            raise UserError("num_heads must divide dim")
+        return {"training": {"monitor_value": 1.0}}
+
+    monkeypatch.setattr(tuning, "check_device", check_device)
+    monkeypatch.setattr(tuning, "train_run", train)
+    assert tune(given).counts == {"complete": 2, "pruned": 0, "failed": 2}
+    assert len(tried) == 4
+    is_gone[0] = False
+    assert tune(given).counts == {"complete": 3, "pruned": 0, "failed": 1}
+    assert tried[4:] == [(10, 5)]
 
 
 # Several processes

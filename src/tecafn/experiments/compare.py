@@ -30,10 +30,9 @@ from tecafn.experiments.cells import Cell, CellRunner, Outcome
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.extras import add_extras
 from tecafn.experiments.launched import launched
-from tecafn.experiments.presence import check_text
 from tecafn.experiments.rows import AS_WRITTEN, Row, Table, are_seeds, check_rows, rows_of_methods
 from tecafn.experiments.run_folder import check_begun, describe_store
-from tecafn.experiments.setup import check_device, check_monitor, check_needs
+from tecafn.experiments.setup import check_device, check_fits, check_labels, check_needs
 from tecafn.experiments.shipped import ChosenConfigs, choose_configs, find_config
 from tecafn.experiments.summary import Entry, measure, shared_settings
 from tecafn.layers.encoder_source import MINILM, check_source
@@ -233,13 +232,8 @@ def compare_methods(
     view = store.split(protocol.split)
     # All that every run needs, before the first one.
     for name in dict.fromkeys((protocol.split, "train", "valid")):
-        unlabelled, total = int((~store.split(name).labelled).sum()), len(store.split(name))
-        if unlabelled:
-            how = "compare another" if name == protocol.split else "every run needs its labels"
-            raise UserError(
-                f"split {name!r} of {protocol.data} has {unlabelled} of {total} samples without a "
-                f"label; {how}"
-            )
+        how = "compare another" if name == protocol.split else "every run needs its labels"
+        check_labels(store, name, how=how)
     # Once, before the first cell; the cells find the outcome beside the store.
     allowed = refuse_errors(store, allowed=protocol.allow_data_errors)
     entries = plan(protocol, store)
@@ -330,7 +324,7 @@ def _entry(protocol: Protocol, store: Store, row: Row, folder: Path) -> Entry:
     shown, refused = f"{path.parent.name}/{path.name}", ""
     try:
         settings = settings or _settings_of_method(str(row.method), path, overrides, store, shown)
-        _check_fits(settings, store)
+        check_fits(settings, store)
     except UserError as error:
         settings, refused = None, " ".join(str(error).split())
     cells = tuple(
@@ -371,18 +365,6 @@ def _settings_of_method(
     if settings.method != name:
         raise UserError(f"config {shown} is of method {settings.method!r}")
     return settings
-
-
-def _check_fits(settings: RunConfig, store: Store) -> None:
-    """Refuse a method that these data are not for."""
-    tasks, task = METHODS[settings.method].tasks, store.description.task
-    if task not in tasks:
-        raise UserError(f"it does {' and '.join(tasks)}, the dataset is a {task}")
-    check_monitor(settings, store.description)
-    train = store.split("train")
-    encoder, modalities = settings.text_encoder, settings.modalities
-    check_text(store, train, modalities, encoder)
-    check_needs(settings.method, store, train, text_encoder=encoder, modalities=modalities)
 
 
 def _by_seed(entries: Sequence[Entry]) -> Iterable[tuple[Cell, ...]]:

@@ -247,6 +247,37 @@ def check_monitor(config: RunConfig, description: DatasetDescription) -> None:
         )
 
 
+def check_labels(store: Store, split: str, *, how: str) -> None:
+    """Refuse a split with samples that have no label.
+
+    Raises:
+        UserError: it says how many, and ``how`` it may be mended.
+    """
+    labelled = store.split(split).labelled
+    unlabelled = int((~labelled).sum())
+    if unlabelled:
+        raise UserError(
+            f"split {split!r} of {store.path} has {unlabelled} of {len(labelled)} samples without "
+            f"a label; {how}"
+        )
+
+
+def check_fits(config: RunConfig, store: Store) -> None:
+    """Refuse a method that these data are not for.
+
+    Raises:
+        UserError: of another task or measure, without the text that it reads, or not aligned.
+    """
+    tasks, task = METHODS[config.method].tasks, store.description.task
+    if task not in tasks:
+        raise UserError(f"it does {' and '.join(tasks)}, the dataset is a {task}")
+    check_monitor(config, store.description)
+    train = store.split("train")
+    encoder, modalities = config.text_encoder, config.modalities
+    check_text(store, train, modalities, encoder)
+    check_needs(config.method, store, train, text_encoder=encoder, modalities=modalities)
+
+
 def build_scheme(config: RunConfig, info: DataInfo) -> Scheme:
     """The untrained scheme; the same for the same seed.
 

@@ -29,13 +29,17 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from tecafn.core.errors import UserError
+from tecafn.core.modality import Modality
 from tecafn.core.parallel import world_size
 from tecafn.core.places import refuse_taken
+from tecafn.data.integrity import refuse_errors
 from tecafn.data.store import Store
 from tecafn.experiments.claims import machine, runs_here
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.run import train_run
 from tecafn.experiments.search_space import Range, SearchSpace
+from tecafn.experiments.setup import check_device, check_fits, check_labels
+from tecafn.layers.encoder_source import check_source
 from tecafn.records.record import write_text_atomically
 from tecafn.serving.predictor import EXPORT_FOLDER
 from tecafn.training.config import MONITORS
@@ -138,8 +142,9 @@ def tune(search: Search, *, told: Callable[[str], None] = lambda _: None) -> Tun
         told: is told each trial's end in a line.
 
     Raises:
-        UserError: a setting of the space is none of the config; the study in this place is of
-            another search; every trial failed.
+        UserError: a setting of the space is none of the config; every trial would fail, for its
+            device, encoder or data; the study in this place is of another search; every trial
+            failed.
     """
     optuna = _optuna()
     refuse_taken(search.out, may_be="neither")
@@ -149,6 +154,7 @@ def tune(search: Search, *, told: Callable[[str], None] = lambda _: None) -> Tun
             "with one --out, and each takes trials"
         )
     first = _check_space(search)
+    _check_data(search, first)
     monitor = first.training.monitor
     with warnings.catch_warnings():
         # Heartbeats and stale trials, which we need, Optuna calls experimental.
@@ -210,6 +216,29 @@ def _fits_alone(search: Search, key: str, value: Any) -> UserError | None:
     except UserError as error:
         return error
     return None
+
+
+def _check_data(search: Search, first: RunConfig) -> None:
+    """Refuse before the first trial what would fail every one of them."""
+    store = _check_surroundings(search)
+    for split in ("train", "valid"):
+        check_labels(store, split, how="every trial needs its labels")
+    if not {"text_encoder", "modalities"} & set(search.space.choices):
+        _check_encoder(first)
+        check_fits(first, store)
+
+
+def _check_surroundings(search: Search) -> Store:
+    """Refuse a device or data that no settings of a trial can mend."""
+    check_device(search.device)
+    store = Store.open(search.data)
+    refuse_errors(store, allowed=search.allow_data_errors)
+    return store
+
+
+def _check_encoder(config: RunConfig) -> None:
+    if Modality.TEXT in config.modalities:
+        check_source(config.text_encoder)
 
 
 def _url(search: Search) -> str:
@@ -309,12 +338,12 @@ def _queue(optuna: Any, study: Study, search: Search) -> None:
     known, dead = set(), {}
     for trial in study.get_trials(deepcopy=False):
         slot = trial.user_attrs.get("slot")
-        if trial.state != failed or "error" in trial.user_attrs:
+        if trial.state != failed or _failed_of_settings(trial):
             known.add(slot)
         elif "left_out" not in trial.user_attrs:
             dead[slot] = trial
     for slot, trial in dead.items():
-        if slot not in known:  # ended by a signal that was heard
+        if slot not in known:  # ended by a signal that was heard, or by what may be mended now
             known.add(slot)
             _queue_again(study, trial)
     grid = search.space.grid(seed=search.seed) if search.space.sampler == "grid" else None
@@ -343,6 +372,11 @@ def _queue_again(study: Study, trial: FrozenTrial) -> None:
             system_attrs={k: v for k, v in trial.system_attrs.items() if k == "fixed_params"},
         )
     )
+
+
+def _failed_of_settings(trial: FrozenTrial) -> bool:
+    """Would it fail again wherever it is run?"""
+    return "error" in trial.user_attrs and "not_of_settings" not in trial.user_attrs
 
 
 def _has_died(trial: FrozenTrial, slot: int | None) -> bool:
@@ -414,6 +448,8 @@ class _Worker:
             raise
         except UserError as error:
             trial.set_user_attr("error", str(error))
+            if self._fails_any(chosen):  # to be tried again when the search goes on
+                trial.set_user_attr("not_of_settings", True)
             self._say(trial, chosen, f"failed: {error}")
             raise _BadSettingsError(str(error)) from None
         except Exception:
@@ -425,6 +461,22 @@ class _Worker:
         self._say(trial, chosen, f"{value:.4f}")
         return value
 
+    def _fails_any(self, chosen: Mapping[str, Any]) -> bool:
+        """Is something wrong by now that is not the settings: the device, the data, a download?"""
+        try:
+            _check_surroundings(self._search)
+        except UserError:
+            return True
+        try:
+            config = self._search.settings(chosen)
+        except UserError:
+            return False
+        try:
+            _check_encoder(config)
+        except UserError:
+            return True
+        return False
+
     def _is_double(self, trial: Trial) -> bool:
         """Has an earlier trial that did not die the same slot?"""
         failed = self._optuna.trial.TrialState.FAIL
@@ -432,7 +484,7 @@ class _Worker:
         return any(
             other.number < trial.number
             and other.user_attrs.get("slot") == slot
-            and (other.state != failed or "error" in other.user_attrs)
+            and (other.state != failed or _failed_of_settings(other))
             for other in self._study.get_trials(deepcopy=False)
         )
 
