@@ -114,3 +114,89 @@ def test_predictions_may_lie_beside_what_the_run_wrote(
     command = ("predict", run, "--data", tiny_store, "--device", "cpu", "--out", run / "mine.csv")
     assert main([str(part) for part in command]) == 0
     assert main([str(part) for part in command]) == 0  # and be written anew
+
+
+@pytest.fixture
+def comparison(run: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "comparison"
+    shutil.copytree(run, folder / "row" / "seed-0")
+    for kind in ("json", "md", "csv", "tex", "html"):
+        (folder / f"comparison.{kind}").write_text("{}", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def searched(run: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "search"
+    shutil.copytree(run, folder / "trials" / "a" / "seed-0")
+    for name in ("study.db", "best.toml", "trials.csv"):
+        (folder / name).write_text("", encoding="utf-8")
+    return folder
+
+
+def test_predictions_results_and_tables_overwrite_no_record(
+    refused: Refused, run: Path, store: Path, comparison: Path, searched: Path
+) -> None:
+    before = [files(place) for place in (run, store, comparison, searched)]
+    own = (
+        (run, "record.json"),
+        (run, "model"),
+        (comparison, "comparison.json"),
+        (comparison, "comparison.html"),
+        (comparison, "row/seed-0/record.json"),
+        (searched, "study.db"),
+        (searched, "trials/a/seed-0/record.json"),
+        (store, "manifest.json"),
+    )
+    for place, name in own:
+        for command in (
+            ("predict", run, "--data", store, "--out"),
+            ("leaderboard", "no-registry", "--markdown"),
+            ("push", run, "a/b", "--dry-run"),
+            ("export", run, "--out"),
+        ):
+            line = refused(*command, place / name)
+            assert "is a file of the" in line or "inside the data store" in line
+    for out, words in (
+        (run / "config.toml", "is a file of the run"),
+        (run / "predictions.toml", "is a file of the run"),  # in whose folder the tables would lie
+        (searched / "best.toml", "is a file of the search"),
+        (store.with_suffix(".toml"), "inside the data store"),
+    ):
+        assert words in refused("submit", run, "--data", store, "--out", out)
+    assert [files(place) for place in (run, store, comparison, searched)] == before
+
+
+def test_comparisons_and_searches_lie_in_no_other(
+    refused: Refused, comparison: Path, searched: Path, store: Path, tiny_toml: Path, tmp_path: Path
+) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("[space]\n'training.batch_size' = [4]\n", encoding="utf-8")
+    compare = ("compare", "--data", store, "--configs", tiny_toml.parent)
+    tune = ("tune", tiny_toml, "--space", space, "--data", store)
+    for command, out, how in (
+        (compare, searched, f"is the search {searched}"),
+        (compare, searched / "new", f"lies inside the search {searched}"),
+        (compare, comparison / "row", f"lies inside the comparison {comparison}"),
+        (tune, comparison, f"is the comparison {comparison}"),
+        (tune, comparison / "row", f"lies inside the comparison {comparison}"),
+        (("train", tiny_toml, "--data", store), searched, f"is the search {searched}"),
+    ):
+        assert how in refused(*command, "--out", out)
+
+
+def test_what_cannot_be_written_is_said_before_the_work(
+    refused: Refused, run: Path, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("evaluate", "explain", "export"):
+        monkeypatch.setattr(f"tecafn.experiments.{name}.open_run", None)
+    monkeypatch.setattr("tecafn.experiments.export.load", None)
+    file = tmp_path / "file"
+    file.write_text("x", encoding="utf-8")
+    for command in (
+        ("predict", run, "--data", store),
+        ("explain", run, "--data", store),
+        ("export", run),
+    ):
+        line = refused(*command, "--out", file / "x")
+        assert line == f"error: cannot write --out {file / 'x'}: {file} is a file"

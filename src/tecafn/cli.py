@@ -954,9 +954,11 @@ def push(
     ] = None,
 ) -> None:
     """Share a run's network on the hub, with a card made from its record."""
+    from tecafn.core.places import refuse_overwriting
     from tecafn.experiments.sharing import collect, push_to_hub
 
     if dry_run is not None:
+        refuse_overwriting(dry_run, option="--dry-run")
         if dry_run.exists() and any(dry_run.iterdir()):
             raise UserError(f"{dry_run} is not empty")
         dry_run.mkdir(parents=True, exist_ok=True)
@@ -992,7 +994,8 @@ def submit(
         name=name,
         with_labels=not without_labels,
     )
-    print(f"{out}: {result.name} on {result.dataset} {result.split}, {len(result.seeds)} seeds")
+    measured = f"{result.dataset} {result.split}"
+    print(f"{result.path}: {result.name} on {measured}, {len(result.seeds)} seeds")
     for flag in result.flags():
         print(f"flagged: {flag}")
 
@@ -1008,10 +1011,13 @@ def leaderboard(
     ] = None,
 ) -> None:
     """Print tables of the registered results, computed from their predictions."""
+    from tecafn.core.places import refuse_overwriting
     from tecafn.experiments.registry import labels_of
     from tecafn.records.record import write_text_atomically
     from tecafn.report.leaderboard import read_leaderboards, render_markdown, table_of, title_of
 
+    if markdown is not None:
+        refuse_overwriting(markdown, option="--markdown")
     boards = read_leaderboards(results, labels=labels_of(data or ()))
     for board in boards:
         print_table(title_of(board), *table_of(board))
@@ -1293,6 +1299,7 @@ def analyze(
     from tecafn.analyze.clip import default_out
     from tecafn.analyze.exports import missing_exports
     from tecafn.analyze.scoring import open_model
+    from tecafn.core.places import refuse_taken
     from tecafn.extract.clip import ClipSettings
     from tecafn.serving.builtin import default_model
 
@@ -1303,11 +1310,13 @@ def analyze(
             "--transcript is for one clip; the transcripts of a folder's clips lie beside them, "
             "with the same names"
         )
+    place = out or default_out(source)
+    refuse_taken(place, may_be="neither")
     scores = open_model(
         model or default_model(), voice=_voice_head(speech_model) if voice else None
     )
     wanted = ClipSettings(face=face, max_hours=max_hours, speech_model=speech_model)
-    settings, place = scores.settings(wanted), out or default_out(source)
+    settings = scores.settings(wanted)
     if (missing := missing_exports()) and not as_json:
         print(f"not written: {', '.join(missing)}: pip install 'tecafn[exports]' brings them")
     if source.is_dir():

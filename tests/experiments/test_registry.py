@@ -14,7 +14,7 @@ from tecafn.cli import main
 from tecafn.core.errors import UserError
 from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.registry import labels_of, submit
-from tecafn.records.record import read_record
+from tecafn.records.record import read_record, write_record
 from tecafn.records.results import read_result
 from tecafn.report.leaderboard import read_leaderboards, render_markdown
 
@@ -153,3 +153,32 @@ def test_what_does_not_go_together_is_refused(run: Path, tiny_store: Path, tmp_p
         submit([run, run], data=tiny_store, out=out)
     with pytest.raises(UserError, match="holds no results"):
         read_leaderboards(tmp_path / "nothing")
+
+
+def test_what_is_refused_leaves_an_earlier_result_whole(
+    run: Path, registry: Path, tiny_run: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    def files() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in registry.rglob("*") if path.is_file()}
+
+    before = files()
+    changed = shutil.copytree(run, tmp_path / "changed")
+    table = changed / "predictions" / "test.csv"
+    lines = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    table.write_text("".join(lines[:-1]), encoding="utf-8")
+    unevaluated = shutil.copytree(tiny_run, tmp_path / "other")
+    record = read_record(unevaluated)
+    write_record(unevaluated, {**record, "seed": 7, "config": {**record["config"], "seed": 7}})
+    with pytest.raises(UserError, match="is not evaluated on test"):
+        submit([changed, unevaluated], data=tiny_store, out=registry / "ours.toml")
+    assert files() == before
+    read_leaderboards(registry)
+
+
+def test_a_name_with_dots_is_kept(run: Path, tiny_store: Path, tmp_path: Path) -> None:
+    for name in ("v2.1", "v2.2.toml"):
+        submit([run], data=tiny_store, out=tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "v2.1", "v2.1.toml", "v2.2", "v2.2.toml"
+    }  # fmt: skip
+    assert len(read_leaderboards(tmp_path)[0].rows) == 2

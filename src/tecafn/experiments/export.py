@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tecafn.core.batch import Batch
 from tecafn.core.errors import UserError
+from tecafn.core.places import refuse_overwriting
 from tecafn.data.store import Store
 from tecafn.evaluation.evaluator import Predictions, predict_source, validation_metrics
 from tecafn.experiments.evaluate import OpenRun, look_again, open_run
@@ -96,9 +97,10 @@ def export_run(
         raise UserError(
             "--int8 changes predictions: name a store with --data, on which the change is measured"
         )
+    out = Path(out)
+    refuse_overwriting(out)
     if data is not None:
         look_again(Path(run), Store.open(Path(data)), split, what="export")
-    out = Path(out)
     exported = export(load(run), out, format=format)
     calibration = carry_calibration(run, out) if format == "onnx" else None
     if calibration is not None:

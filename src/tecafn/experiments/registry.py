@@ -10,8 +10,9 @@ from typing import Any
 import tomli_w
 
 from tecafn.core.errors import UserError
+from tecafn.core.places import refuse_overwriting
 from tecafn.data.store import Store
-from tecafn.records.predictions import read_predictions, write_predictions
+from tecafn.records.predictions import SplitPredictions, read_predictions, write_predictions
 from tecafn.records.record import (
     RunRecord,
     config_hash,
@@ -44,22 +45,32 @@ def submit(
         data: the store they were evaluated on.
         trained_on: the store they were trained on, where that is another one.
         split: which.
-        out: the file to write.
+        out: the file to write; ``.toml`` is added where it is left out.
         name: of the row; None = the method's.
         with_labels: False leaves labels out, for data whose terms forbid handing them on.
 
     Raises:
-        UserError: a run is not evaluated on the split of these data, or runs do not go together.
+        UserError: a run is not evaluated on the split of these data, runs do not go together, or
+            ``out`` is somebody else's. Nothing is written then.
     """
+    # A name may have dots that begin no ending: results/v2.1.
+    folder = out.with_suffix("") if out.suffix == ".toml" else out
+    out = folder.with_name(f"{folder.name}.toml")
+    refuse_overwriting(out)
+    refuse_overwriting(folder / "videos.txt")
     records = [read_record(run) for run in runs]
     store = Store.open(data)
     source = store if trained_on is None else Store.open(trained_on)
     _check(runs, records, source)
-    folder = out.with_suffix("")
+    found = [
+        _predictions_of(run, record, store, split)
+        for run, record in zip(runs, records, strict=True)
+    ]
+    # All is read and checked by now: an earlier result of this name stays whole until then.
     folder.mkdir(parents=True, exist_ok=True)
     seeds = [
-        _seed(run, record, store, split, folder, with_labels=with_labels)
-        for run, record in zip(runs, records, strict=True)
+        _seed(run, record, predictions, folder, with_labels=with_labels)
+        for run, record, predictions in zip(runs, records, found, strict=True)
     ]
     used = {"train", *(record["training"]["chosen_on"] for record in records)}
     seen = sorted(
@@ -133,10 +144,12 @@ def _check(runs: Sequence[Path], records: Sequence[RunRecord], source: Store) ->
         raise UserError(f"runs of one result have different seeds, got {seeds}")
 
 
-def _seed(
-    run: Path, record: RunRecord, store: Store, split: str, folder: Path, *, with_labels: bool
-) -> dict[str, Any]:
-    """Write one run's predictions; its entry."""
+def _predictions_of(run: Path, record: RunRecord, store: Store, split: str) -> SplitPredictions:
+    """What a run predicted of the split.
+
+    Raises:
+        UserError: it is not evaluated on it; the line names the command that does.
+    """
     key = next(
         (
             key
@@ -150,7 +163,13 @@ def _seed(
             f"{run} is not evaluated on {split} of {store.path}: "
             f"`tecafn evaluate {run} --data {store.path} --split {split}`"
         )
-    found = read_predictions(run / "predictions" / f"{key}.csv")
+    return read_predictions(run / "predictions" / f"{key}.csv")
+
+
+def _seed(
+    run: Path, record: RunRecord, found: SplitPredictions, folder: Path, *, with_labels: bool
+) -> dict[str, Any]:
+    """Write one run's predictions; its entry."""
     file = folder / f"seed-{record['seed']}.csv"
     rows = zip(
         found.ids, found.videos, found.labels.tolist(), found.predictions.tolist(), strict=True

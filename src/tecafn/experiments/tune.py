@@ -147,7 +147,7 @@ def tune(search: Search, *, told: Callable[[str], None] = lambda _: None) -> Tun
             failed.
     """
     optuna = _optuna()
-    refuse_taken(search.out, may_be="neither")
+    refuse_taken(search.out, may_be="search")
     if world_size() > 1:
         raise UserError(
             f"a search runs in one process, got {world_size()}; start the command several times "
