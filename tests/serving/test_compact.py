@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,12 @@ def test_a_run_of_ones_own_is_calibrated_and_gives_intervals(
     assert 0.8 <= found.measured.covered <= 1.0
     assert found.data[0]["dataset"] == "tiny"
     assert Intervals.load(tmp_path / "r") == found.intervals
+    before = (tmp_path / "r" / "model" / "calibration.json").read_bytes()
+    copy = shutil.copytree(store, tmp_path / "copy")
+    for twice in ([store, store], [store, copy]):
+        with pytest.raises(UserError, match="one dataset was given twice"):
+            calibrate_run(tmp_path / "r", data=twice, device="cpu")
+    assert (tmp_path / "r" / "model" / "calibration.json").read_bytes() == before
 
 
 def test_classes_and_other_scales_have_no_intervals(

@@ -57,7 +57,7 @@ def calibrate_run(
 
     Raises:
         UserError: it is a model of the package or a classification, the data do not fit it or are
-            on another scale, or there are too few utterances or videos.
+            on another scale, one is given twice, or there are too few utterances or videos.
     """
     if is_builtin(run):
         raise UserError(
@@ -70,6 +70,9 @@ def calibrate_run(
         raise UserError(f"intervals are of scores; {run} does {definition.info.task}")
     if not data:
         raise UserError("--data must name a store to calibrate on")
+    hashes = [Store.open(store).content_hash for store in data]
+    if len(set(hashes)) < len(hashes):
+        raise UserError("one dataset was given twice")
     parts = [
         _part(Path(run), store, definition, device=device, allow_data_errors=allow_data_errors)
         for store in data
