@@ -259,7 +259,7 @@ def test_bad_frames_are_masked_in_place_and_all_bad_is_absent(tmp_path: Path) ->
 
 
 def test_blank_text_is_absent(tmp_path: Path) -> None:
-    view = _view(tmp_path / "s", [{"text": "  "}, {"text": "a b"}])
+    view = _view(tmp_path / "s", [{"text": " \u200b"}, {"text": "a b"}])
     (batch,) = _load(view, shuffle=False, modalities=[Modality.TEXT]).batches(0)
     assert batch.ids == ("v_0", "v_1")
     assert batch.present[Modality.TEXT].tolist() == [False, True]

@@ -70,7 +70,7 @@ def config_of(tiny_toml: Path, method: str = "tecafn", *overrides: str) -> RunCo
 def test_text_vectors_alone_are_refused_with_an_encoder_and_features_are_named(
     tmp_path: Path, tiny_toml: Path, method: str
 ) -> None:
-    store = Store.open(write_store(tmp_path / "store", sentences=["", "  "], aligned=True))
+    store = Store.open(write_store(tmp_path / "store", sentences=["", " \u200b"], aligned=True))
     told = r"split 'train' of .* has none; it has text vectors 6 wide: use --set text_encoder=feat"
     with pytest.raises(UserError, match=told) as caught:
         describe_data(store, store.split("train"), config_of(tiny_toml, method))
@@ -142,7 +142,7 @@ def test_predict_counts_what_single_samples_lack(
     assert "note: text is absent for 2 of 8 samples of split 'test'\n" in said
     assert "note: audio is absent for 3 of 8 samples of split 'test'\n" in said
     assert "note: vision is absent for 1 of 8 samples of split 'test'\n" in said
-    assert "warning: 1 of 8 samples of split 'test' have none of text, audio, vision, te" in said
+    assert "warning: 1 of 8 samples of split 'test' have none of text, audio, vision, for " in said
     assert np.isfinite(predicted(tmp_path / "p.csv")).all()
 
 

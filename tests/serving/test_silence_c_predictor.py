@@ -75,7 +75,8 @@ def test_shape_and_memory_do_not_matter(predictor: Predictor) -> None:
 
 def test_empty_and_blank_texts_are_absent(predictor: Predictor) -> None:
     absent = predictor.predict(audio=AUDIO)
-    for text in ("", "  ", "\n\t", [""], [None], None):
+    unseen = ("\u200b", "\ufeff", "\x00", "\xad", " \u200d\u2060\x7f")
+    for text in ("", "  ", "\n\t", *unseen, [""], [None], None):
         assert predictor.predict(text, audio=AUDIO) == pytest.approx(absent, abs=1e-6)
 
 

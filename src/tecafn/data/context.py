@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from tecafn.core.text import is_blank
+
 Order = tuple[Any, ...]
 
 
@@ -54,7 +56,7 @@ def previous_texts(
         for row in sorted(rows, key=place):
             if said:
                 before[row] = " ".join(said[-count:])
-            if texts[row].strip():
+            if not is_blank(texts[row]):
                 said.append(texts[row].strip())
     return before
 

@@ -21,6 +21,7 @@ import numpy as np
 from tecafn.core.conventions import convention_named
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.core.text import is_blank
 from tecafn.data.defects import (
     PUBLISHED_SIZES,
     KnownDefects,
@@ -378,11 +379,11 @@ class _Tally:
         split = sample.split
         self._known.add(sample)
         self._sound.add(sample)
-        text = " ".join(sample.text.split()).casefold()
-        if text:
-            self._splits_of_text[text].append(split)
-        else:
+        if is_blank(sample.text):
             self._num_blank += 1
+        else:
+            text = " ".join(sample.text.split()).casefold()
+            self._splits_of_text[text].append(split)
         if sample.label is not None and np.isfinite(sample.label):
             self._labelled[split] += 1
             least, most = self._ranges.get(split, (sample.label, sample.label))

@@ -11,6 +11,7 @@ import numpy as np
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.core.text import is_blank
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.sentences import TextSurvey
 from tecafn.data.shares import more_than_a_few
@@ -62,7 +63,7 @@ class Census:
         split.videos.add(sample.video)
         if sample.label is not None and np.isfinite(sample.label):
             split.labels.append(float(sample.label))
-        if sample.text.strip():
+        if not is_blank(sample.text):
             split.words.append(len(sample.text.split()))
         for modality in self._description.widths:
             frames = sample.sequences.get(modality)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.modality import Modality
+from tecafn.core.text import is_blank
 from tecafn.data.recognition import ChangedText
 from tecafn.data.store import SplitView
 
@@ -69,7 +70,7 @@ class TokenIds:
             raise ValueError(f"tokenize must give {len(view)} arrays, got {len(ids)}")
         blank = np.empty(0, np.int64)
         self._ids = [
-            row if text.strip() else blank for row, text in zip(ids, view.texts, strict=True)
+            blank if is_blank(text) else row for row, text in zip(ids, view.texts, strict=True)
         ]
         self.lengths = np.array([len(row) for row in self._ids], np.int64)
         self.width: int | None = None
@@ -86,7 +87,7 @@ class CachedStates:
         self._states = states
         self._split_rows = view.split_rows
         shapes = [states.hidden(int(row)).shape for row in view.split_rows]
-        self._blank = np.array([not text.strip() for text in view.texts])
+        self._blank = np.array([is_blank(text) for text in view.texts])
         self.lengths = np.where(
             self._blank, 0, np.array([shape[0] for shape in shapes], np.int64)
         ).astype(np.int64)
@@ -133,9 +134,9 @@ def frames_of_texts(view: SplitView, spans: TokenSpans | None) -> list[NDArray[n
         return None
     reaches = spans(view.texts, view.column("context"))
     return [
-        _within(align_tokens(text, reach, said or ()), limit)
-        if text.strip()
-        else np.empty(0, np.int64)
+        np.empty(0, np.int64)
+        if is_blank(text)
+        else _within(align_tokens(text, reach, said or ()), limit)
         for text, reach, said in zip(view.texts, reaches, words, strict=True)
     ]
 
@@ -159,7 +160,7 @@ def frames_of_changed_texts(
     reaches = spans([one.text for one in changed], view.column("context"))
     found = []
     for text, one, reach, said in zip(view.texts, changed, reaches, spoken, strict=True):
-        if not one.text.strip():
+        if is_blank(one.text):
             found.append(np.empty(0, np.int64))
             continue
         frames = align_tokens(text, np.array(one.before, np.int64).reshape(-1, 2), said or ())

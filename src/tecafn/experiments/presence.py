@@ -12,6 +12,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.info import STORED_FEATURES, DataInfo
 from tecafn.core.modality import Modality
 from tecafn.core.parallel import rank
+from tecafn.core.text import is_blank
 from tecafn.data.store import SplitView, Store
 
 Presence = Mapping[Modality, NDArray[np.bool_]]
@@ -20,8 +21,8 @@ Presence = Mapping[Modality, NDArray[np.bool_]]
 def presence_of(view: SplitView, info: DataInfo, modalities: Sequence[Modality]) -> Presence:
     """For each of ``modalities``, (N,) bool: has the sample something of it that can be read?
 
-    Text is there when its sentence is not blank or, with stored vectors, when it has a vector;
-    audio and vision when one of their frames is finite.
+    Text is there when its sentence is not blank (``core.text``) or, with stored vectors, when it
+    has a vector; audio and vision when one of their frames is finite.
 
     Args:
         view: the samples.
@@ -31,7 +32,7 @@ def presence_of(view: SplitView, info: DataInfo, modalities: Sequence[Modality])
     found: dict[Modality, NDArray[np.bool_]] = {}
     for modality in modalities:
         if modality == Modality.TEXT and info.reads_sentences:
-            found[modality] = np.array([bool(text.strip()) for text in view.texts], np.bool_)
+            found[modality] = np.array([not is_blank(text) for text in view.texts], np.bool_)
         elif modality in view.widths:
             found[modality] = _has_a_good_frame(view, modality)
         else:
@@ -106,7 +107,7 @@ def check_text(store: Store, view: SplitView, modalities: Sequence[Modality], en
     """
     if Modality.TEXT not in modalities:
         return
-    num_sentences = sum(bool(text.strip()) for text in view.texts)
+    num_sentences = sum(not is_blank(text) for text in view.texts)
     width = store.description.widths.get(Modality.TEXT)
     num_vectors = 0 if width is None else int((view.lengths(Modality.TEXT) > 0).sum())
     # Where vectors were kept beside a few sentences, the sentences are not the text.

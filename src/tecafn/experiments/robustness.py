@@ -19,6 +19,7 @@ from tecafn.core.info import FeatureStatistics
 from tecafn.core.modality import Modality
 from tecafn.core.parallel import world_size
 from tecafn.core.places import refuse_taken
+from tecafn.core.text import is_blank
 from tecafn.data.corruption import (
     LostFrames,
     Noise,
@@ -340,7 +341,7 @@ class Changes:
         """Sentences of other samples, each with its context."""
         opened, view = self._opened, self._opened.view
         stream = _stream(Modality.TEXT, _SHUFFLED)
-        said = np.array([bool(text.strip()) for text in view.texts], np.int64)
+        said = np.array([not is_blank(text) for text in view.texts], np.int64)
         order = order_of_others(said, seed=self._seed, stream=stream)
         contexts = view.column("context")
         frames = self._own_token_frames()

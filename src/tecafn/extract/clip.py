@@ -15,6 +15,7 @@ import numpy as np
 from tecafn.core.errors import UserError
 from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.modality import Modality
+from tecafn.core.text import is_blank
 from tecafn.extract import media
 from tecafn.extract.beside import Beside
 from tecafn.extract.clip_features import ClipFeatures, Frames, Segment
@@ -115,7 +116,7 @@ class ClipSettings:
         """Are words to be heard, read or placed in a clip of which this text is known, if any?"""
         if self.words == "none":
             return False
-        return not text.strip() or self.words == "all" or self.per_word or self.cut
+        return is_blank(text) or self.words == "all" or self.per_word or self.cut
 
     def identity(self, text: str = "", transcript: Path | None = None) -> str:
         """A hash of all that decides the numbers: settings, models, versions, given words.
@@ -139,7 +140,7 @@ class ClipSettings:
     def _words_identity(self, text: str, transcript: Path | None) -> dict[str, str] | None:
         if not self.needs_words(text):
             return None
-        if text.strip():
+        if not is_blank(text):
             try:
                 return {"text": text, "model": self.recogniser()}
             except UserError:
@@ -382,9 +383,9 @@ def _words(
     """Words with times: of the given text, else of the transcript, else those that are heard."""
     if not settings.needs_words(text):
         return Transcript((), "")
-    if audio is None and transcript is None and not text.strip():
+    if audio is None and transcript is None and is_blank(text):
         return Transcript((), "")  # that there is no sound is said already
-    if text.strip():
+    if not is_blank(text):
         if audio is None:
             return Transcript(
                 (), "", remarks=("the text's words have no times: no voice is heard",)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.core.text import is_blank
 from tecafn.extract.words import Word
 
 Frames = NDArray[np.float32]
@@ -91,7 +92,7 @@ class ClipFeatures:
     @property
     def is_empty(self) -> bool:
         """Is there nothing to see, hear or read?"""
-        return not any(segment.sequences or segment.text.strip() for segment in self.segments)
+        return not any(segment.sequences or not is_blank(segment.text) for segment in self.segments)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; of sequences their shapes."""

@@ -18,6 +18,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.feature_spec import FeatureSpec
 from tecafn.core.modality import Modality
 from tecafn.core.places import refuse_taken
+from tecafn.core.text import is_blank
 from tecafn.data.importing import write_store
 from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
@@ -239,7 +240,7 @@ def extract_one(
     """
     settings = settings or ClipSettings()
     refuse_taken(out, may_be="neither")
-    if text.strip() and transcript is not None:
+    if not is_blank(text) and transcript is not None:
         raise UserError("what is said is given twice: as a text and as a transcript")
     transcript = transcript or transcript_of(path)
     specs = settings.specifications()
@@ -247,7 +248,7 @@ def extract_one(
     features: ClipFeatures = call_guarded(
         _extract_whole, (path, settings, text, transcript), limits=limits, progress=tell
     )
-    if features.is_empty and not text.strip():
+    if features.is_empty and is_blank(text):
         raise UserError(f"{path}: nothing is heard or seen in it: {'; '.join(features.remarks)}")
     whole = Sample(
         id=path.stem, source_id=path.name, video=path.stem, clip="", split="test", text=text,
@@ -280,7 +281,7 @@ def _filled(sample: Sample, segment: Segment) -> Sample:
     timed = np.array([(word.start, word.end) for word in words], np.float32).reshape(-1, 2)
     return replace(
         sample,
-        text=sample.text if sample.text.strip() else segment.text,
+        text=segment.text if is_blank(sample.text) else sample.text,
         sequences={**segment.sequences, **sample.sequences},
         words=tuple(word.text for word in words) if words else sample.words,
         word_intervals=timed if words else sample.word_intervals,
@@ -377,7 +378,7 @@ def _jobs(
                 jobs.append(None)
                 continue
             # What is given and not used decides nothing.
-            transcript = None if sample.text.strip() else transcript_of(path)
+            transcript = transcript_of(path) if is_blank(sample.text) else None
             identity = settings.identity(sample.text, transcript)
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -398,7 +399,7 @@ def _row(sample: Sample, job: _Job | None, folder: Path, failures: Mapping[Path,
     if job.target in failures:
         return ClipRow(sample.id, file, failures[job.target])
     features = ClipFeatures.load(job.target)
-    if features.is_empty and not sample.sequences and not sample.text.strip():
+    if features.is_empty and not sample.sequences and is_blank(sample.text):
         return ClipRow(sample.id, file, f"nothing is in it: {'; '.join(features.remarks)}")
     # Frames are loaded again when they are written: those of all clips do not fit into memory.
     bare = tuple(replace(segment, sequences={}) for segment in features.segments)

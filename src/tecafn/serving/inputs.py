@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.core.text import is_blank
 
 Row = NDArray[Any] | None
 
@@ -263,7 +264,7 @@ def _text_rows(
         raise UserError(f"context must be one for each text, got {len(contexts)} for {len(texts)}")
     ids = tokenizer([t or "" for t in texts], contexts) if texts else []
     # A blank text says nothing: it is absent, as in training.
-    return [i if t and t.strip() else None for t, i in zip(texts, ids, strict=True)]
+    return [None if is_blank(t or "") else i for t, i in zip(texts, ids, strict=True)]
 
 
 def _context_masks(

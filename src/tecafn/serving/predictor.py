@@ -223,7 +223,7 @@ class Predictor(
 
         Args:
             text: one text or B of them; (L, D) vectors where the network was trained on those. An
-                empty text, or one of white space alone, is absent.
+                empty text, or one of white space and characters that nobody sees, is absent.
             audio: one (L, D) array of frames or B of them, as in the training data: NumPy,
                 torch or nested lists, of any real type. None, for all or for one sample, says that
                 the modality is absent, and so does a sequence without frames. Frames with NaN or

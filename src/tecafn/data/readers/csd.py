@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.core.text import is_blank
 from tecafn.data.csd_file import CsdFile, TimedFrames
 from tecafn.data.joins import join_ids
 from tecafn.data.readers.base import (
@@ -334,7 +335,7 @@ def _sample(
                 frames = frames if np.isfinite(frames).any() else frames[:0]
             sequences[modality] = frames
     text = row.text
-    if not text.strip() and words:
+    if is_blank(text) and words:
         text = joined([word for word in words if word != PAUSE], what=f"{row.what}: words")
     return Sample(
         id=row.id,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.core.text import is_blank
 from tecafn.data.ids import RawId, SourceId, id_rows, read_ids
 from tecafn.data.layouts import MMSA, layout_of, split_parts
 from tecafn.data.padding import Extent, FoundFrames, Padded, extent_of, find_frames
@@ -163,7 +164,7 @@ def _split(name: str, part: object, source: Path, spoken: _Spoken) -> _Split:
     texts = spoken.texts.get(name, [""] * count)
     if len(texts) != count:
         raise UserError(f"{what}: raw_text has {len(texts)} rows, id has {count}")
-    has_sentences = any(text.strip() for text in texts)
+    has_sentences = not all(is_blank(text) for text in texts)
     notes: list[str] = []
     if not has_sentences and part.get("text_bert") is not None:
         texts, notes = _decoded(part["text_bert"], name, what, texts)
