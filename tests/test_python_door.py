@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import tecafn
+from tecafn import cli
 from tecafn.experiments.config import load_config
 from tecafn.experiments.settings_file import read_settings
 
@@ -118,6 +119,23 @@ def test_compare_refuses_seeds_and_overrides_of_another_kind(
 ) -> None:
     with pytest.raises(tecafn.UserError, match=words):
         tecafn.compare(data=tiny_store, out=tmp_path / "no", methods=["concat"], **given)
+
+
+def test_what_would_be_ignored_is_refused(
+    tiny_toml: Path, tiny_store: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "no"
+    with pytest.raises(tecafn.UserError, match=r"folds \(3\) go with a cross-validation"):
+        tecafn.train(tiny_toml, data=tiny_store, out=out, folds=3)
+    assert cli.main(["train", str(tiny_toml), f"--data={tiny_store}", f"--out={out}", "--folds=3"])
+    with pytest.raises(tecafn.UserError, match="--split test goes with --data"):
+        tecafn.export(tiny_run, out=out, split="test")
+    assert not out.exists()
+    for run, where in ((tiny_run, "a folder here"), ("builtin", "in the package")):
+        with pytest.raises(tecafn.UserError, match=f"revision='v1' is of a model .* is {where}"):
+            tecafn.load(run, revision="v1")
+    with pytest.raises(tecafn.UserError, match=r"load needs a run, .* got NoneType"):
+        tecafn.load(None)  # type: ignore[arg-type]
 
 
 def test_the_verbs_are_listed_and_import_no_torch_until_they_are_used() -> None:

@@ -344,7 +344,9 @@ def train(
     cross_validate: Annotated[
         str | None, typer.Option(help="'video': folds that keep each video together.")
     ] = None,
-    folds: Annotated[int, typer.Option(help="Number of folds.")] = 10,
+    folds: Annotated[
+        int | None, typer.Option(help="Number of folds of a cross-validation; 10 by default.")
+    ] = None,
     allow_data_errors: AllowErrorsOption = False,
     report: Annotated[
         bool,
@@ -361,7 +363,9 @@ def train(
     check_settings(read_settings(found, overrides or ()))  # in a second, before torch is loaded
 
     from tecafn.experiments.config import load_config
+    from tecafn.experiments.cross_validation import cross_validate_run, number_of_folds
 
+    num_folds = number_of_folds(folds, cross_validate=cross_validate)
     if precision is not None:
         overrides = [*(overrides or ()), _precision_setting(precision, device)]
     settings = load_config(found, overrides or ())
@@ -381,7 +385,6 @@ def train(
         )
         evaluation = record["evaluations"]["valid"]
     else:
-        from tecafn.experiments.cross_validation import cross_validate_run
         from tecafn.experiments.starting import refuse_start
 
         refuse_start(init_from)
@@ -391,7 +394,7 @@ def train(
             data=data,
             out=out,
             by=cross_validate,
-            num_folds=folds,
+            num_folds=num_folds,
             resume=resume,
             device=device,
             progress=not quiet,
@@ -649,14 +652,29 @@ def reproduce(
     if seeds is not None and seeds < 1:
         raise UserError(f"seeds must be >= 1, got {seeds}")
     if read_table_file(table).get("kind") == "splits":
+        given = {
+            "--seeds": seeds is not None,
+            "--processes": processes is not None,
+            "--budget": budget != "paper",
+            "--set": bool(overrides),
+            "--threads": threads is not None,
+            "--device": device != "auto",
+            "--allow-data-errors": allow_data_errors,
+            "--tables-only": tables_only,
+        }
+        if unused := [option for option, is_given in given.items() if is_given]:
+            raise UserError(
+                f"{', '.join(unused)}: {table} counts samples and trains nothing; leave it out"
+            )
         _check_splits(table, data, out)
         return
     read_table(table)  # a mistake in it is said before torch is loaded
 
     from tecafn.experiments.cells_display import CellsDisplay
     from tecafn.experiments.compare import Protocol
-    from tecafn.experiments.reproduce import Display, reproduce
+    from tecafn.experiments.reproduce import Display, refuse_one_dataset_twice, reproduce
 
+    refuse_one_dataset_twice(data)
     has_result = False
     for store in data:
         protocol = Protocol(
@@ -693,9 +711,10 @@ def reproduce(
 
 
 def _check_splits(table: Path, data: Sequence[Path], out: Path) -> None:
-    from tecafn.experiments.reproduce import check_splits
+    from tecafn.experiments.reproduce import check_splits, refuse_one_dataset_twice
     from tecafn.report.splits import verdict_of
 
+    refuse_one_dataset_twice(data)
     differs = False
     for store in data:
         folder, sizes = check_splits(table, data=store, out=out)
@@ -1050,7 +1069,9 @@ def export(
         Path | None,
         typer.Option(help="A store to compare the graph's predictions with the network's on."),
     ] = None,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "valid",
+    split: Annotated[
+        str | None, typer.Option(help="Of --data: train, valid (the default) or test.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write a trained network as a graph that needs no torch, checked against the network."""
@@ -1063,7 +1084,7 @@ def export(
     if as_json:
         print_json({**asdict(report), "exported": {**asdict(report.exported), "folder": str(out)}})
         return
-    exported = report.exported
+    exported, split = report.exported, split or "valid"
     print(f"{out}: {', '.join(exported.files)}")
     print(
         f"held against the network on {exported.num_batches} batches of other sizes and lengths: "

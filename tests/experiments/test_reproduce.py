@@ -118,6 +118,48 @@ def test_sizes_of_splits_are_compared_with_those_of_the_paper(
     assert [size.expected for size in found] == [None] * 3
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--seeds", "3"),
+        ("--processes", "0"),
+        ("--budget", "nonsense"),
+        ("--set", "foo=1"),
+        ("--threads", "2"),
+        ("--device", "banana"),
+        ("--tables-only",),
+    ],
+)
+def test_a_table_of_sizes_refuses_what_is_of_trainings(
+    given: tuple[str, ...],
+    tiny_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["reproduce", "table3", "--data", str(tiny_store), "--out", str(tmp_path / "out")]
+    assert main([*command, *given]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {given[0]}: table3 counts samples and trains nothing; leave it out\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("table", ["table3", "table4"])
+def test_one_dataset_twice_is_refused_before_the_work(
+    table: str,
+    tiny_store: Path,
+    make_store: MakeStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = make_store(tmp_path / "other", seed=1)
+    data = ["--data", str(tiny_store), "--data", str(other)]
+    assert main(["reproduce", table, *data, "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tiny_store} and {other} are both of tiny" in line
+    assert not (tmp_path / "out").exists()
+
+
 # Losses
 
 

@@ -10,7 +10,7 @@ from tecafn.core.errors import UserError
 from tecafn.experiments.cells_display import CellsDisplay
 from tecafn.experiments.compare import Protocol, compare_methods
 from tecafn.experiments.config import RunConfig, parse_config
-from tecafn.experiments.cross_validation import cross_validate_run
+from tecafn.experiments.cross_validation import cross_validate_run, number_of_folds
 from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.run import train_run
@@ -31,7 +31,7 @@ def train(
     device: str = "auto",
     progress: bool = True,
     cross_validate: str | None = None,
-    folds: int = 10,
+    folds: int | None = None,
     allow_data_errors: bool = False,
     **overrides: Any,
 ) -> RunRecord:
@@ -48,7 +48,7 @@ def train(
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         progress: show a progress bar.
         cross_validate: ``"video"`` trains one network per fold and keeps the videos together.
-        folds: how many, with ``cross_validate``.
+        folds: how many, with ``cross_validate``; None = 10.
         allow_data_errors: train on data that ``tecafn data check`` calls wrong, too; the record
             says so.
         **overrides: keys of the config with their values. Tables are dicts, of which only the given
@@ -70,6 +70,7 @@ def train(
         tecafn.core.errors.UserError: ...unknown key 'seeds': did you mean 'seed'? ...
     """
     settings = _settings(config, overrides)
+    num_folds = number_of_folds(folds, cross_validate=cross_validate)
     if cross_validate is None:
         return train_run(
             settings,
@@ -87,7 +88,7 @@ def train(
         data=Path(data),
         out=Path(out),
         by=cross_validate,
-        num_folds=folds,
+        num_folds=num_folds,
         resume=resume,
         device=device,
         progress=progress,

@@ -43,6 +43,8 @@ from tecafn.training.ranks import on_rank_0
 
 OUT_OF_FOLD = "out-of-fold"
 
+DEFAULT_FOLDS = 10
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -97,6 +99,17 @@ def video_folds(videos: Sequence[str], *, num_folds: int, seed: int) -> list[Fol
             Fold(*(np.flatnonzero(rows) for rows in (~held_out & ~valid, valid, held_out)))
         )
     return folds
+
+
+def number_of_folds(folds: int | None, *, cross_validate: str | None) -> int:
+    """How many were asked for, or 10.
+
+    Raises:
+        UserError: they were asked for without a cross-validation, which alone has any.
+    """
+    if folds is not None and cross_validate is None:
+        raise UserError(f"folds ({folds}) go with a cross-validation: --cross-validate video")
+    return DEFAULT_FOLDS if folds is None else folds
 
 
 def cross_validate_run(

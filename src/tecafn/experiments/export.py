@@ -75,7 +75,7 @@ def export_run(
     format: Format = "onnx",
     int8: bool = False,
     data: str | Path | None = None,
-    split: str = "valid",
+    split: str | None = None,
 ) -> ExportReport:
     """Write a trained network as a graph, with its tokenizer; ``tecafn.export``.
 
@@ -86,7 +86,8 @@ def export_run(
             ``torch.jit.load`` loads without this package.
         int8: write ``model.int8.onnx`` as well; needs ``data``.
         data: a store on which the graph's predictions are held against the network's.
-        split: of the store. The test split only after ``tecafn evaluate``; the look is logged.
+        split: of the store; None = ``valid``. The test split only after ``tecafn evaluate``;
+            the look is logged.
 
     Raises:
         UserError: the network cannot be a graph, or the graph does not answer as it does.
@@ -97,6 +98,9 @@ def export_run(
         raise UserError(
             "--int8 changes predictions: name a store with --data, on which the change is measured"
         )
+    if split is not None and data is None:
+        raise UserError(f"--split {split} goes with --data, on which predictions are compared")
+    split = split or "valid"
     out = Path(out)
     refuse_overwriting(out)
     if data is not None:

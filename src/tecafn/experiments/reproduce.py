@@ -92,6 +92,23 @@ def folder_of(table: Path, out: Path, budget: str, dataset: str) -> Path:
     return out / (name if budget == PAPER else f"{name}-{budget}") / dataset
 
 
+def refuse_one_dataset_twice(data: Sequence[Path]) -> None:
+    """Refuse stores of one dataset: a table of each would lie in the same folder.
+
+    Raises:
+        UserError: it names both.
+    """
+    seen: dict[str, Path] = {}
+    for path in data:
+        dataset = Store.open(path).description.dataset
+        if dataset in seen:
+            raise UserError(
+                f"{seen[dataset]} and {path} are both of {dataset}, and their tables would be one; "
+                "give them two commands with another --out each"
+            )
+        seen[dataset] = path
+
+
 def reproduce(
     table: Path,
     protocol: Protocol,

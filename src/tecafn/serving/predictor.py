@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -461,9 +462,18 @@ def load(run_or_hub_id: str | Path, *, revision: str | None = None) -> Predictor
         A predictor on the CPU.
 
     Raises:
-        UserError: it is none of these, or damaged.
+        UserError: it is none of these, or damaged; or a revision is named of what is here.
     """
+    if not isinstance(run_or_hub_id, str | os.PathLike):
+        raise UserError(
+            f"load needs a run, a model's folder or a name, got {type(run_or_hub_id).__name__}"
+        )
     if is_builtin(run_or_hub_id) or Path(run_or_hub_id).is_dir():
+        if revision is not None:
+            raise UserError(
+                f"revision={revision!r} is of a model on the hub; {run_or_hub_id} is "
+                f"{'in the package' if is_builtin(run_or_hub_id) else 'a folder here'}"
+            )
         return load_export(model_folder(run_or_hub_id))
     name, _, pinned = str(run_or_hub_id).partition("@")
     if pinned and revision is not None:
