@@ -198,6 +198,10 @@ def test_contexts_are_marked_as_in_training(tiny_bert: Path) -> None:
         assert got_mask.tolist() == expected_mask.tolist()
         assert got_mask.any() == bool(expected_mask.any())
     assert sum(mask.any() for mask in masks[1]) == 3
+    for given in ((texts, contexts), (texts, None)):
+        lengths = ours.uncut_lengths(*given).tolist()
+        assert plain.uncut_lengths(*given).tolist() == lengths
+        assert max(lengths) > plain.max_tokens == ours.max_tokens == 12
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -80,6 +80,29 @@ def test_empty_and_blank_texts_are_absent(predictor: Predictor) -> None:
         assert predictor.predict(text, audio=AUDIO) == pytest.approx(absent, abs=1e-6)
 
 
+def test_masked_frames_are_masked(predictor: Predictor) -> None:
+    rows = np.zeros(AUDIO.shape, bool)
+    rows[2:] = True
+    masked = np.ma.masked_array(AUDIO, mask=rows)
+    expected = predictor.predict("good", audio=AUDIO[:2])
+    for given in (masked, [masked], masked[None]):
+        assert predictor.predict("good", audio=given) == pytest.approx(expected, abs=1e-6)
+    one = np.ma.masked_array(AUDIO, mask=np.zeros(AUDIO.shape, bool))
+    one[1, 3] = np.ma.masked
+    with_nan = np.where(np.ma.getmaskarray(one), np.nan, AUDIO)
+    expected = predictor.predict("good", audio=with_nan)
+    assert predictor.predict("good", audio=one) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_text_that_is_cut_is_said_with_counts(predictor: Predictor) -> None:
+    limit = predictor.definition.max_text_tokens
+    long = " ".join(["good"] * (limit + 5))
+    told = rf"text of 1 of 2 samples is cut at max_text_tokens {limit}, .* has {limit + 7} tokens"
+    with pytest.warns(UserWarning, match=told):
+        predictor.predict(["good", long])
+    predictor.predict(" ".join(["good"] * (limit - 2)))  # with [CLS] and [SEP] as many as it may
+
+
 @pytest.mark.parametrize(
     "empty", [np.empty((0, 5)), torch.empty(0, 5), [], np.full((2, 5), np.nan), None]
 )
@@ -112,6 +135,14 @@ def test_sequences_without_a_frame_are_absent(predictor: Predictor, empty: Any) 
         ({"text": AUDIO}, "text of sample 0 must be a string"),
         ({"text": {"a": 1}}, "text must be one sample or a list of them, got a dict"),
         ({"audio": AUDIO, "context": "before"}, "context goes with a text, got none"),
+        ({"text": "a", "context": 5}, "context must be one text or a list of them, got an int"),
+        ({"text": ["a"], "context": [3]}, "context of sample 0 must be a string, .* got an int"),
+        ({"text": ["a"], "context": [b"a"]}, "context of sample 0 must be .* got a bytes"),
+        ({"text": "a", "context": b"a"}, "context must be one text .* got a bytes"),
+        ({"audio": torch.ones(2, 5).to_sparse()}, "audio of sample 0 .* a tensor of torch.sparse"),
+        ({"audio": torch.ones(1, 2, 5).to_sparse()}, "audio must be one .* torch.sparse_coo on"),
+        ({"audio": torch.ones(2, 5, device="meta")}, "audio of sample 0 .* on meta"),
+        ({"audio": [torch.ones(2, 5, device="meta")]}, "audio of sample 0 .* on meta"),
     ],
 )
 def test_what_is_refused_is_refused_in_one_line_that_names_it(

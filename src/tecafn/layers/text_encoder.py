@@ -117,10 +117,18 @@ class Tokenizer:
                 found[row] = np.asarray(ids, dtype=np.int64)
         return [found[row] for row in range(len(texts))]
 
+    @property
+    def max_tokens(self) -> int:
+        """At how many a text is cut."""
+        return self._max_tokens
+
     def uncut_lengths(
         self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
     ) -> NDArray[np.int64]:
-        """(N,) tokens that each text, with its context, would have if none were cut."""
+        """(N,) tokens that each text, with its context, would have if none were cut.
+
+        0 of one that is so short that none can be.
+        """
         pairs = [
             (text, (context or "").strip())
             for text, context in zip(texts, contexts or [None] * len(texts), strict=True)

@@ -35,6 +35,17 @@ class Tokenizes(Protocol):
         """Which tokens of each text are its context's."""
         ...
 
+    def uncut_lengths(
+        self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
+    ) -> NDArray[np.int64]:
+        """(N,) tokens that each text would have if none were cut; 0 where none is."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """At how many a text is cut."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInput:
@@ -259,10 +270,20 @@ def _text_rows(
                 f"text of sample {row} must be a string, or None where it is absent, got "
                 f"{_kind(item)}"
             )
-    contexts = [context] if isinstance(context, str) else context
+    contexts = _contexts(context)
     if contexts is not None and len(contexts) != len(texts):
         raise UserError(f"context must be one for each text, got {len(contexts)} for {len(texts)}")
-    ids = tokenizer([t or "" for t in texts], contexts) if texts else []
+    said = [t or "" for t in texts]
+    ids = tokenizer(said, contexts) if texts else []
+    lengths = tokenizer.uncut_lengths(said, contexts)
+    num_cut = int((lengths > tokenizer.max_tokens).sum())
+    if num_cut:
+        warnings.warn(
+            f"text of {num_cut} of {len(texts)} samples is cut at max_text_tokens "
+            f"{tokenizer.max_tokens}, which this model was trained with; the longest has "
+            f"{lengths.max()} tokens",
+            stacklevel=3,
+        )
     # A blank text says nothing: it is absent, as in training.
     return [None if is_blank(t or "") else i for t, i in zip(texts, ids, strict=True)]
 
@@ -274,8 +295,23 @@ def _context_masks(
     if not model.context_utterances:
         return None
     texts = [text] if isinstance(text, str) else list(text)
-    contexts = [context] if isinstance(context, str) else context
-    return tokenizer.context_masks([t or "" for t in texts], contexts)
+    return tokenizer.context_masks([t or "" for t in texts], _contexts(context) or ())
+
+
+def _contexts(context: Any) -> list[str | None] | None:
+    """What was said before each text, as a list."""
+    if context is None:
+        return None
+    if isinstance(context, bytes | Mapping) or not isinstance(context, str | Iterable):
+        raise UserError(f"context must be one text or a list of them, got {_kind(context)}")
+    contexts = [context] if isinstance(context, str) else list(context)
+    for row, item in enumerate(contexts):
+        if item is not None and not isinstance(item, str):
+            raise UserError(
+                f"context of sample {row} must be a string, or None where there is none, got "
+                f"{_kind(item)}"
+            )
+    return contexts
 
 
 def _frame_rows(model: ModelInput, modality: Modality, value: Any) -> list[Row] | None:
@@ -325,6 +361,8 @@ def _items(modality: Modality, value: Any) -> list[Any]:
     """B samples of one modality."""
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise UserError(f"{modality} must be one sample or a list of them, got {_kind(value)}")
+    if _is_tensor(value):
+        value = _array_of(value, f"{modality} must be one sample or a list of them")
     try:
         return list(value)
     except TypeError:  # an array without dimensions
@@ -333,17 +371,27 @@ def _items(modality: Modality, value: Any) -> list[Any]:
         ) from None
 
 
+def _array_of(tensor: Any, wanted: str) -> NDArray[Any]:
+    """A tensor as float64, also one that needs a gradient, or is of bfloat16."""
+    if tensor.is_complex():
+        raise UserError(f"{wanted}, got complex ones")
+    try:
+        array: NDArray[Any] = tensor.detach().cpu().double().numpy()
+    except (RuntimeError, TypeError):  # sparse, or on no device that has values
+        raise UserError(f"{wanted}, got a tensor of {tensor.layout} on {tensor.device}") from None
+    return array
+
+
 def _frames(modality: Modality, row: int, item: Any, width: int) -> Row:
     """(L, width) float32 of one sample; None where no frame is finite."""
     if item is None:
         return None
     wanted = f"{modality} of sample {row} must be (L, {width}) numbers, as in the training data"
-    if _is_tensor(item):  # also one that needs a gradient, or is of bfloat16
-        item = item.detach().cpu()
-        if item.is_complex():
-            raise UserError(f"{wanted}, got complex ones")
-        item = item.double().numpy()
+    if _is_tensor(item):
+        item = _array_of(item, wanted)
     try:
+        if isinstance(item, np.ma.MaskedArray):  # a masked frame is one with NaN
+            item = item.astype(np.float64).filled(np.nan)
         values = np.asarray(item)
         if values.dtype.kind not in "biuf" and values.dtype != object:
             raise TypeError

@@ -45,6 +45,7 @@ class PlainTokenizer:
             one.no_truncation()
         self._alone.enable_truncation(max_tokens)
         self._pair.enable_truncation(max_tokens, strategy="only_first", direction="left")
+        self._max_tokens = max_tokens
         # One token of a context stays, which truncation may not remove.
         self._room = max_tokens - self._bare.num_special_tokens_to_add(is_pair=True) - 1
 
@@ -54,6 +55,30 @@ class PlainTokenizer:
         """One int64 array of token ids for each text; of a pair where it has a context."""
         encoded = self._encode(texts, contexts)
         return [np.asarray(one.ids, dtype=np.int64) for one in encoded]
+
+    @property
+    def max_tokens(self) -> int:
+        """At how many a text is cut."""
+        return self._max_tokens
+
+    def uncut_lengths(
+        self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
+    ) -> NDArray[np.int64]:
+        """(N,) tokens that each text, with its context, would have if none were cut.
+
+        0 of one that is so short that none can be.
+        """
+        special = self._bare.num_special_tokens_to_add(is_pair=True)
+        lengths = np.zeros(len(texts), np.int64)
+        pairs = zip(texts, contexts or [None] * len(texts), strict=True)
+        for row, (text, said) in enumerate(pairs):
+            context = (said or "").strip()
+            # A token stands for one byte at least: short texts need not be read again.
+            size = sum(len(part.encode("utf-8", "replace")) for part in (text, context))
+            if size + special > self._max_tokens:
+                given = (context, text) if context else (text,)
+                lengths[row] = len(self._bare.encode(*given).ids)
+        return lengths
 
     def context_masks(
         self, texts: Sequence[str], contexts: Sequence[str | None]

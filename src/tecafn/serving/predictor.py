@@ -226,7 +226,8 @@ class Predictor(
             text: one text or B of them; (L, D) vectors where the network was trained on those. An
                 empty text, or one of white space and characters that nobody sees, is absent.
             audio: one (L, D) array of frames or B of them, as in the training data: NumPy,
-                torch or nested lists, of any real type. None, for all or for one sample, says that
+                torch or nested lists, of any real type; of a masked array what is masked counts as
+                NaN. None, for all or for one sample, says that
                 the modality is absent, and so does a sequence without frames. Frames with NaN or
                 infinity are masked.
             vision: likewise.
