@@ -286,6 +286,20 @@ def test_an_override_may_be_for_one_method(make_protocol: MakeProtocol) -> None:
     assert of_cells["concat"] == {("training.max_epochs=7", "training.max_epochs=2")}
 
 
+def test_an_override_may_be_for_a_row_whose_name_has_an_equals_sign() -> None:
+    rows = tuple(Row(name=name, config="synthetic/concat.toml") for name in ("p=0", "p=0.5", "b"))
+    given = ("p=0:training.max_epochs=1", "p=0.5:training.max_epochs=2", "model.dim=4")
+    protocol = Protocol(data=Path("s"), out=Path("o"), rows=rows, overrides=given)
+    found = {row.name: protocol.overrides_for(row.name) for row in rows}
+    assert found == {
+        "p=0": ("model.dim=4", "training.max_epochs=1"),
+        "p=0.5": ("model.dim=4", "training.max_epochs=2"),
+        "b": ("model.dim=4",),
+    }
+    with pytest.raises(UserError, match="a comparison sets method and seed itself"):
+        Protocol(data=Path("s"), out=Path("o"), rows=rows, overrides=("p=0:seed=1",))
+
+
 def test_methods_after_the_abstract_are_marked(
     make_protocol: MakeProtocol, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,8 @@ def test_a_config_may_lie_beside_the_table(make_table: MakeTable, tmp_path: Path
         ('config = "a"\n[rows.a]\n[rows.A]\n', "rows must differ, got 'a' and 'A'"),
         ('config = "a"\n[rows."a:b"]\n', "no ':'"),
         ('config = "a"\n[rows."../.."]\n', "letter or digit"),
+        ('config = "a"\n[rows."comparison.json"]\n', "is a file of the comparison"),
+        ('config = "a"\n[rows."Comparison.md"]\n', "is a file of the comparison"),
         ('config = "a"\nmethod = "b"\n[rows.a]\n', "either a method or a config"),
         ("not toml", "expected a TOML file"),
     ],

@@ -14,6 +14,7 @@ from tecafn.core.errors import UserError
 
 LOCK_FILE = ".lock"
 _COMPARISON = "comparison.json"
+COMPARISON_FILES = (_COMPARISON, *(f"comparison.{kind}" for kind in ("md", "csv", "tex", "html")))
 # What a run keeps in its folder; anything else there is its owner's.
 _OF_A_RUN = (
     "record.json",
@@ -31,7 +32,7 @@ _FOLDERS_OF_A_RUN = ("model", "predictions", "checkpoints", "tensorboard")
 # What each kind keeps in its folder.
 _OWN_FILES = {
     "run": (*_OF_A_RUN, *_FOLDERS_OF_A_RUN),
-    "comparison": (*(f"comparison.{kind}" for kind in ("json", "md", "csv", "tex", "html")),),
+    "comparison": COMPARISON_FILES,
     "search": ("study.db", ".study.lock", "best.toml", "trials.csv", "trials"),
 }
 

@@ -106,14 +106,14 @@ class Protocol:
             raise UserError("a comparison takes methods or rows, got both")
         compared = [row.name for row in self.compared()]
         for override in self.overrides:
-            name, _ = _addressed(override)
+            name, _ = self._addressed(override)
             if name and name not in compared:
                 raise UserError(
                     f"--set {override!r}: {name!r} is not compared: {nearest_known(name, compared)}"
                 )
-        for row in self.compared():
-            for override in (*self.overrides, *row.overrides):
-                _refuse_own(override)
+        settings = [self._addressed(override)[1] for override in self.overrides]
+        for setting in (*settings, *(own for row in self.compared() for own in row.overrides)):
+            _refuse_own(setting)
         if self.against is not None and self.against not in compared:
             raise UserError(
                 f"against {self.against!r} is not compared: {nearest_known(self.against, compared)}"
@@ -154,13 +154,22 @@ class Protocol:
             >>> protocol.overrides_for("mult"), protocol.overrides_for("tfn")
             (('training.max_epochs=10', 'training.max_epochs=5'), ('training.max_epochs=10',))
         """
-        addressed = [_addressed(override) for override in self.overrides]
+        addressed = [self._addressed(override) for override in self.overrides]
         own = (o for row in self.compared() if row.name == name for o in row.overrides)
         return (
             *(setting for whom, setting in addressed if not whom),
             *own,
             *(setting for whom, setting in addressed if whom == name),
         )
+
+    def _addressed(self, override: str) -> tuple[str, str]:
+        """The row that an override is for, empty for all, and its ``key=value``."""
+        for row in self.compared():  # whose names may hold an equals sign
+            if override.startswith(f"{row.name}:"):
+                return row.name, override[len(row.name) + 1 :]
+        key, _, _ = override.partition("=")
+        name, colon, _ = key.partition(":")
+        return (name.strip(), override[len(name) + 1 :]) if colon else ("", override)
 
     def num_jobs(self) -> int:
         """Cells at once: on a CPU as many as it has cores and memory for, on a GPU one."""
@@ -176,18 +185,11 @@ class Protocol:
         return self.threads or max(1, num_cores() // self.num_jobs())
 
 
-def _addressed(override: str) -> tuple[str, str]:
-    """The row that an override is for, empty for all, and its ``key=value``."""
-    key, _, _ = override.partition("=")
-    name, colon, _ = key.partition(":")
-    return (name.strip(), override[len(name) + 1 :]) if colon else ("", override)
-
-
-def _refuse_own(override: str) -> None:
+def _refuse_own(setting: str) -> None:
     """What a comparison sets itself cannot be set."""
-    if _addressed(override)[1].partition("=")[0].strip() in ("seed", "method"):
+    if setting.partition("=")[0].strip() in ("seed", "method"):
         raise UserError(
-            f"--set {override!r}: a comparison sets method and seed itself; use --methods and "
+            f"--set {setting!r}: a comparison sets method and seed itself; use --methods and "
             "--seeds"
         )
 

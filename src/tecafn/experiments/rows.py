@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tecafn.core.errors import UserError, nearest_known
+from tecafn.core.places import COMPARISON_FILES
 from tecafn.experiments.shipped import find_config, find_table
 
 AS_WRITTEN = "rows"
@@ -78,6 +79,11 @@ class Row:
             raise UserError(
                 f"a row's name must have a letter or digit, no ':' and no space around it, got "
                 f"{self.name!r}"
+            )
+        if self.folder.lower() in COMPARISON_FILES:
+            raise UserError(
+                f"a row's runs lie in a folder of its name, and {self.folder} is a file of the "
+                "comparison; name the row otherwise"
             )
 
     @property
