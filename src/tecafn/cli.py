@@ -790,7 +790,7 @@ def robustness(
 
 @app.command()
 def explain(
-    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run: Annotated[Path, typer.Argument(help="A run's directory, or builtin.")],
     data: DataOption,
     split: Annotated[
         str, typer.Option(help="train, valid, or test once `tecafn evaluate` has measured it.")
@@ -800,7 +800,11 @@ def explain(
         typer.Option(help="A sample's id: its attention over time and, on train, its partners."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write; by default explanation-SPLIT in the run.")
+        Path | None,
+        typer.Option(
+            help="Folder to write; by default explanation-SPLIT in the run; of builtin in "
+            "explain-builtin."
+        ),
     ] = None,
     device: DeviceOption = "auto",
 ) -> None:

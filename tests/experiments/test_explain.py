@@ -51,6 +51,21 @@ def test_weights_are_those_that_forward_uses(masked: bool) -> None:
         assert bool((weights[0][..., ~mask[0]] == 0).all())
 
 
+def test_a_model_of_the_package_is_explained_in_a_folder_of_another_name(
+    tiny_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        found = explain_run(Path("builtin"), data=tiny_store, device="cpu")
+        assert found.folder == Path("explain-builtin/explanation-valid")
+        assert (tmp_path / found.folder / "explanation.csv").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["explain-builtin"]
+    assert "is the model of the package" not in capsys.readouterr().err
+
+
 def test_a_splits_contributions_add_up_to_its_predictions(run: Path, tiny_store: Path) -> None:
     found = explain_run(run, data=tiny_store, device="cpu")
     view = Store.open(tiny_store).split("valid")

@@ -33,6 +33,7 @@ from tecafn.experiments.trained_scheme import best_weights, trained_scheme
 from tecafn.methods.tecafn import TeCaFN, TeCaFNScheme
 from tecafn.records.record import read_record, write_text_atomically
 from tecafn.serving.attention import cross_attention
+from tecafn.serving.builtin import is_builtin
 from tecafn.serving.shapley import Contributions, contributions_of_batches
 
 TABLE_FILE = "explanation.csv"
@@ -142,15 +143,18 @@ def explain_run(
         data: a store.
         split: train, valid or test; the test split only after it was evaluated.
         sample: an id; None = contributions alone.
-        out: where to write; None = ``RUN/explanation-<split>``.
+        out: where to write; None = ``RUN/explanation-<split>``; of a model of the
+            package ``explain-<name>/explanation-<split>``.
         device: auto, cpu or cuda.
 
     Raises:
         UserError: the run or the data cannot be read, do not fit, or have no such sample.
     """
-    folder = out or run / f"explanation-{split}"
-    if out is not None:
-        refuse_taken(out, may_be="neither")
+    # A folder of a model's name would be taken for the model, or stand beside it in a note.
+    place = Path(f"explain-{run}") if is_builtin(run) else run
+    folder = out or place / f"explanation-{split}"
+    if out is not None or place != run:
+        refuse_taken(folder, may_be="neither")
     here = open_device(device)
     if world_size() > 1:
         raise UserError(f"explain runs in one process, got {world_size()}")
