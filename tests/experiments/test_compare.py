@@ -21,7 +21,7 @@ from tecafn.evaluation.assessment import assess
 from tecafn.evaluation.hard_pairs import find_hard_pairs
 from tecafn.evaluation.significance import paired_difference
 from tecafn.experiments.cells import Cell
-from tecafn.experiments.compare import Protocol, compare_methods, plan
+from tecafn.experiments.compare import Protocol, _trainable, compare_methods, plan
 from tecafn.experiments.config import load_config
 from tecafn.experiments.rows import Row
 from tecafn.experiments.shipped import config_folder
@@ -405,6 +405,18 @@ def test_a_protocol_is_checked(
 def test_seeds_are_different_whole_numbers(make_protocol: MakeProtocol, seeds: Any) -> None:
     with pytest.raises(UserError, match="seeds must be different whole numbers"):
         make_protocol(seeds=seeds)
+
+
+def test_a_rate_of_no_group_is_found_before_the_first_cell(make_protocol: MakeProtocol) -> None:
+    for name, methods in (("nope", METHODS_COMPARED), ("main", ("concat",))):
+        protocol = make_protocol(
+            methods=methods, overrides=(f"training.learning_rates.{name}=0.1",), out=Path("none")
+        )
+        store = Store.open(protocol.data)
+        entries = [_trainable(entry, store) for entry in plan(protocol, store)]
+        refused = {entry.refused for entry in entries}
+        assert all("unknown parameter group 'nope'" in why for why in refused) == (name == "nope")
+        assert (refused == {""}) == (name == "main")
 
 
 def test_an_unlabelled_split_is_refused(

@@ -32,7 +32,13 @@ from tecafn.experiments.extras import add_extras
 from tecafn.experiments.launched import launched
 from tecafn.experiments.rows import AS_WRITTEN, Row, Table, are_seeds, check_rows, rows_of_methods
 from tecafn.experiments.run_folder import check_begun, describe_store
-from tecafn.experiments.setup import check_device, check_fits, check_labels, check_needs
+from tecafn.experiments.setup import (
+    check_device,
+    check_fits,
+    check_groups,
+    check_labels,
+    check_needs,
+)
 from tecafn.experiments.shipped import ChosenConfigs, choose_configs, find_config
 from tecafn.experiments.summary import Entry, measure, shared_settings
 from tecafn.layers.encoder_source import MINILM, check_source
@@ -240,7 +246,7 @@ def compare_methods(
     allowed = refuse_errors(store, allowed=protocol.allow_data_errors)
     entries = plan(protocol, store)
     if train:
-        entries = [_trainable(entry) for entry in entries]
+        entries = [_trainable(entry, store) for entry in entries]
     if all(entry.refused for entry in entries):
         # A missing config says less than what is wrong with one that is there.
         first = min(entries, key=lambda entry: entry.refused.startswith(_NO_CONFIG))
@@ -300,7 +306,7 @@ def plan(protocol: Protocol, store: Store) -> list[Entry]:
     return [_entry(protocol, store, row, folder) for row in rows]
 
 
-def _trainable(entry: Entry) -> Entry:
+def _trainable(entry: Entry, store: Store) -> Entry:
     """The entry, refused where nothing of it is finished and every run of it would fail."""
     settings = entry.settings
     if settings is None or any(cell.is_finished() for cell in entry.cells):
@@ -308,6 +314,7 @@ def _trainable(entry: Entry) -> Entry:
     try:
         if Modality.TEXT in settings.modalities:
             check_source(settings.text_encoder)
+        check_groups(settings, store)
     except UserError as error:
         return dataclasses.replace(entry, settings=None, refused=str(error), cells=())
     return entry

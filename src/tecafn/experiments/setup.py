@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tecafn.core.conventions import convention_named
 from tecafn.core.errors import UserError, nearest_known
-from tecafn.core.info import STORED_FEATURES, DataInfo
+from tecafn.core.info import STORED_FEATURES, DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
 from tecafn.core.parallel import rank
 from tecafn.core.registry import METHODS
@@ -29,11 +29,14 @@ from tecafn.experiments.launched import launched
 from tecafn.experiments.presence import check_text
 from tecafn.experiments.text_cache import cached_states
 from tecafn.layers.text_encoder import TextEncoder, Tokenizer
+from tecafn.training.optimizers import refuse_unknown_groups
 from tecafn.training.ranks import remember_peers
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+# Of text vectors, where any will do.
+_SOME_WIDTH = 32
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -276,6 +279,34 @@ def check_fits(config: RunConfig, store: Store) -> None:
     encoder, modalities = config.text_encoder, config.modalities
     check_text(store, train, modalities, encoder)
     check_needs(config.method, store, train, text_encoder=encoder, modalities=modalities)
+
+
+def check_groups(config: RunConfig, store: Store) -> None:
+    """Refuse a learning rate of a group of parameters that the method does not have.
+
+    The groups are those of a network that reads vectors in place of sentences: it is built in a
+    moment, and without an encoder's memory. A method that reads sentences alone is not looked at.
+
+    Raises:
+        UserError: the known groups are named.
+    """
+    if set(config.training.learning_rates) <= {"text_encoder"}:  # which every method may have
+        return
+    widths = {Modality.TEXT: _SOME_WIDTH, **store.description.widths}
+    info = DataInfo(
+        widths={m: widths[m] for m in config.modalities if m in widths},
+        modalities=config.modalities,
+        task=store.description.task,
+        label_range=store.description.label_range,
+        num_classes=store.description.num_classes,
+        text_encoder=TextEncoderSpec(source=STORED_FEATURES),
+        num_train=1,
+    )
+    try:
+        phases = METHODS[config.method].build(config.model, info).phases()
+    except (UserError, ValueError):
+        return
+    refuse_unknown_groups(phases, config.training)
 
 
 def build_scheme(config: RunConfig, info: DataInfo) -> Scheme:

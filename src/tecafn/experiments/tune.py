@@ -38,7 +38,7 @@ from tecafn.experiments.claims import machine, runs_here
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.run import train_run
 from tecafn.experiments.search_space import Range, SearchSpace
-from tecafn.experiments.setup import check_device, check_fits, check_labels
+from tecafn.experiments.setup import check_device, check_fits, check_groups, check_labels
 from tecafn.layers.encoder_source import check_source
 from tecafn.records.record import write_text_atomically
 from tecafn.serving.predictor import EXPORT_FOLDER
@@ -223,6 +223,7 @@ def _check_data(search: Search, first: RunConfig) -> None:
     store = _check_surroundings(search)
     for split in ("train", "valid"):
         check_labels(store, split, how="every trial needs its labels")
+    check_groups(first, store)
     if not {"text_encoder", "modalities"} & set(search.space.choices):
         _check_encoder(first)
         check_fits(first, store)

@@ -391,7 +391,7 @@ def _frames(modality: Modality, row: int, item: Any, width: int) -> Row:
         item = _array_of(item, wanted)
     try:
         if isinstance(item, np.ma.MaskedArray):  # a masked frame is one with NaN
-            item = item.astype(np.float64).filled(np.nan)
+            item = np.ma.filled(item.astype(np.float64), np.nan)
         values = np.asarray(item)
         if values.dtype.kind not in "biuf" and values.dtype != object:
             raise TypeError

@@ -109,9 +109,9 @@ def refuse_unknown_groups(phases: Sequence[Phase], config: TrainingConfig) -> No
     Raises:
         UserError: ``learning_rates`` names a group that no phase has.
     """
-    known = sorted({name for phase in phases for name in phase.parameters})
+    known = sorted({"text_encoder", *(name for phase in phases for name in phase.parameters)})
     for name in config.learning_rates:
-        if name != "text_encoder" and name not in known:
+        if name not in known:
             raise UserError(
                 f"learning_rates names an unknown parameter group {name!r}: "
                 f"{nearest_known(name, known)}"
