@@ -95,3 +95,16 @@ def test_whatever_is_printed_meanwhile_is_legible_and_streams_are_put_back(
     assert shown.startswith("0.5 +- 0.1\n")
     for part in ("[red]\\u4f60", "- 1", "+-", "\\udcff"):  # a box of ASCII, no markup
         assert part in shown
+
+
+def test_no_number_of_a_wide_table_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = ["result", "method", "seeds", *(f"Acc{k} (negative/positive)" for k in range(6))]
+    numbers = [f"{80 + k}.{k}7" for k in range(6)]
+    flags = "has seen 2 of the 2 evaluated videos"
+    print_table("wide", [*columns, "flags"], [["a name", "tecafn", "3", *numbers, flags]])
+    said = capsys.readouterr().out
+    assert all(number in said for number in numbers)
+    assert "\u2026" not in said

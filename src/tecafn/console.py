@@ -69,7 +69,11 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A title and a table with a box."""
+    """A title and a table with a box.
+
+    Cells are wrapped between words; where the words alone are wider than the terminal, the table
+    is wider than it, so that no number is cut short.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -77,8 +81,34 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     table = Table(*columns)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
+    screen, box = Console(), 3 * len(columns) + 1
+    widths = _widths([*zip(columns, *rows, strict=True)], room=screen.width - box)
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width = width
     print(title)  # as the table's own title it would be wrapped to the table's width
-    Console().print(table)
+    Console(width=max(screen.width, sum(widths) + box)).print(table)
+
+
+def _widths(columns: Sequence[Sequence[str]], *, room: int) -> list[int]:
+    """The width of each column of cells: of its lines if there is room, else of its longest word.
+
+    Example:
+        >>> _widths([["result", "a long name"], ["MAE", "0.912"]], room=12)
+        [7, 5]
+    """
+    from rich.cells import cell_len
+
+    def longest(parts: Iterable[str]) -> int:
+        return max((1, *map(cell_len, parts)))
+
+    least = [longest(word for cell in cells for word in cell.split()) for cells in columns]
+    widths = [longest(line for cell in cells for line in cell.split("\n")) for cells in columns]
+    while sum(widths) > room:
+        spare = [k for k, width in enumerate(widths) if width > least[k]]
+        if not spare:
+            break
+        widths[max(spare, key=widths.__getitem__)] -= 1
+    return widths
 
 
 def print_list(entries: Mapping[str, Iterable[str]]) -> None:
