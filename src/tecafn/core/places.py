@@ -5,6 +5,7 @@ A folder that cannot be written is said here as well, before any work.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,7 +99,9 @@ def _refuse_unwritable(out: Path, option: str) -> None:
     if not nearest.is_dir():
         raise UserError(f"cannot write {option} {out}: {nearest} is a file")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write {option} {out}: no permission to write into {nearest}")
+        is_fixed = os.statvfs(nearest).f_flag & os.ST_RDONLY
+        reason = os.strerror(errno.EROFS if is_fixed else errno.EACCES)
+        raise UserError(f"cannot write {option} {out}: {nearest}: {reason}")
 
 
 def _around(place: Path) -> Iterator[Path]:
