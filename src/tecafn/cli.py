@@ -456,7 +456,7 @@ def evaluate(
     evaluation = evaluate_run(
         run, data=data, split=split, device=device, allow_data_errors=allow_data_errors
     )
-    comparison = compare_runs(run, against, split=split) if against else None
+    comparison = compare_runs(run, against, split=split, data=data) if against else None
     if not _speaks():
         return
     if as_json:

@@ -20,6 +20,7 @@ import pytest
 import torch
 from saved import read_rows
 
+import tecafn
 import tecafn.experiments.evaluate as evaluate_module
 import tecafn.experiments.fit as fit_module
 from tecafn.cli import main
@@ -603,6 +604,42 @@ def test_runs_on_different_labels_are_not_compared(
 def test_run_that_was_not_evaluated_is_not_compared(run: Path, tiny_run: Path) -> None:
     with pytest.raises(UserError, match="has not been evaluated on 'test'"):
         compare_runs(run, tiny_run, split="test")
+
+
+@pytest.mark.usefixtures("without_report")
+def test_differences_on_other_data_are_of_the_evaluations_on_these_data(
+    run: Path, train_tiny: TrainTiny, tiny_store: Path, make_store: MakeStore, tmp_path: Path
+) -> None:
+    train_tiny("other", "seed=1")
+    other, elsewhere = tmp_path / "other", make_store(tmp_path / "elsewhere", seed=5)
+    for one in (run, other):
+        evaluate_run(one, data=tiny_store, split="test", device="cpu")
+    command = ["evaluate", str(run), "--data", str(elsewhere), "--device", "cpu"]
+    assert main([*command, "--against", str(other)]) == 2
+    with pytest.raises(UserError, match=r"other has not been evaluated on 'test' of .*elsewhere: "):
+        tecafn.evaluate(run, data=elsewhere, against=other, device="cpu")
+    assert not read_record(run)["comparisons"]
+    evaluate_run(other, data=elsewhere, device="cpu")
+    comparison = tecafn.evaluate(run, data=elsewhere, against=other, device="cpu")["comparison"]
+    name = f"test@{Store.open(elsewhere).content_hash[:8]}"
+    mine, theirs = (read_record(one)["evaluations"][name]["metrics"] for one in (run, other))
+    assert comparison["split"] == name
+    assert comparison["metrics"] == theirs
+    assert mine["mae"] is not None
+    assert theirs["mae"] is not None
+    assert comparison["difference"]["mae"]["value"] == pytest.approx(mine["mae"] - theirs["mae"])
+
+
+@pytest.mark.usefixtures("without_report")
+def test_runs_on_other_features_of_the_same_samples_are_compared(
+    run: Path, tiny_run: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    other = shutil.copytree(tiny_run, tmp_path / "other")
+    record = read_record(other)
+    record["data"]["hash"] = record["evaluations"]["valid"]["data_hash"] = "1" * 64
+    write_record(other, record)
+    comparison = compare_runs(run, other, split="valid", data=tiny_store)
+    assert comparison["difference"]["mae"]["value"] == 0.0
 
 
 # Records

@@ -12,6 +12,7 @@ import tomli_w
 from tecafn.core.errors import UserError
 from tecafn.core.places import refuse_overwriting
 from tecafn.data.store import Store
+from tecafn.records.measured import evaluation_on
 from tecafn.records.predictions import SplitPredictions, read_predictions, write_predictions
 from tecafn.records.record import (
     RunRecord,
@@ -150,14 +151,7 @@ def _predictions_of(run: Path, record: RunRecord, store: Store, split: str) -> S
     Raises:
         UserError: it is not evaluated on it; the line names the command that does.
     """
-    key = next(
-        (
-            key
-            for key, evaluation in record["evaluations"].items()
-            if evaluation["split"] == split and evaluation["data_hash"] == store.content_hash
-        ),
-        None,
-    )
+    key = evaluation_on(record, split=split, data_hash=store.content_hash)
     if key is None:
         raise UserError(
             f"{run} is not evaluated on {split} of {store.path}: "

@@ -1,4 +1,4 @@
-"""By which convention a record's numbers were measured, and which errors in the data it allowed."""
+"""Which data a record's numbers are of, by which convention, and which errors were allowed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,23 @@ from typing import Any
 
 from tecafn.core.conventions import Convention, convention_named, convention_of
 from tecafn.core.errors import UserError
+from tecafn.records.record import RunRecord
+
+
+def evaluation_on(record: RunRecord, *, split: str, data_hash: str) -> str | None:
+    """The name of the evaluation on a split of these data; None where there is none.
+
+    It is the bare split's of the data that were trained on, and ``<split>@<hash>`` of others.
+
+    Args:
+        record: of a run.
+        split: which.
+        data_hash: of the store's content.
+    """
+    for name, evaluation in record["evaluations"].items():
+        if (evaluation["split"], evaluation["data_hash"]) == (split, data_hash):
+            return name
+    return None
 
 
 def convention_of_evaluation(evaluation: Mapping[str, Any]) -> Convention | None:
