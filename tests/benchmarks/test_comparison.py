@@ -15,6 +15,7 @@ from tecafn.data.synthetic import CorpusSpec
 from tecafn.experiments.compare import Protocol, plan
 from tecafn.experiments.run_folder import check_begun
 from tecafn.experiments.summary import Entry
+from tecafn.records.record import write_record
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = ROOT / "benchmarks" / "cells"
@@ -91,6 +92,7 @@ def test_kept_cells_are_of_rows_and_were_begun_as_the_rows_say(
             run = tmp_path / name / row / str(cell.seed)
             run.mkdir(parents=True)
             (run / "begun.json").write_text(json.dumps(kept["begun"]), encoding="utf-8")
+            write_record(run, kept["record"])
             settings = rows[row].settings
             assert settings is not None
             config = {**settings.as_dict(), "seed": cell.seed}

@@ -105,11 +105,16 @@ def fake_run(
             for i, v, y, p in zip(view.ids, view.videos, labels, predictions, strict=True)
         ],
     )  # fmt: skip
+    settings = {entry.row.folder: entry.settings for entry in plan(protocol, store)}[folder]
+    config = {} if settings is None else settings.as_dict()
     write_record(
         run,
         {
             "format_version": 1,
             "method": method,
+            "config": {**config, "seed": seed},
+            "seed": seed,
+            "data": {"hash": store.content_hash},
             "training": {
                 "seconds": 60.0 + seed,
                 "epochs": 3,
@@ -442,6 +447,36 @@ def test_cells_of_another_protocol_are_not_mixed_in(
     path.write_text(json.dumps(begun | {"data_hash": "0123"}))
     with pytest.raises(UserError, match="begun with data_hash '0123'"):
         tables(protocol)
+
+
+@pytest.mark.parametrize("beginning", ["gone", "of this cell"])
+def test_a_record_of_another_cell_is_refused(
+    make_protocol: MakeProtocol, configs: Path, beginning: str
+) -> None:
+    protocol = make_protocol()
+    fake_run(protocol, "concat", 0, noise=1.0)
+    fake_run(protocol, "concat", 1, noise=1.0)
+    tables(protocol)
+    cells = protocol.out / "concat"
+    shutil.rmtree(cells / "seed-1")
+    shutil.copytree(cells / "seed-0", cells / "seed-1")
+    if beginning == "of this cell":
+        settings = load_config(configs / "concat.toml", ["seed=1"]).as_dict()
+        begun = {"config": settings, "data_hash": Store.open(protocol.data).content_hash}
+        (cells / "seed-1" / "begun.json").write_text(json.dumps(begun))
+    told = r"seed-1, by its record\.json, was begun with config\.seed 0, got 1"
+    with pytest.raises(UserError, match=told):
+        tables(protocol)
+
+
+def test_a_kept_record_of_an_earlier_version_is_accepted(make_protocol: MakeProtocol) -> None:
+    protocol = make_protocol()
+    fake_run(protocol, "concat", 0, noise=1.0)
+    run = protocol.out / "concat" / "seed-0"
+    record = json.loads((run / "record.json").read_text())
+    del record["config"]["training"]["warmup_fraction"]
+    write_record(run, record)
+    assert rows_of(tables(protocol))["concat"]["seeds"] == [0]
 
 
 def test_configs_are_found_by_the_data_sets_name(tmp_path: Path) -> None:

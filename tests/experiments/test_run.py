@@ -286,6 +286,44 @@ def test_resume_with_other_settings_is_refused(
         )
 
 
+def test_a_finished_run_without_its_beginning_is_resumed_as_its_record_says(
+    run: Path, tiny_store: Path, tiny_toml: Path, make_store: MakeStore, tmp_path: Path
+) -> None:
+    (run / "begun.json").unlink()
+
+    def resume(*overrides: str, data: Path = tiny_store) -> None:
+        settings = load_config(tiny_toml, overrides)
+        train_run(settings, data=data, out=run, resume=True, device="cpu", progress=False)
+
+    resume()
+    with pytest.raises(
+        UserError, match=r"by its record\.json, was begun with config\.seed 0, got 9"
+    ):
+        resume("seed=9")
+    with pytest.raises(UserError, match=r"was begun with config\.method 'tecafn', got 'concat'"):
+        resume("method=concat", "model={}")
+    with pytest.raises(UserError, match="was begun with data_hash"):
+        resume(data=make_store(tmp_path / "other", seed=1))
+
+
+def test_a_record_of_another_run_is_not_returned(
+    run: Path, train_tiny: TrainTiny, tiny_toml: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    train_tiny("other", "seed=1")
+    shutil.copy(tmp_path / "other" / "record.json", run / "record.json")
+    with pytest.raises(
+        UserError, match=r"by its record\.json, was begun with config\.seed 1, got 0"
+    ):
+        train_run(
+            load_config(tiny_toml),
+            data=tiny_store,
+            out=run,
+            resume=True,
+            device="cpu",
+            progress=False,
+        )
+
+
 def test_a_run_begun_before_a_setting_came_has_its_default(run: Path, tmp_path: Path) -> None:
     begun: Begun = json.loads((run / "begun.json").read_text(encoding="utf-8"))
     older = json.loads(json.dumps(begun))

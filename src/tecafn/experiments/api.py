@@ -123,7 +123,7 @@ def evaluate(
         run: the folder of a finished run.
         data: a store.
         split: ``"train"``, ``"valid"`` or ``"test"``.
-        against: another run that was evaluated on the same samples; adds ``"comparison"``, the paired
+        against: another run, evaluated on the same samples; adds ``"comparison"``, the paired
             differences (this run minus that one) with intervals and p-values.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         allow_data_errors: measure on data that ``tecafn data check`` calls wrong, too; the record

@@ -96,23 +96,49 @@ def write_beginning(out: Path, config: RunConfig, begun_with: Begun) -> None:
 def check_begun(out: Path, now: Begun) -> None:
     """Refuse to continue a run under other settings or on other data than it was begun with.
 
-    A setting that came later than the run has its default there.
+    A finished one is held to its record, too: the record may have been copied here alone, and of
+    a run without ``begun.json`` nothing else says what it is. A setting that came later than the
+    run has its default there.
 
     Raises:
         UserError: they differ; the line names the first difference.
     """
-    begun = read_begun(out)
-    if begun is None:
-        return
-    then = flatten({**begun, **_with_defaults(begun)})
     # Through JSON, as the file went: what was a tuple there is a list.
     given = flatten(json.loads(json.dumps(now)))
-    for name in sorted(then.keys() | given.keys()):
-        if then.get(name) != given.get(name):
-            raise UserError(
-                f"{out} was begun with {name} {then.get(name)!r}, got {given.get(name)!r}: resume "
-                "it as it was begun, or name another directory"
-            )
+    by = {f"{out}": read_begun(out), f"{out}, by its record.json,": _begun_by_record(out)}
+    for where, begun in by.items():
+        if begun is None:
+            continue
+        then = flatten({**begun, **_with_defaults(begun)})
+        for name in sorted(then.keys() | given.keys()):
+            if then.get(name) != given.get(name):
+                raise UserError(
+                    f"{where} was begun with {name} {then.get(name)!r}, got {given.get(name)!r}: "
+                    "resume it as it was begun, or name another directory"
+                )
+
+
+def _begun_by_record(out: Path) -> Begun | None:
+    """How a finished run was begun, by its record; None where there is no record.
+
+    Raises:
+        UserError: the record cannot be read.
+    """
+    if not (out / "record.json").exists():
+        return None
+    record = read_record(out)
+    try:
+        begun: Begun = {
+            "config": {**record["config"], "seed": record["seed"]},
+            "data_hash": record["data"]["hash"],
+        }
+        if "folds" in record:
+            begun["num_folds"] = len(record["folds"])
+        if "init_from" in record:
+            begun["init_from"] = record["init_from"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{out / 'record.json'} is damaged: {error!r}") from None
+    return begun
 
 
 def _with_defaults(begun: Begun) -> dict[str, Any]:
