@@ -14,8 +14,12 @@ from tecafn.cli import main
 from tecafn.core.errors import UserError
 from tecafn.experiments.audit import FAILED, PASSED, UNKNOWN, audit
 from tecafn.experiments.compare import Protocol, compare_methods
+from tecafn.experiments.config import load_config
+from tecafn.experiments.cross_validation import cross_validate_run
 from tecafn.experiments.evaluate import evaluate_run
+from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.rows import Row
+from tecafn.experiments.run import train_run
 from tecafn.records.evaluation_log import EVALUATIONS_FILE, read_evaluation_log
 
 Change = Callable[[Path], None]
@@ -80,6 +84,46 @@ def set_monitor_value(record: dict[str, Any]) -> None:
 
 def set_metric(record: dict[str, Any]) -> None:
     record["evaluations"]["test"]["metrics"]["mae"] -= 0.01
+
+
+def evaluated_on_test(change: Callable[[dict[str, Any]], None]) -> Change:
+    return record(lambda record: change(record["evaluations"]["test"]))
+
+
+def set_nan(evaluation: dict[str, Any]) -> None:
+    evaluation["metrics"]["mae"] = float("nan")
+
+
+def remove_metric(evaluation: dict[str, Any]) -> None:
+    del evaluation["metrics"]["mae"]
+
+
+def remove_metrics(evaluation: dict[str, Any]) -> None:
+    evaluation["metrics"] = {}
+
+
+def add_metric(evaluation: dict[str, Any]) -> None:
+    evaluation["metrics"]["acc9"] = 0.9
+
+
+def set_interval(evaluation: dict[str, Any]) -> None:
+    evaluation["intervals"]["mae"] = [0.1, 0.2]
+
+
+def set_pairs(evaluation: dict[str, Any]) -> None:
+    evaluation["hard_pairs"] = {**(evaluation["hard_pairs"] or {}), "ordered": 0.99}
+
+
+def set_designed_pairs(evaluation: dict[str, Any]) -> None:
+    evaluation["designed_pairs"] = {"num_pairs": 9, "ordered": 0.99}
+
+
+def set_num_samples(evaluation: dict[str, Any]) -> None:
+    evaluation["num_samples"] = 8000
+
+
+def set_method(record: dict[str, Any]) -> None:
+    record["method"] = "mult"
 
 
 def set_data_hash(record: dict[str, Any]) -> None:
@@ -195,6 +239,15 @@ CODE = "the code is the same"
         (drop_last_log_line, ONCE, "the log does not know"),
         (record(remove_test), ONCE, "the record does not show"),
         (record(set_metric), METRICS, "mae on test: the predictions give"),
+        (evaluated_on_test(set_nan), METRICS, "the record says nan"),
+        (evaluated_on_test(remove_metric), METRICS, "the record says nothing"),
+        (evaluated_on_test(remove_metrics), METRICS, "the record says nothing"),
+        (evaluated_on_test(add_metric), METRICS, "acc9 on test: the predictions give nothing"),
+        (evaluated_on_test(set_interval), METRICS, "the record says [0.1, 0.2]"),
+        (evaluated_on_test(set_pairs), METRICS, "hard_pairs"),
+        (evaluated_on_test(set_designed_pairs), METRICS, "designed_pairs on test"),
+        (evaluated_on_test(set_num_samples), METRICS, "the predictions give 12, the record says 8"),
+        (record(set_method), CONFIG, "method is mult, the config's tecafn"),
         (change_predictions, METRICS, "was changed since it was written"),
         (record(set_config), CONFIG, "training.learning_rate is 0.5 in the record"),
         (change_config_file, CONFIG, "training.batch_size is 8 in the record and 9"),
@@ -212,6 +265,32 @@ def test_each_forgery_is_found(run: Path, forge: Change, question: str, words: s
     forge(run)
     assert words in failures(run)[question]
     assert main(["audit", str(run)]) == 1
+
+
+COMPARISONS = "the comparisons are the ones that were made"
+
+
+def test_a_forged_comparison_with_another_run_is_found(run: Path) -> None:
+    compare_runs(run, run, split="test", name="text alone")
+    compare_runs(run, run, split="valid")
+    findings = {f.question: f for f in audit(run)}
+    assert {f.verdict for f in findings.values()} == {PASSED}
+    assert "2 as logged; the other runs were not opened" in findings[COMPARISONS].words
+
+    def forge(record: dict[str, Any]) -> None:
+        record["comparisons"][0]["difference"]["mae"] |= {"value": -1.0, "p_value": 0.0001}
+
+    edit(run / "record.json", forge)
+    assert "with text alone on test is not the one" in failures(run)[COMPARISONS]
+    compare_runs(run, run, split="test", name="text alone")
+    assert not failures(run)
+
+
+def test_a_comparison_that_was_not_logged_is_not_passed(run: Path) -> None:
+    log = (run / EVALUATIONS_FILE).read_bytes()
+    compare_runs(run, run, split="test")
+    (run / EVALUATIONS_FILE).write_bytes(log)
+    assert {f.question for f in audit(run) if f.verdict == UNKNOWN} == {COMPARISONS}
 
 
 def test_changed_data_are_found(run: Path, make_store: Callable[..., Path], tmp_path: Path) -> None:
@@ -257,7 +336,7 @@ def test_a_table_is_audited_with_its_runs(
     )
     compare_methods(protocol, train=False)
     findings = audit(out, data=tiny_store)
-    assert len(findings) == 2 * 7 + 3
+    assert len(findings) == 2 * 7 + 4
     assert {f.verdict for f in findings} == {PASSED}
     assert main(["audit", str(out)]) == 0
 
@@ -281,3 +360,123 @@ def test_a_table_is_audited_with_its_runs(
     assert "the table says" in found["the rows are of one protocol"]
     edit(out / "c" / "seed-0" / "record.json", set_data_hash)
     assert "other data than the table" in failures(out)["the rows are of one protocol"]
+
+
+@pytest.mark.parametrize("name", ["self_mm", "tecafn"])
+def test_what_the_first_version_wrote_is_computed_again(name: str) -> None:
+    folder = Path(__file__).parents[1] / "fixtures" / "first-version" / "runs" / name
+    findings = {f.question: f for f in audit(folder, other_code=True)}
+    assert FAILED not in {f.verdict for f in findings.values()}
+    assert findings[METRICS].verdict == PASSED
+
+
+def test_an_audit_passes_on_classes_and_folds(
+    tiny_toml: Path, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    classes = make_store(tmp_path / "classes", task="classification")
+    settings = load_config(tiny_toml, ["training.monitor=accuracy"])
+    train_run(settings, data=classes, out=tmp_path / "run", device="cpu", progress=False)
+    evaluate_run(tmp_path / "run", data=classes, device="cpu")
+    scores = make_store(tmp_path / "scores")
+    cross_validate_run(
+        load_config(tiny_toml, ["training.max_epochs=1"]),
+        data=scores,
+        out=tmp_path / "folds",
+        by="video",
+        num_folds=3,
+        device="cpu",
+        progress=False,
+    )
+    for run, data in (("run", classes), ("folds", scores)):
+        assert not failures(tmp_path / run, data=data)
+
+
+@pytest.fixture(scope="module")
+def table(tiny_toml: Path, tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rows with two seeds each; to be left as it was."""
+    out = tmp_path_factory.mktemp("table")
+    rows = {"slow": (), "fast": ("training.learning_rate=0.01",)}
+    for name, overrides in rows.items():
+        for seed in (0, 1):
+            train_run(
+                load_config(tiny_toml, [*overrides, f"seed={seed}"]),
+                data=tiny_store,
+                out=out / name / f"seed-{seed}",
+                device="cpu",
+                progress=False,
+                report=False,
+            )
+    protocol = Protocol(
+        data=tiny_store,
+        out=out,
+        rows=tuple(
+            Row(name=name, config=str(tiny_toml), overrides=overrides)
+            for name, overrides in rows.items()
+        ),
+        seeds=(0, 1),
+        device="cpu",
+    )
+    compare_methods(protocol, train=False)
+    return out
+
+
+def other(summary: dict[str, Any]) -> dict[str, Any]:
+    """The row that has a difference."""
+    (row,) = [row for row in summary["methods"] if row["difference"]]
+    return row
+
+
+TABLE = "the predictions give the table"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: other(s)["metrics"]["mae"].update(std=1e-4), "metrics.mae.std computed again"),
+        (lambda s: other(s)["metrics"]["mae"].update(interval=[0.1, 0.2]), "metrics.mae.interval"),
+        (lambda s: other(s)["metrics"].pop("corr"), "metrics.corr"),
+        (lambda s: other(s)["difference"]["mae"].update(value=-9.0), "difference.mae.value"),
+        (lambda s: other(s)["difference"]["mae"].update(interval=[1, 2]), "difference.mae.inter"),
+        (lambda s: other(s)["difference"]["mae"].update(p_value=1e-5), "difference.mae.p_value"),
+        (lambda s: other(s)["difference"]["mae"].update(p_holm=1e-5), "difference.mae.p_holm"),
+        (
+            lambda s: other(s)["difference"]["mae"]["over_seeds"].update(p_value=1e-5),
+            "difference.mae.over_seeds.p_value",
+        ),
+        (lambda s: other(s).update(difference={}), "difference.mae computed again"),
+        (lambda s: other(s).update(hard_pairs={"ordered": 0.99}), "hard_pairs"),
+        (lambda s: other(s).update(num_parameters=1), "num_parameters"),
+        (lambda s: other(s)["seconds"].update(mean=0.001), "seconds.mean"),
+        (lambda s: s["detectable"]["mae"].update(planned=0.001), "detectable.mae.planned"),
+        (lambda s: s.update(num_samples=800), "num_samples computed again is 8"),
+        (lambda s: s.update(best=other(s)["name"]), "best computed again"),
+        (lambda s: s["methods"].reverse(), "the order of the rows is"),
+    ],
+)
+def test_each_figure_of_a_table_is_measured_again(
+    table: Path, change: Callable[[dict[str, Any]], Any], words: str
+) -> None:
+    assert not failures(table)
+    summary = table / "comparison.json"
+    honest = summary.read_text(encoding="utf-8")
+    try:
+        edit(summary, change)
+        assert words in failures(table)[TABLE]
+    finally:
+        summary.write_text(honest, encoding="utf-8")
+
+
+def test_a_renamed_method_and_an_older_table_are_not_passed(table: Path) -> None:
+    summary = table / "comparison.json"
+    honest = summary.read_text(encoding="utf-8")
+    try:
+        edit(summary, lambda s: s["methods"][0].update(method="mult"))
+        shows = failures(table)["the table shows what the runs say"]
+        assert "the runs are of tecafn, the table says mult" in shows
+        summary.write_text(honest, encoding="utf-8")
+        edit(summary, lambda s: s.update(tecafn_version="0.1.0") or s.pop("detectable"))
+        (found,) = [f for f in audit(table) if f.verdict != PASSED]
+        assert (found.question, found.verdict) == (TABLE, UNKNOWN)
+        assert found.words == "the table is of version 0.1.0 and lacks detectable"
+    finally:
+        summary.write_text(honest, encoding="utf-8")

@@ -1,40 +1,53 @@
-"""Do a run's, or a table's, own records bear out what it claims? Re-derived, without torch.
+"""Do a run's, or a table's, own records bear out what it claims? Re-derived from the files.
 
 Which split chose the checkpoint is found again from the validation metrics of every epoch; that the
 test split was evaluated once, from the log of evaluations, whose lines seal each other; what was
-measured, from the predictions; that data, config and code are the same ones, from their hashes. An
-audit finds what was changed in one place; whoever forges every file alike leaves no trace in them.
+measured, with intervals and tests, from the predictions; that data, config and code are the same
+ones, from their hashes. An audit finds what was changed in one place; whoever forges every file
+alike leaves no trace in them. A table's rows are measured again as they were, which loads torch.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import tecafn
 from tecafn.core.conventions import METRIC_INFO
 from tecafn.core.errors import UserError
 from tecafn.core.tables import flatten
 from tecafn.data.store import Store
-from tecafn.evaluation.metrics import (
-    answered_classes,
-    classification_metrics,
-    sentiment_metrics,
+from tecafn.evaluation.hard_pairs import max_gap_of
+from tecafn.evaluation.metrics import names_in_order
+from tecafn.experiments.rederived import (
+    TOLERANCE,
+    derived_evaluation,
+    first_difference,
+    is_as_logged,
 )
 from tecafn.records.begun import read_begun
-from tecafn.records.comparison import COMPARISON_FILE, ComparisonSummary, read_comparison
+from tecafn.records.comparison import (
+    COMPARISON_FILE,
+    ComparisonRow,
+    ComparisonSummary,
+    read_comparison,
+    reference_of,
+)
 from tecafn.records.evaluation_log import (
     BrokenLogError,
     LoggedEvaluation,
+    comparison_name,
     read_evaluation_log,
 )
 from tecafn.records.events import EpochEvent, read_events
-from tecafn.records.measured import convention_of_data, convention_of_evaluation
+from tecafn.records.measured import convention_of_data
 from tecafn.records.predictions import read_predictions
 from tecafn.records.record import (
     RunRecord,
@@ -44,10 +57,13 @@ from tecafn.records.record import (
     read_record,
 )
 
+if TYPE_CHECKING:
+    from tecafn.experiments.summary import Entry
+
 PASSED, FAILED, UNKNOWN = "passed", "FAILED", "not shown"
+# The table's figures are of the same files; sums of another machine differ in the last digits.
+_TOLERANCE_OF_TABLE = 1e-7
 _WEIGHTS = Path("model") / "model.safetensors"
-# Labels in the predictions' file have six decimals.
-_TOLERANCE = 2e-5
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,11 @@ def _audit_table(folder: Path, data_hash: str | None, *, other_code: bool) -> It
         yield from _audit_run(run, name, data_hash, other_code=other_code)
         records[name] = read_record(run)
     yield from _ask("", _TABLE_QUESTIONS, summary, records)
+    yield _finding(
+        "",
+        "the predictions give the table",
+        lambda: _predictions_give_the_table(folder, summary),
+    )
 
 
 def _audit_run(
@@ -120,6 +141,12 @@ def _audit_run(
 ) -> Iterator[Finding]:
     record = read_record(run)
     yield from _ask(name, _RUN_QUESTIONS, run, record)
+    if record["comparisons"]:
+        yield _finding(
+            name,
+            "the comparisons are the ones that were made",
+            lambda: _comparisons_were_made(run, record),
+        )
     yield _finding(name, "the data are the same ones", lambda: _same_data(run, record, data_hash))
     yield _finding(
         name, "the code is the same", lambda: _same_code(run, record, other_code=other_code)
@@ -255,30 +282,28 @@ def _is_look_at_test(entry: LoggedEvaluation) -> bool:
 
 
 def _predictions_give_the_metrics(run: Path, record: RunRecord) -> str:
-    """The metrics of each evaluation, computed again from its predictions."""
+    """All that an evaluation says of its predictions, computed again from them."""
     names = list(record["evaluations"])
-    log = read_evaluation_log(run)
-    hashes = {entry["name"]: entry["predictions_hash"] for entry in log or ()}
     for name, evaluation in record["evaluations"].items():
         path = run / "predictions" / f"{name}.csv"
         rows = read_predictions(path).labelled()
-        if hashes.get(name) not in (None, file_hash(path)):
+        if is_as_logged(run, name) is False:
             raise _FailedError(f"{path.name} was changed since it was written")
-        rules = convention_of_evaluation(evaluation) or convention_of_data(record["data"])
-        if rules.name == "classification":
-            answers = answered_classes(rows.predictions).astype(np.int64)
-            derived = dict(classification_metrics(answers, rows.labels))
-        else:
-            derived = dict(sentiment_metrics(rows.predictions, rows.labels, rules.name))
-        for metric, value in evaluation["metrics"].items():
-            again = derived.get(metric)
-            if (value is None) != (again is None) or (
-                value is not None and again is not None and abs(value - again) > _TOLERANCE
-            ):
-                raise _FailedError(
-                    f"{metric} on {name}: the predictions give {again}, the record says {value}"
-                )
-    return f"{', '.join(names) or 'nothing'} computed again"
+        derived = derived_evaluation(rows, record, evaluation)
+        recorded = {key: evaluation.get(key, "nothing") for key in derived}
+        if evaluation["hard_pairs"] and derived["hard_pairs"]:  # version 0.1 left the gap out
+            gap = {"max_gap": derived["hard_pairs"]["max_gap"]}
+            recorded["hard_pairs"] = {**gap, **evaluation["hard_pairs"]}
+        found = first_difference(recorded, derived, tolerance=TOLERANCE)
+        if found is not None:
+            key, value, again = found
+            raise _FailedError(
+                f"{key.removeprefix('metrics.')} on {name}: the predictions give {again}, the "
+                f"record says {value}"
+            )
+    unchecked = any("ceiling" in evaluation for evaluation in record["evaluations"].values())
+    rest = "; a ceiling is of the corpus and is not checked" if unchecked else ""
+    return f"{', '.join(names) or 'nothing'} computed again, with intervals and pairs{rest}"
 
 
 def _same_config(run: Path, record: RunRecord) -> str:
@@ -303,6 +328,10 @@ def _same_config(run: Path, record: RunRecord) -> str:
                 )
     if record["seed"] != record["config"]["seed"]:
         raise _FailedError(f"seed is {record['seed']}, the config's {record['config']['seed']}")
+    if record["method"] != record["config"]["method"]:
+        raise _FailedError(
+            f"method is {record['method']}, the config's {record['config']['method']}"
+        )
     for entry in read_evaluation_log(run) or ():
         if entry["config_hash"] != config_hash(record["config"]):
             raise _FailedError(f"{entry['name']} was evaluated under another config")
@@ -324,6 +353,23 @@ def _same_weights(run: Path, record: RunRecord) -> str:
         if recorded != found:
             raise _FailedError(f"{name} was evaluated with other weights than {_WEIGHTS} has")
     return f"{len(hashes)} evaluation(s) of {_WEIGHTS}"
+
+
+def _comparisons_were_made(run: Path, record: RunRecord) -> str:
+    """Each comparison with another run is one that the log has; that run is not looked for."""
+    logged: dict[str, set[str | None]] = {}
+    for entry in read_evaluation_log(run) or ():
+        logged.setdefault(entry["name"], set()).add(entry["predictions_hash"])
+    for comparison in record["comparisons"]:
+        hashes = logged.get(comparison_name(comparison["split"], comparison["name"]))
+        shown = f"the comparison with {comparison['name']} on {comparison['split']}"
+        if hashes is None:
+            raise _NotShownError(
+                f"the log does not have {shown}: `tecafn evaluate ... --against` makes it anew"
+            )
+        if config_hash(comparison) not in hashes:
+            raise _FailedError(f"{shown} is not the one that was made")
+    return f"{len(record['comparisons'])} as logged; the other runs were not opened"
 
 
 _RUN_QUESTIONS: Mapping[str, Callable[[Path, RunRecord], str]] = {
@@ -414,6 +460,12 @@ def _table_shows_the_runs(summary: ComparisonSummary, records: Mapping[str, RunR
             raise _FailedError(
                 f"{row['name']}: the table has seeds {row['seeds']}, the runs {sorted(by_seed)}"
             )
+        methods = {record["method"] for record in mine}
+        if "method" in row and methods != {row["method"]}:
+            raise _FailedError(
+                f"{row['name']}: the runs are of {' and '.join(sorted(methods))}, the table says "
+                f"{row['method']}"
+            )
         for metric, cell in row["metrics"].items():
             values = [
                 by_seed[seed]["evaluations"][summary["split"]]["metrics"].get(metric)
@@ -429,6 +481,109 @@ def _table_shows_the_runs(summary: ComparisonSummary, records: Mapping[str, RunR
     if len(shown) < len(folders):
         raise _FailedError(f"{len(folders)} rows have runs, the table shows {len(shown)}")
     return f"{counted} cells of {len(shown)} rows"
+
+
+def _predictions_give_the_table(folder: Path, summary: ComparisonSummary) -> str:
+    """The table's figures, measured again as it was: means, deviations, intervals, tests, pairs."""
+    from tecafn.experiments.summary import measure
+
+    rules = convention_of_data(summary["data"])
+    low, high = summary["data"]["label_range"]
+    measured = measure(
+        [_entry_of(folder, summary, row, rules.name) for row in summary["methods"]],
+        split=summary["split"],
+        rules=rules,
+        max_gap=max_gap_of((float(low), float(high))),
+        against=reference_of(summary),
+        sort=summary.get("sort"),
+    )
+    shown = [row["name"] for row in summary["methods"]]
+    order = [row["name"] for row in measured.rows]
+    if shown != order:
+        raise _FailedError(f"the order of the rows is {', '.join(order)}, not {', '.join(shown)}")
+    for row, again in zip(summary["methods"], measured.rows, strict=True):
+        of_row = {key: again.get(key) for key in _MEASURED_OF_ROW if key in again}
+        _check_table(summary, f"{row['name']}: ", row, of_row)
+    runs = next(iter(measured.finished.values()), None)
+    whole: dict[str, Any] = {
+        "metrics": names_in_order(measured.metrics),
+        "primary": rules.primary,
+        "best": measured.best,
+        "against": measured.against,
+        "detectable": measured.detectable,
+    }
+    if runs is not None:
+        whole |= {"num_samples": len(runs.ids), "num_videos": len(set(runs.videos.tolist()))}
+        whole["ceiling"] = runs.records[0]["evaluations"][summary["split"]].get("ceiling")
+    _check_table(summary, "", summary, whole)
+    beside = [key for key in ("chart", "published", "losses", "cases") if key in summary]
+    rest = f"; not checked: {', '.join(beside)}" if beside else ""
+    return f"deviations, intervals, tests and pairs of {len(shown)} rows computed again{rest}"
+
+
+_MEASURED_OF_ROW = (
+    "seeds",
+    "metrics",
+    "difference",
+    "hard_pairs",
+    "designed_pairs",
+    "seconds",
+    "epochs",
+    "num_parameters",
+    "num_trained_parameters",
+    "peak_memory_bytes",
+    "ran",
+)
+
+
+def _entry_of(
+    folder: Path, summary: ComparisonSummary, row: ComparisonRow, convention: str
+) -> Entry:
+    """A row as it was compared, with the cells that the table says are finished."""
+    from tecafn.experiments.cells import Cell
+    from tecafn.experiments.rows import Row
+    from tecafn.experiments.summary import Entry
+
+    asked = Row(name=row["name"], method=row.get("method", ""))
+    return Entry(
+        row=asked,
+        method=row.get("method", ""),
+        config=row["config"],
+        settings=None,
+        refused=row["refused"],
+        cells=tuple(
+            Cell(
+                row=row["name"],
+                seed=seed,
+                run=folder / asked.folder / f"seed-{seed}",
+                config=Path(row["config"]),
+                overrides=(),
+                data=folder,  # nothing is trained
+                split=summary["split"],
+                device="cpu",
+                threads=1,
+                convention=convention,
+            )
+            for seed in row["seeds"]
+        ),
+    )
+
+
+def _check_table(
+    summary: ComparisonSummary, where: str, recorded: Mapping[str, Any], derived: Mapping[str, Any]
+) -> None:
+    """Fail where a part of the table is not what was measured again."""
+    again = json.loads(json.dumps(derived))  # as the file went
+    mine = {key: recorded.get(key, "nothing") for key in again}
+    found = first_difference(mine, again, tolerance=_TOLERANCE_OF_TABLE)
+    if found is None:
+        return
+    key, value, expected = found
+    if value == "nothing" and summary["tecafn_version"] != tecafn.__version__:
+        raise _NotShownError(
+            f"{where}the table is of version {summary['tecafn_version']} and lacks {key}"
+        )
+    raise _FailedError(f"{where}{key} computed again is {expected}, the table says {value}")
 
 
 def _runs_of(name: str, folders: Mapping[str, list[RunRecord]]) -> list[RunRecord]:

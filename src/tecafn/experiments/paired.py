@@ -12,7 +12,9 @@ from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.evaluation.errors import row_errors
 from tecafn.evaluation.significance import paired_difference
+from tecafn.experiments.evaluate import log_look
 from tecafn.experiments.run_folder import write_report
+from tecafn.records.evaluation_log import comparison_name, read_evaluation_log
 from tecafn.records.measured import (
     convention_of_data,
     convention_of_evaluation,
@@ -20,9 +22,12 @@ from tecafn.records.measured import (
 )
 from tecafn.records.predictions import SplitPredictions, read_predictions
 from tecafn.records.record import (
+    Evaluation,
     PairedDifference,
     RunComparison,
     RunRecord,
+    config_hash,
+    now,
     read_record,
     write_record,
 )
@@ -75,6 +80,9 @@ def _compare(
         if found is None:
             raise UserError(_not_evaluated(run, split, store))
         key, other_key = found, theirs_found or split
+    mine_evaluated = record["evaluations"].get(key)
+    if mine_evaluated is None:
+        raise UserError(_not_evaluated(run, split, store))
     evaluation = theirs["evaluations"].get(other_key)
     if evaluation is None:
         raise UserError(_not_evaluated(other, split, store))
@@ -104,6 +112,15 @@ def _compare(
         c for c in record["comparisons"] if (c["name"], c["split"]) != (comparison["name"], key)
     ]
     record["comparisons"] = [*kept, comparison]
+    # A run of version 0.1 has no log, and one that begins here would not know its evaluations.
+    if read_evaluation_log(run) is not None:
+        log_look(
+            run,
+            record,
+            comparison_name(key, comparison["name"]),
+            cast(Evaluation, {**mine_evaluated, "created": now()}),
+            predictions_hash=config_hash(comparison),
+        )
     write_record(run, record)
     write_report(run)
     return comparison

@@ -17,12 +17,14 @@ class LoggedEvaluation(TypedDict):
 
     Args:
         created: when, in UTC.
-        name: under which the record has it, or ``protocol:<name>``.
+        name: under which the record has it, or ``protocol:<name>``, or of a comparison with
+            another run ``comparison:<evaluation>:<its name>``.
         weights_hash: of the exported weights; None of a cross-validation.
         data_hash: of the store's content.
         config_hash: of the config as the record has it.
         code_hash: of the package that predicted.
-        predictions_hash: of ``predictions/<name>.csv``; None where none was written.
+        predictions_hash: of ``predictions/<name>.csv``, of a comparison its ``config_hash``; None
+            where none was written.
         previous: SHA-256 of the line before, empty in the first.
     """
 
@@ -38,6 +40,20 @@ class LoggedEvaluation(TypedDict):
 
 class BrokenLogError(UserError):
     """A line of the log was changed, or removed, after it was written."""
+
+
+def comparison_name(evaluation: str, other: str) -> str:
+    """Under which a comparison with another run is logged.
+
+    Args:
+        evaluation: the name of this run's.
+        other: what the other run is called.
+
+    Example:
+        >>> comparison_name("test", "text alone")
+        'comparison:test:text alone'
+    """
+    return f"comparison:{evaluation}:{other}"
 
 
 def log_evaluation(run_dir: Path, entry: LoggedEvaluation) -> None:
