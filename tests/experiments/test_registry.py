@@ -13,7 +13,9 @@ import pytest
 from tecafn.cli import main
 from tecafn.core.errors import UserError
 from tecafn.experiments.evaluate import evaluate_run
+from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.registry import labels_of, submit
+from tecafn.records.evaluation_log import EVALUATIONS_FILE
 from tecafn.records.record import read_record, write_record
 from tecafn.records.results import read_result
 from tecafn.report.leaderboard import read_leaderboards, render_markdown
@@ -140,6 +142,36 @@ def test_labels_may_be_left_out_and_come_from_the_store(
     assert main(["leaderboard", str(folder), "--markdown", str(page)]) == 0
     assert "not measured: tecafn" in page.read_text()
     assert "name the store with --data" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("has_log", [True, False])
+def test_predictions_that_were_changed_are_refused(
+    run: Path, tiny_store: Path, tmp_path: Path, has_log: bool
+) -> None:
+    cheat = shutil.copytree(run, tmp_path / "cheat")
+    other = shutil.copytree(run, tmp_path / "other")
+    out = tmp_path / "results" / "x.toml"
+    if not has_log:  # as of version 0.1
+        (cheat / EVALUATIONS_FILE).unlink()
+        submit([cheat], data=tiny_store, out=tmp_path / "honest" / "x.toml")
+        compare_runs(cheat, other, split="test")
+        assert not (cheat / EVALUATIONS_FILE).exists()
+    path = cheat / "predictions" / "test.csv"
+    head, *rows = path.read_text(encoding="utf-8").splitlines()
+    cells = [row.split(",") for row in rows]
+    perfect = [",".join([*c[:4], c[3], *c[5:]]) for c in cells]
+    path.write_text("\n".join([head, *perfect]) + "\n", encoding="utf-8")
+    told = (
+        r"test\.csv was changed since" if has_log else r"test\.csv gives mae 0\.0, the record says"
+    )
+    with pytest.raises(UserError, match=told):
+        submit([cheat], data=tiny_store, out=out)
+    assert not out.exists()
+    command = ["evaluate", str(cheat), "--data", str(tiny_store), "--device", "cpu"]
+    assert main([*command, "--against", str(other)]) == 2
+    for runs in ((cheat, other), (other, cheat)):
+        with pytest.raises(UserError, match=told):
+            compare_runs(*runs, split="test")
 
 
 def test_what_does_not_go_together_is_refused(run: Path, tiny_store: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from labelled_stores import make_labelled_store, sims_labels
+from saved import log_predictions
 
 from tecafn.cli import main
 from tecafn.core.conventions import convention_named
@@ -124,6 +125,7 @@ def test_a0_two_runs_are_paired_by_the_measures_of_the_store(
     for row in rows:
         row[place] = str(float(row[place]) + 3)
     path.write_text("\n".join([header, *map(",".join, rows)]) + "\n")
+    log_predictions(other, "test")
     found = compare_runs(copied_run, other, split="test")["difference"]
     assert set(found) == {"mae", "acc2"}
     for metric, mine in by_hand(copied_run, "test").items():
@@ -243,7 +245,15 @@ def fake_comparison(tmp_path: Path) -> Callable[..., dict[str, Any]]:
                 "seconds": 1.0, "epochs": 1, "num_parameters": 1, "num_trained_parameters": 1
             }  # fmt: skip
             evaluations = {"valid": assess_view(view, answers)}
-            record = {"format_version": 1, "method": method, "training": training}
+            settings = load_config(configs / f"{method}.toml").as_dict()
+            record = {
+                "format_version": 1,
+                "method": method,
+                "config": settings,
+                "seed": 0,
+                "data": {"hash": store.content_hash},
+                "training": training,
+            }
             write_record(run, record | {"evaluations": evaluations})
         protocol = Protocol(
             data=store.path,

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from saved import read_rows
+from saved import log_predictions, read_rows
 from typer.testing import CliRunner
 
 from tecafn.cli import app
@@ -34,6 +34,7 @@ def long_text_runs(tiny_run: Path, tiny_store: Path, tmp_path: Path) -> tuple[Pa
     rows = read_rows(path)
     rows[0]["text"] = LONG
     write_predictions(path, rows)
+    log_predictions(run, "test")
     return run, Path(shutil.copytree(run, tmp_path / "other"))
 
 

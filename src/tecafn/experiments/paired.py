@@ -13,6 +13,7 @@ from tecafn.data.store import Store
 from tecafn.evaluation.errors import row_errors
 from tecafn.evaluation.significance import paired_difference
 from tecafn.experiments.evaluate import log_look
+from tecafn.experiments.rederived import check_predictions
 from tecafn.experiments.run_folder import write_report
 from tecafn.records.evaluation_log import comparison_name, read_evaluation_log
 from tecafn.records.measured import (
@@ -54,8 +55,8 @@ def compare_runs(
         name: what to call the other one.
 
     Raises:
-        UserError: a run has no predictions on the split, or they are of different samples, or were
-            measured by different conventions.
+        UserError: a run has no predictions on the split, they were changed since they were
+            written, are of different samples, or were measured by different conventions.
     """
     store = None if data is None else Store.open(data)
 
@@ -100,6 +101,8 @@ def _compare(
         if store is not None and evaluation["data_hash"] != store.content_hash:
             raise UserError(_not_evaluated(other, split, store))
         raise UserError(f"{run} and {other} were evaluated on different samples of {split!r}")
+    check_predictions(run, record, key)
+    check_predictions(other, theirs, other_key)
     comparison: RunComparison = {
         "name": name or str(theirs["method"]),
         "split": key,

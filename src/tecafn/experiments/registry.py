@@ -12,6 +12,7 @@ import tomli_w
 from tecafn.core.errors import UserError
 from tecafn.core.places import refuse_overwriting
 from tecafn.data.store import Store
+from tecafn.experiments.rederived import check_predictions
 from tecafn.records.measured import evaluation_on
 from tecafn.records.predictions import SplitPredictions, read_predictions, write_predictions
 from tecafn.records.record import (
@@ -51,8 +52,8 @@ def submit(
         with_labels: False leaves labels out, for data whose terms forbid handing them on.
 
     Raises:
-        UserError: a run is not evaluated on the split of these data, runs do not go together, or
-            ``out`` is somebody else's. Nothing is written then.
+        UserError: a run is not evaluated on the split of these data, its predictions were changed
+            since, runs do not go together, or ``out`` is somebody else's. Nothing is written then.
     """
     # A name may have dots that begin no ending: results/v2.1.
     folder = out.with_suffix("") if out.suffix == ".toml" else out
@@ -157,7 +158,9 @@ def _predictions_of(run: Path, record: RunRecord, store: Store, split: str) -> S
             f"{run} is not evaluated on {split} of {store.path}: "
             f"`tecafn evaluate {run} --data {store.path} --split {split}`"
         )
-    return read_predictions(run / "predictions" / f"{key}.csv")
+    found = read_predictions(run / "predictions" / f"{key}.csv")
+    check_predictions(run, record, key)
+    return found
 
 
 def _seed(
