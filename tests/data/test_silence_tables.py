@@ -334,7 +334,7 @@ def test_what_is_no_table_is_named(
         (lambda text: f"b'{text}'", "bytes written as text"),
         (lambda text: f"{text}.mp4", "ended like a media file"),
         (lambda text: f"Raw/{text}.MP4", "were paths"),
-        (lambda text: f"C:\\Raw\\{text}.wav", "were paths"),
+        (lambda text: "\\".join(("C:", "Raw", f"{text}.wav")), "were paths"),
     ],
 )
 @pytest.mark.parametrize("only_first", [False, True])
