@@ -181,3 +181,10 @@ def test_the_fusions_convolutions_halve_the_width_once(case: MethodCase) -> None
 def test_heads_that_do_not_divide_a_width_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"num_heads must divide {name} 9, got 8"):
         TMBLConfig(**{name: 9})  # type: ignore[arg-type]
+
+
+def test_attention_has_no_biases_but_that_of_its_norm() -> None:
+    attention = BoundAttention(8, num_heads=2, key_dim=4, value_dim=6, dropout=0.0)
+    names = {name for name, _ in attention.named_parameters()}
+    linear = {f"{name}.weight" for name in ("query", "key", "value", "output")}
+    assert names == linear | {"norm.weight", "norm.bias"}
