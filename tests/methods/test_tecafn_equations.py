@@ -524,3 +524,15 @@ def test_a_training_batch_without_labels_is_refused() -> None:
     batch = dataclasses.replace(batch_of(0), labels=None)
     with pytest.raises(ValueError, match="a training batch needs a label in every row"):
         scheme_of(0).loss(batch, Progress(seed=0, epoch=0))
+
+
+def test_a_modality_that_a_mapping_leaves_out_has_the_defaults() -> None:
+    """Its hard negatives are as many as by default; it is never replaced."""
+    config = TeCaFNConfig(
+        num_hard_negatives={Modality.AUDIO: 5}, swap_probability={Modality.AUDIO: 0.4}
+    )
+    default = TeCaFNConfig()
+    assert config.num_hard_negatives_for(Modality.AUDIO) == 5
+    assert config.num_hard_negatives_for(Modality.VISION) == default.num_hard_negatives == 3
+    assert config.swap_probability_for(Modality.AUDIO) == 0.4
+    assert config.swap_probability_for(Modality.VISION) == 0.0
