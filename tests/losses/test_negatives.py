@@ -514,3 +514,14 @@ def test_a_hubs_chance_is_a_share_and_no_more() -> None:
     spread = (2 * math.log(2) * 0.25 / 400) ** 0.5
     assert more.chance.item() == pytest.approx(0.5 + spread, abs=1e-6)
     assert more.value.item() == 0.5
+
+
+def test_what_stands_for_an_absent_core_begins_as_long_as_a_normalised_frame_is_wide() -> None:
+    """Each column is drawn with a deviation of dim ** -0.5, so that its length is about 1."""
+    torch.manual_seed(0)
+    config = TeCaFNConfig(dim=400, num_layers=1, num_unimodal_layers=1, unimodal_hidden_dim=4)
+    info = DataInfo(
+        widths={TEXT: 6, AUDIO: 5, VISION: 4}, text_encoder=TextEncoderSpec(source="features")
+    )
+    network = TeCaFNScheme(config, info).network
+    assert 0.85 < float(network.absent_core.detach().norm()) < 1.15

@@ -37,6 +37,7 @@ from torch import Tensor
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.output import Progress
 from tecafn.layers.sequence import sinusoidal_positions
+from tecafn.losses.contrastive import info_nce
 from tecafn.losses.differences import difference_loss
 from tecafn.methods.tecafn import PARTS, REVISED, TeCaFNConfig, TeCaFNScheme
 
@@ -492,13 +493,24 @@ def test_label_aware_negatives_have_labels_that_differ() -> None:
         encoded = scheme.network.encode(batch)
         everyone = torch.ones(8, dtype=torch.bool)
         query, key = scheme._mapped(AUDIO, encoded[TEXT], encoded[AUDIO], everyone)
-        from tecafn.losses.contrastive import info_nce
-
         found = info_nce(query, key, present=everyone, temperature=0.1)
         pairing = scheme._replace(AUDIO, query, found, everyone, batch, PROGRESS)
         assert not bool(pairing.matched.any())
         apart = (labels - labels[pairing.column]).abs() >= 1.0
         assert bool(apart.all()) is all_apart
+
+
+def test_labels_that_differ_by_just_the_margin_are_apart() -> None:
+    labels = torch.tensor([0.0] * 4 + [1.0] * 4, dtype=torch.float64)
+    batch = dataclasses.replace(batch_of(17, COMPLETE), labels=labels)
+    scheme = scheme_of(17, swap_probability=1.0, label_margin=1.0)
+    everyone = torch.ones(8, dtype=torch.bool)
+    encoded = scheme.network.encode(batch)
+    query, key = scheme._mapped(AUDIO, encoded[TEXT], encoded[AUDIO], everyone)
+    found = info_nce(query, key, present=everyone, temperature=0.1)
+    pairing = scheme._replace(AUDIO, query, found, everyone, batch, PROGRESS)
+    assert not bool(pairing.matched.any())
+    assert bool(((labels - labels[pairing.column]).abs() == 1.0).all())
 
 
 # ---------------------------------------------------------------------------------------------
