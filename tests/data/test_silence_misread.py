@@ -221,10 +221,11 @@ def test_misread_questions_are_no_destroyed_text(write_table: Callable[..., Path
     assert list(_import(table).split("train").texts)[:2] == ["??", "Why??"]
 
 
-def test_misread_a_few_sentences_do_not_discard_the_vectors(dump: Dump) -> None:
+@pytest.mark.parametrize("nothing", ["", " ", "\u200b", "\ufeff"])
+def test_misread_a_few_sentences_do_not_discard_the_vectors(dump: Dump, nothing: str) -> None:
     data = _mmsa()
     for part in data.values():
-        part["raw_text"][2:] = [""] * 18
+        part["raw_text"][2:] = [nothing] * 18
         part["text"] = _padded([3] * 20, 4, 6)
     store = _import(dump(data, "mosi.pkl"))
     assert store.description.widths[TEXT] == 6

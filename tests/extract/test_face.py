@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from people import portrait, scene
 from PIL import Image
 
 from tecafn.core.errors import UserError
-from tecafn.extract import face
-from tecafn.extract.face import COLUMNS, FaceTrack
+from tecafn.extract import face, media
+from tecafn.extract.beside import ahead
+from tecafn.extract.face import COLUMNS, FaceTrack, tracks
 from tecafn.extract.face.mesh import Mesh, MeshFinder
 from tecafn.extract.face.models import KNOWN_SHA256, find
 from tecafn.extract.face.pose import fit_pose
@@ -285,3 +287,33 @@ def test_a_model_of_the_users_folder_comes_first_and_a_changed_package_is_refuse
         find(name)
     with pytest.raises(UserError, match="does not exist"):
         find(name, folder=tmp_path / "none")
+
+
+def test_decoding_ahead_ends_before_its_file_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that decodes from a file that is closed may crash the process."""
+    clip = make_clip(
+        tmp_path / "clip.mp4", times=[k / 25 for k in range(40)], picture=lambda _: scene(192)
+    )
+    ended: list[str] = []
+    close = media.Frames.close
+
+    def watched(pictures: Iterator[Frame]) -> Iterator[Frame]:
+        try:
+            yield from ahead(pictures)
+        finally:
+            ended.append("decoding")
+
+    def watched_close(self: media.Frames) -> None:
+        ended.append("file")
+        close(self)
+
+    def stop(_: float) -> None:
+        raise UserError("enough")
+
+    monkeypatch.setattr(tracks, "ahead", watched)
+    monkeypatch.setattr(media.Frames, "close", watched_close)
+    with pytest.raises(UserError, match="enough"):
+        tracks.extract(clip, progress=stop)
+    assert ended == ["decoding", "file"]

@@ -99,7 +99,8 @@ def _refuse_unwritable(out: Path, option: str) -> None:
     if not nearest.is_dir():
         raise UserError(f"cannot write {option} {out}: {nearest} is a file")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        is_fixed = os.statvfs(nearest).f_flag & os.ST_RDONLY
+        # Windows has neither of the two.
+        is_fixed = hasattr(os, "statvfs") and os.statvfs(nearest).f_flag & os.ST_RDONLY
         reason = os.strerror(errno.EROFS if is_fixed else errno.EACCES)
         raise UserError(f"cannot write {option} {out}: {nearest}: {reason}")
 

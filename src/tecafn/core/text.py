@@ -1,4 +1,4 @@
-"""Whether a text says anything: the one rule by which it is there or absent."""
+"""Whether a text says anything, and whether it may be too long: one rule each."""
 
 from __future__ import annotations
 
@@ -16,3 +16,13 @@ def is_blank(text: str) -> bool:
         (True, True, False)
     """
     return all(char.isspace() or unicodedata.category(char) in _UNSEEN for char in text)
+
+
+def may_exceed(num_tokens: int, *texts: str) -> bool:
+    """Can texts have more tokens than so many, together? A token stands for one byte at least.
+
+    Example:
+        >>> may_exceed(4, "good"), may_exceed(3, "go", "od")
+        (False, True)
+    """
+    return sum(len(text.encode("utf-8", "replace")) for text in texts) > num_tokens

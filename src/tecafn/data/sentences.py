@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tecafn.core.errors import UserError
+from tecafn.core.text import is_blank
 from tecafn.data.shares import more_than_a_few
 
 # In lower case and without brackets.
@@ -53,7 +54,7 @@ class TextSurvey:
 
     def add(self, text: str, *, where: str = "") -> None:
         """Count one text; ``where`` names it in errors."""
-        if not text.strip():
+        if is_blank(text):
             return
         self._num_texts += 1
         self._num_bytes += _AS_BYTES.fullmatch(text.strip()) is not None

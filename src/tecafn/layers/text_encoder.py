@@ -18,6 +18,7 @@ from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import STORED_FEATURES, DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
+from tecafn.core.text import may_exceed
 from tecafn.layers.adapter import adapt
 from tecafn.layers.attention import Transformer, TransformerSettings
 from tecafn.layers.context_mask import context_mask
@@ -129,16 +130,12 @@ class Tokenizer:
 
         0 of one that is so short that none can be.
         """
-        pairs = [
-            (text, (context or "").strip())
-            for text, context in zip(texts, contexts or [None] * len(texts), strict=True)
-        ]
-        # A token stands for one byte at least: short texts need not be read again.
         special = self._tokenizer.num_special_tokens_to_add(pair=True)
-        sizes = [sum(len(part.encode("utf-8", "replace")) for part in pair) for pair in pairs]
-        lengths = np.zeros(len(pairs), np.int64)
-        for row, (text, context) in enumerate(pairs):
-            if sizes[row] + special > self._max_tokens:
+        lengths = np.zeros(len(texts), np.int64)
+        pairs = zip(texts, contexts or [None] * len(texts), strict=True)
+        for row, (text, said) in enumerate(pairs):
+            context = (said or "").strip()
+            if may_exceed(self._max_tokens - special, text, context):
                 given = (context, text) if context else (text,)
                 lengths[row] = len(self._tokenizer(*given, truncation=False)["input_ids"])
         return lengths

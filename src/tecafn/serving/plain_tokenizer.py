@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
+from tecafn.core.text import may_exceed
 from tecafn.layers.context_mask import context_mask
 
 
@@ -73,9 +74,7 @@ class PlainTokenizer:
         pairs = zip(texts, contexts or [None] * len(texts), strict=True)
         for row, (text, said) in enumerate(pairs):
             context = (said or "").strip()
-            # A token stands for one byte at least: short texts need not be read again.
-            size = sum(len(part.encode("utf-8", "replace")) for part in (text, context))
-            if size + special > self._max_tokens:
+            if may_exceed(self._max_tokens - special, text, context):
                 given = (context, text) if context else (text,)
                 lengths[row] = len(self._bare.encode(*given).ids)
         return lengths

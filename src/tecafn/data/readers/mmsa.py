@@ -134,7 +134,7 @@ def _spoken(parts: Mapping[str, Mapping[Any, Any]], source: Path) -> _Spoken:
     }
     survey = TextSurvey(text for texts in found.values() for text in texts)
     mended = {name: [survey.mend(text) for text in texts] for name, texts in found.items()}
-    num_sentences = sum(bool(text.strip()) for texts in mended.values() for text in texts)
+    num_sentences = sum(not is_blank(text) for texts in mended.values() for text in texts)
     total = sum(_num_rows(part.get("id")) for part in parts.values())
     has_vectors = any(part.get("text") is not None for part in parts.values())
     with_vectors = 2 * num_sentences < total
