@@ -239,3 +239,27 @@ def test_two_runs_of_two_threads_are_equal_bit_for_bit(
     weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in "ab"]
     assert weights[0] == weights[1]
     assert Store.open(tiny_store).split("train").task == "regression"
+
+
+@pytest.mark.parametrize(
+    ("group", "limits", "expected"),
+    [
+        ("0::/\n", {}, None),
+        ("4:memory:/old\n0::/a/b\n", {"a/b": "max", "a": "3000"}, 3000),  # of the group around it
+        ("0::/a/b\n", {"a/b": "2000", "a": "3000"}, 2000),
+        ("0::/\n", {"": "4000"}, 4000),  # as a container sees it
+        ("0::/a\n", {"a": "9" * 18}, None),  # more than there is
+    ],
+)
+def test_memory_is_no_more_than_a_container_allows(
+    tmp_path: Path, group: str, limits: dict[str, str], expected: int | None
+) -> None:
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(group)
+    for name, limit in limits.items():
+        folder = tmp_path / "sys" / "fs" / "cgroup" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+    whole = threads.memory_bytes(str(tmp_path / "nowhere"))
+    assert whole is not None
+    assert threads.memory_bytes(str(tmp_path)) == (whole if expected is None else expected)

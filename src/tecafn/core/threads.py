@@ -48,9 +48,33 @@ def num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def memory_bytes() -> int | None:
-    """Main memory of the machine; None where it does not say."""
+def memory_bytes(system: str = "/") -> int | None:
+    """Main memory that this process may use; None where the machine does not say.
+
+    Args:
+        system: where ``proc`` and ``sys`` are.
+    """
     try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # AttributeError: not on Windows
         return None
+    return min([whole, *_limits_of_groups(system)])
+
+
+def _limits_of_groups(system: str) -> list[int]:
+    """Limits that a container or batch system has set (control groups of Linux, version 2)."""
+    try:
+        with open(os.path.join(system, "proc/self/cgroup"), encoding="ascii") as file:
+            name = next((one[3:].strip() for one in file if one.startswith("0::")), "/")
+    except OSError:
+        return []
+    limits = []
+    parts = [part for part in name.split("/") if part]
+    for depth in range(len(parts) + 1):  # that of a group holds for all within it
+        path = os.path.join(system, "sys/fs/cgroup", *parts[:depth], "memory.max")
+        try:
+            with open(path, encoding="ascii") as file:
+                limits.append(int(file.read()))
+        except (OSError, ValueError):  # ValueError: "max", no limit
+            continue
+    return limits
