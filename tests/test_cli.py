@@ -684,6 +684,16 @@ def test_a_comparison_that_cannot_begin_is_one_line(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("option", ["--processes", "--threads"])
+def test_a_reproduction_names_the_option_that_cannot_be(
+    tecafn_command: Command, tiny_store: Path, tmp_path: Path, option: str
+) -> None:
+    out = tmp_path / "out"
+    done = tecafn_command("reproduce", "table6", "--data", tiny_store, "--out", out, option, "0")
+    assert_one_line(done, option, "greater than or equal to 1")
+    assert not out.exists()
+
+
 def test_a_comparison_without_results_says_what_is_open_and_fails(
     tecafn_command: Command, tiny_store: Path, tmp_path: Path
 ) -> None:

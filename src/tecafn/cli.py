@@ -629,7 +629,8 @@ def reproduce(
         int | None,
         typer.Option(
             help="Runs at once; by default as many as CPU and memory allow, at most 4. Others may "
-            "share OUT."
+            "share OUT.",
+            min=1,
         ),
     ] = None,
     budget: Annotated[
@@ -638,7 +639,7 @@ def reproduce(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="key=value for every row; row:key=value.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of each run.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of each run.", min=1)] = None,
     device: DeviceOption = "auto",
     allow_data_errors: AllowErrorsOption = False,
     tables_only: Annotated[
