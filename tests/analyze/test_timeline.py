@@ -53,3 +53,13 @@ def test_a_file_that_is_no_timeline_is_named(tmp_path: Path, text: str) -> None:
 def test_another_format_is_refused() -> None:
     with pytest.raises(UserError, match="format_version must be 1, got 2"):
         Timeline.from_dict(talk(20.0).as_dict() | {"format_version": 2})
+
+
+def test_a_terminal_is_told_of_one_utterance_as_of_one() -> None:
+    said = " ".join(timeline([utterance(0.0, 2.0, 1.0)], duration=3.0).in_words())
+    assert ": 1 utterance, 100 % of the scored seconds positive" in said
+    foreign = utterance(2.0, 4.0, None, out_of_range="de")
+    both = [utterance(0.0, 1.0, 1.0), utterance(1.0, 2.0, -1.0), foreign]
+    said = " ".join(timeline(both, duration=5.0).in_words())
+    assert ": 2 utterances, 50 % of the scored seconds positive" in said
+    assert "1 utterance without a score: the language (de) is out of the range of" in said

@@ -299,8 +299,8 @@ class Timeline:
         else:
             lines.append(
                 f"mean score {told.mean:+.2f} on a scale from {self.scorer.low:g} to "
-                f"{self.scorer.high:g}: {told.num_utterances} utterances, "
-                f"{100 * told.positive:.0f} % of their seconds positive"
+                f"{self.scorer.high:g}: {_counted(told.num_utterances)}, "
+                f"{100 * told.positive:.0f} % of the scored seconds positive"
             )
             best = self.utterances[told.highest]
             lines.append(f"highest {best.score:+.2f} at {best.start:.1f} s: {best.text}")
@@ -308,7 +308,7 @@ class Timeline:
         if foreign:
             number = sum(bool(one.out_of_range) for one in self.utterances)
             lines.append(
-                f"{number} utterances have no score: their language ({', '.join(foreign)}) is out "
+                f"{_counted(number)} without a score: the language ({', '.join(foreign)}) is out "
                 f"of the range of {self.scorer.name}"
             )
         lines += [f"note: {remark}" for remark in self.remarks]
@@ -383,3 +383,7 @@ def _without_prose(value: Any) -> Any:
 @cache
 def _adapter() -> pydantic.TypeAdapter[Timeline]:
     return pydantic.TypeAdapter(Timeline)
+
+
+def _counted(number: int) -> str:
+    return f"{number} utterance{'' if number == 1 else 's'}"
