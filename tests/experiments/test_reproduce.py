@@ -122,7 +122,7 @@ def test_sizes_of_splits_are_compared_with_those_of_the_paper(
     "given",
     [
         ("--seeds", "3"),
-        ("--processes", "0"),
+        ("--processes", "2"),
         ("--budget", "nonsense"),
         ("--set", "foo=1"),
         ("--threads", "2"),
