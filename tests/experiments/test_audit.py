@@ -336,7 +336,7 @@ def test_a_table_is_audited_with_its_runs(
     )
     compare_methods(protocol, train=False)
     findings = audit(out, data=tiny_store)
-    assert len(findings) == 2 * 7 + 4
+    assert len(findings) == 2 * 7 + 5
     assert {f.verdict for f in findings} == {PASSED}
     assert main(["audit", str(out)]) == 0
 
@@ -466,6 +466,77 @@ def test_each_figure_of_a_table_is_measured_again(
         summary.write_text(honest, encoding="utf-8")
 
 
+FILES = "the files show the table"
+
+
+@pytest.mark.parametrize("ending", ["md", "csv", "tex", "html"])
+def test_a_figure_changed_in_one_of_the_files_is_found(table: Path, ending: str) -> None:
+    path = table / f"comparison.{ending}"
+    honest = path.read_bytes()
+    (mae,) = {cell["mean"] for row in rows_of(table)[:1] for cell in [row["metrics"]["mae"]]}
+    shown = (f"{mae:.3f}" if ending != "csv" else repr(mae)).encode()
+    assert shown in honest
+    try:
+        path.write_bytes(honest.replace(shown, b"0.123"))
+        assert f"comparison.{ending} does not show what the table says" in failures(table)[FILES]
+        path.unlink()
+        (found,) = [f for f in audit(table) if f.question == FILES]
+        assert found.verdict == PASSED
+        assert found.words.endswith(f"there is no comparison.{ending}")
+    finally:
+        path.write_bytes(honest)
+
+
+def test_files_of_another_version_are_not_called_forged(
+    table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = table / "comparison.md"
+    honest = path.read_bytes()
+    try:
+        path.write_bytes(honest + b"a line of another version\n")
+        monkeypatch.setattr("tecafn.experiments.audit.of_table.code_hash", lambda: "another")
+        (found,) = [f for f in audit(table) if f.question == FILES]
+        assert found.verdict == UNKNOWN
+        assert "--tables-only writes it anew" in found.words
+    finally:
+        path.write_bytes(honest)
+
+
+def rows_of(table: Path) -> list[dict[str, Any]]:
+    summary = json.loads((table / "comparison.json").read_text(encoding="utf-8"))
+    rows: list[dict[str, Any]] = summary["methods"]
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["losses", "cases"])
+def test_losses_and_cases_are_computed_again(
+    kind: str, evaluated: Path, tiny_store: Path, tiny_toml: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(evaluated, tmp_path / "row" / "seed-0")
+    protocol = Protocol(
+        data=tiny_store,
+        out=tmp_path,
+        rows=(Row(name="row", config=str(tiny_toml)),),
+        seeds=(0,),
+        split="test",
+        device="cpu",
+        more={"kind": kind, "window": 2},
+    )
+    compare_methods(protocol, train=False)
+    (found,) = [f for f in audit(tmp_path) if f.question == TABLE]
+    assert found.verdict == PASSED
+    assert kind in found.words
+
+    def forge(summary: dict[str, Any]) -> None:
+        if kind == "losses":
+            summary["losses"]["series"][0]["means"][0] += 0.01
+        else:
+            summary["cases"]["num_pairs"] += 1
+
+    edit(tmp_path / "comparison.json", forge)
+    assert f"{kind}." in failures(tmp_path)[TABLE]
+
+
 def test_a_renamed_method_and_an_older_table_are_not_passed(table: Path) -> None:
     summary = table / "comparison.json"
     honest = summary.read_text(encoding="utf-8")
@@ -475,8 +546,9 @@ def test_a_renamed_method_and_an_older_table_are_not_passed(table: Path) -> None
         assert "the runs are of tecafn, the table says mult" in shows
         summary.write_text(honest, encoding="utf-8")
         edit(summary, lambda s: s.update(tecafn_version="0.1.0") or s.pop("detectable"))
-        (found,) = [f for f in audit(table) if f.verdict != PASSED]
+        found, files = [f for f in audit(table) if f.verdict != PASSED]
         assert (found.question, found.verdict) == (TABLE, UNKNOWN)
         assert found.words == "the table is of version 0.1.0 and lacks detectable"
+        assert (files.question, files.verdict) == (FILES, UNKNOWN)
     finally:
         summary.write_text(honest, encoding="utf-8")

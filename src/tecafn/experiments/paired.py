@@ -12,8 +12,8 @@ from tecafn.core.errors import UserError
 from tecafn.data.store import Store
 from tecafn.evaluation.errors import row_errors
 from tecafn.evaluation.significance import paired_difference
+from tecafn.experiments.audit.rederived import check_predictions
 from tecafn.experiments.evaluate import log_look
-from tecafn.experiments.rederived import check_predictions
 from tecafn.experiments.run_folder import write_report
 from tecafn.records.evaluation_log import comparison_name, read_evaluation_log
 from tecafn.records.measured import (

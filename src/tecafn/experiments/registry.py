@@ -12,7 +12,7 @@ import tomli_w
 from tecafn.core.errors import UserError
 from tecafn.core.places import refuse_overwriting
 from tecafn.data.store import Store
-from tecafn.experiments.rederived import check_predictions
+from tecafn.experiments.audit.rederived import check_predictions
 from tecafn.records.measured import evaluation_on
 from tecafn.records.predictions import SplitPredictions, read_predictions, write_predictions
 from tecafn.records.record import (

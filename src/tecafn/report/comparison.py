@@ -47,22 +47,28 @@ def write_tables(folder: Path) -> list[Path]:
     Raises:
         UserError: no readable summary.
     """
-    summary = read_comparison(folder)
+    paths = []
+    for name, content in table_files(read_comparison(folder)).items():
+        path = folder / name
+        partial = folder / f".{name}.partial"
+        partial.write_bytes(content)
+        os.replace(partial, path)
+        paths.append(path)
+    return paths
+
+
+def table_files(summary: ComparisonSummary) -> dict[str, bytes]:
+    """What a comparison's files hold, by their names; the same summary gives the same bytes."""
     renderers: dict[str, Callable[[ComparisonSummary], str]] = {
         "md": render_markdown,
         "csv": render_csv,
         "tex": render_latex,
         "html": render_page,
     }
-    paths = []
-    for ending, render in renderers.items():
-        path = folder / f"comparison.{ending}"
-        partial = folder / f".{path.name}.partial"
-        text = render(summary)
-        partial.write_text(text, encoding="utf-8", errors="xmlcharrefreplace", newline="")
-        os.replace(partial, path)
-        paths.append(path)
-    return paths
+    return {
+        f"comparison.{ending}": render(summary).encode("utf-8", errors="xmlcharrefreplace")
+        for ending, render in renderers.items()
+    }
 
 
 # What every format shows
