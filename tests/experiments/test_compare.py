@@ -603,6 +603,12 @@ def test_methods_are_trained_compared_and_gone_on_with(
     for ending in ("md", "csv", "tex", "html", "json"):
         assert (protocol.out / f"comparison.{ending}").stat().st_size > 200
 
+    # Who improves a prediction by hand improves no table.
+    predictions = protocol.out / "concat" / "seed-0" / "predictions" / "test.csv"
+    predictions.write_text(predictions.read_text().replace("0.", "1.", 1))
+    with pytest.raises(UserError, match=r"test\.csv was changed since the evaluation wrote it"):
+        compare_methods(protocol, train=False)
+
 
 # Rows
 

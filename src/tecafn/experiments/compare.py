@@ -26,6 +26,7 @@ from tecafn.data.integrity import IntegrityRow, refuse_errors
 from tecafn.data.store import SplitView, Store
 from tecafn.evaluation.hard_pairs import max_gap_of
 from tecafn.evaluation.metrics import names_in_order
+from tecafn.experiments.audit.rederived import is_as_logged
 from tecafn.experiments.cells import Cell, CellRunner, Outcome
 from tecafn.experiments.config import RunConfig, load_config
 from tecafn.experiments.extras import add_extras
@@ -228,7 +229,7 @@ def compare_methods(
     Raises:
         UserError: unlabelled data, errors in the data that are not allowed, an unknown method, no
             method that can be trained, or an ``out`` with cells that were begun with other settings
-            or data.
+            or data, or whose predictions were changed.
     """
     from tecafn.report.comparison import write_tables
 
@@ -259,6 +260,7 @@ def compare_methods(
                 settings = {**entry.settings.as_dict(), "seed": cell.seed}
                 begun_with: Begun = {"config": settings, "data_hash": store.content_hash}
                 check_begun(cell.run, begun_with)
+            _refuse_changed(cell)
     try:
         if train:
             # By seeds: a table of all methods is there as soon as the first seed is done.
@@ -271,6 +273,15 @@ def compare_methods(
             write_comparison(protocol.out, summary)
             write_tables(protocol.out)
     return summary
+
+
+def _refuse_changed(cell: Cell) -> None:
+    """A finished cell's predictions are measured: they are the ones that its evaluation wrote."""
+    if cell.is_finished() and is_as_logged(cell.run, cell.split) is False:
+        raise UserError(
+            f"{cell.run}: predictions/{cell.split}.csv was changed since the evaluation wrote it; "
+            "remove the run, and it is trained again"
+        )
 
 
 def configs_of(protocol: Protocol, store: Store) -> ChosenConfigs:
