@@ -155,6 +155,12 @@ def test_override_is_read_as_toml_and_else_as_text(toml: Any, override: str, rea
     assert read(load_config(toml("seed = 3"), [override]))
 
 
+def test_a_table_as_an_override_changes_its_keys_alone(toml: Any) -> None:
+    path = toml("[training]\nmax_epochs = 9\nbatch_size = 7\n")
+    config = load_config(path, ["training={max_epochs=2}", "model={dim=20}"])
+    assert (config.training.max_epochs, config.training.batch_size) == (2, 7)
+
+
 def test_later_override_wins_and_the_rest_of_the_file_stays(toml: Any) -> None:
     path = toml("seed = 3\n[training]\nmax_epochs = 9\nbatch_size = 4")
     config = load_config(path, ["training.max_epochs=1", "training.max_epochs=2"])

@@ -143,7 +143,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict) or (not place and part not in _TABLES):
             raise UserError(f"--set {override!r}: {_no_table(part, key, raw)}")
         table = inner
-    table[last] = value
+    table |= merge_tables(table, {last: value})
 
 
 def _spread_over_modalities(raw: dict[str, Any], name: str) -> None:
