@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable, Sequence
 
 # Control and format characters: zero-width spaces, byte-order marks, soft hyphens.
 _UNSEEN = ("Cc", "Cf")
@@ -26,3 +27,32 @@ def may_exceed(num_tokens: int, *texts: str) -> bool:
         (False, True)
     """
     return sum(len(text.encode("utf-8", "replace")) for text in texts) > num_tokens
+
+
+def uncut_lengths(
+    texts: Sequence[str],
+    contexts: Sequence[str | None] | None,
+    *,
+    max_tokens: int,
+    count: Callable[..., int],
+) -> list[int]:
+    """How many tokens each text, with its context, would have if none were cut.
+
+    0 of one that is so short that none can be: only long ones are counted.
+
+    Args:
+        texts: N of them.
+        contexts: what was said before each; None where nothing was.
+        max_tokens: at how many a text is cut, without those that the tokenizer adds.
+        count: the tokens of a text, or of a context and a text.
+
+    Example:
+        >>> uncut_lengths(["so", "so good"], None, max_tokens=3, count=len)
+        [0, 7]
+    """
+    lengths = []
+    for text, said in zip(texts, contexts or [None] * len(texts), strict=True):
+        context = (said or "").strip()
+        given = (context, text) if context else (text,)
+        lengths.append(count(*given) if may_exceed(max_tokens, *given) else 0)
+    return lengths

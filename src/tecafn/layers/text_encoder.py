@@ -18,7 +18,7 @@ from tecafn.core.batch import Padded
 from tecafn.core.errors import UserError
 from tecafn.core.info import STORED_FEATURES, DataInfo, TextEncoderSpec
 from tecafn.core.modality import Modality
-from tecafn.core.text import may_exceed
+from tecafn.core.text import uncut_lengths
 from tecafn.layers.adapter import adapt
 from tecafn.layers.attention import Transformer, TransformerSettings
 from tecafn.layers.context_mask import context_mask
@@ -126,19 +126,14 @@ class Tokenizer:
     def uncut_lengths(
         self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
     ) -> NDArray[np.int64]:
-        """(N,) tokens that each text, with its context, would have if none were cut.
-
-        0 of one that is so short that none can be.
-        """
-        special = self._tokenizer.num_special_tokens_to_add(pair=True)
-        lengths = np.zeros(len(texts), np.int64)
-        pairs = zip(texts, contexts or [None] * len(texts), strict=True)
-        for row, (text, said) in enumerate(pairs):
-            context = (said or "").strip()
-            if may_exceed(self._max_tokens - special, text, context):
-                given = (context, text) if context else (text,)
-                lengths[row] = len(self._tokenizer(*given, truncation=False)["input_ids"])
-        return lengths
+        """(N,) tokens that each text would have if none were cut; see ``core/text.py``."""
+        lengths = uncut_lengths(
+            texts,
+            contexts,
+            max_tokens=self._max_tokens - self._tokenizer.num_special_tokens_to_add(pair=True),
+            count=lambda *given: len(self._tokenizer(*given, truncation=False)["input_ids"]),
+        )
+        return np.array(lengths, np.int64)
 
     def spans(
         self, texts: Sequence[str], contexts: Sequence[str | None] | None = None
