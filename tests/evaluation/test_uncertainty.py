@@ -64,9 +64,23 @@ def test_welch_is_the_textbook_formula() -> None:
     assert half == pytest.approx(stats.t.ppf(0.975, degrees) * math.sqrt(s + t))
 
 
-@pytest.mark.parametrize(("a", "b"), [([0.7], [0.6, 0.8]), ([0.7, 0.7], [0.6, 0.6])])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ([0.7], [0.6, 0.8]),
+        ([0.7, 0.7], [0.6, 0.6]),
+        ([0.7, np.nextafter(0.7, 1)], [0.6, np.nextafter(0.6, 0)]),  # alike, but for rounding
+    ],
+)
 def test_welch_says_nothing_of_one_seed_or_constant_ones(a: list[float], b: list[float]) -> None:
     assert welch_difference(a, b) is None
+
+
+@pytest.mark.parametrize("last", [0.4, float(np.nextafter(0.4, 0))])
+def test_seeds_of_one_method_that_agree_are_tested_in_silence(last: float) -> None:
+    test = welch_difference([0.4, last], [0.4, 0.6])
+    assert test is not None
+    assert test.p_value == pytest.approx(0.5)
 
 
 def test_the_variance_over_videos_is_that_of_many_draws_of_videos() -> None:
