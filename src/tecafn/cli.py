@@ -115,7 +115,7 @@ def _print_evaluation(evaluation: Mapping[str, Any]) -> None:
     """Metrics with their intervals, then the pairs."""
     from tecafn.core.conventions import convention_named
     from tecafn.evaluation.metrics import format_metric
-    from tecafn.records.measured import allowed_errors
+    from tecafn.records.measured import allowed_errors, remark_on_intervals
 
     rules = convention_named(evaluation["convention"])
 
@@ -145,7 +145,8 @@ def _print_evaluation(evaluation: Mapping[str, Any]) -> None:
         f"checkpoint chosen on {evaluation['chosen_on']}, measures of {rules.name}"
     )
     print_table(title, ["metric", "value", "95 % interval"], rows)
-    for line in allowed_errors(evaluation):
+    remark = remark_on_intervals(evaluation.get("num_videos"))
+    for line in [*([remark] if remark else []), *allowed_errors(evaluation)]:
         print(line)
 
 

@@ -128,6 +128,21 @@ def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says() -> None
     assert 0.83 <= covered / 200 <= 0.95
 
 
+@pytest.mark.parametrize(("num_videos", "share"), [(2, 0.51), (3, 0.74), (5, 0.82), (10, 0.91)])
+def test_intervals_of_few_videos_cover_the_truth_as_rarely_as_the_page_on_measures_says(
+    num_videos: int, share: float
+) -> None:
+    generator = np.random.default_rng(0)
+    trials, covered = 1000, 0
+    for trial in range(trials):
+        values = generator.normal(size=num_videos)
+        resampling = Resampling(num_resamples=1000, seed=trial)
+        interval = bootstrap_intervals(mean_of(values), num_videos, resampling=resampling)["mean"]
+        assert interval is not None
+        covered += interval[0] <= 0.0 <= interval[1]
+    assert covered / trials == pytest.approx(share, abs=0.04)
+
+
 def test_resampling_clusters_widens_the_interval_of_dependent_samples() -> None:
     generator = np.random.default_rng(3)
     videos = np.repeat(np.arange(30), 10)

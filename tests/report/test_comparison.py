@@ -217,6 +217,21 @@ def test_the_validation_split_is_said_to_be_optimistic_and_the_test_split_is_not
     assert not any("optimistic" in line for line in about(make_summary(split="test")))
 
 
+@pytest.mark.parametrize(
+    ("num_videos", "videos", "remark"),
+    [
+        (1, "of 1 video.", "There are no intervals"),
+        (3, "of 3 videos.", "The intervals come from resampling 3 videos: they are too narrow"),
+        (10, "of 10 videos.", None),
+    ],
+)
+def test_few_videos_are_said(num_videos: int, videos: str, remark: str | None) -> None:
+    lines = about(make_summary(num_videos=num_videos))
+    assert videos in lines[0]
+    assert any("intervals" in line and "narrow" in line for line in lines) == (num_videos == 3)
+    assert remark is None or any(line.startswith(remark) for line in lines)
+
+
 @pytest.mark.parametrize("render", [render_markdown, render_latex, render_page, render_csv])
 def test_methods_implemented_from_the_abstract_are_marked_in_every_table(render: Any) -> None:
     marked, none_marked = make_summary(), make_summary(methods=[row("winner")])

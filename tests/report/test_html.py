@@ -261,6 +261,29 @@ def test_record_alone_makes_a_report(tmp_path: Path) -> None:
     assert html.startswith("<!doctype html>")
 
 
+@pytest.mark.parametrize(
+    ("num_videos", "said"),
+    [
+        (1, "test: there are no intervals: they come from resampling videos, and here is one"),
+        (2, "test: the intervals come from resampling 2 videos: they are too narrow"),
+        (10, None),
+    ],
+)
+def test_few_videos_are_said_beside_their_intervals(
+    num_videos: int, said: str | None, tmp_path: Path
+) -> None:
+    samples = fake.make_samples(30, seed=2)
+    evaluation = fake.make_evaluation(samples, samples["labels"] / 2, "test", num_resamples=10)
+    record = fake.make_record(evaluations={"test": evaluation | {"num_videos": num_videos}})
+    write_record(tmp_path, record)
+    _, parsed = written(tmp_path)
+    if said is None:
+        assert "too narrow" not in parsed.words
+        assert "no intervals" not in parsed.words
+    else:
+        assert said in parsed.words
+
+
 def test_unlabelled_split_shows_its_predictions_and_scores_nothing(tmp_path: Path) -> None:
     samples = fake.make_samples(30, seed=2)
     write_record(tmp_path, fake.make_record())

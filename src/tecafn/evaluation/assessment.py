@@ -40,8 +40,9 @@ def assess(
         resampling: level of the intervals, number and seed of the resamplings.
 
     Returns:
-        ``convention, num_samples, resampling, metrics, undefined, intervals, hard_pairs,
-        designed_pairs``; pairs are None where there are none (a classification, no ``pair_ids``).
+        ``convention, num_samples, num_videos, resampling, metrics, undefined, intervals,
+        hard_pairs, designed_pairs``; pairs are None where there are none (a classification, no
+        ``pair_ids``).
 
     Raises:
         ValueError: as ``sentiment_metrics`` and ``hard_pairs``.
@@ -72,6 +73,7 @@ def assess(
     return {
         "convention": name,
         "num_samples": len(np.asarray(labels)),
+        "num_videos": len(set(videos)),
         "resampling": {
             "level": resampling.level,
             "num_resamples": resampling.num_resamples,

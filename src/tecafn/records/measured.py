@@ -64,6 +64,35 @@ def _convention(name: str) -> Convention:
         raise UserError(f"a record of another version: {error}") from None
 
 
+# The fewest videos whose resampling gives intervals that need no remark.
+_FEW_VIDEOS = 10
+
+
+def remark_on_intervals(num_videos: int | None) -> str:
+    """Why there is no interval, or why it is too narrow; empty where there is nothing to say.
+
+    A percentile interval of few videos holds the truth less often than its level says:
+    docs/metrics.md has how often.
+
+    Args:
+        num_videos: that were resampled; None where a record does not say.
+
+    Example:
+        >>> remark_on_intervals(1)
+        'There are no intervals: they come from resampling videos, and here is one video.'
+        >>> remark_on_intervals(686)
+        ''
+    """
+    if num_videos is None or num_videos >= _FEW_VIDEOS:
+        return ""
+    if num_videos == 1:
+        return "There are no intervals: they come from resampling videos, and here is one video."
+    return (
+        f"The intervals come from resampling {num_videos} videos: they are too narrow, and hold "
+        "the truth less often than their level says."
+    )
+
+
 def allowed_errors(*parts: Mapping[str, Any]) -> list[str]:
     """What was wrong with the data, by a record's or a summary's parts, and was allowed by name.
 

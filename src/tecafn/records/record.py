@@ -168,6 +168,7 @@ class Evaluation(TypedDict):
         absent: how many samples lacked a modality that the network reads.
         convention: by which it was measured.
         num_samples: of the split.
+        num_videos: of the split; versions before 0.2 do not have it.
         resampling: how intervals were made.
         metrics: by name; None where the data leave one undefined.
         undefined: the reason for each None.
@@ -185,6 +186,7 @@ class Evaluation(TypedDict):
     absent: NotRequired[dict[str, int]]
     convention: NotRequired[str]
     num_samples: int
+    num_videos: NotRequired[int]
     resampling: ResamplingRecord
     metrics: dict[str, float | None]
     undefined: dict[str, str]

@@ -21,7 +21,7 @@ from tecafn.records.comparison import (
     read_comparison,
     reference_of,
 )
-from tecafn.records.measured import allowed_errors, convention_of_data
+from tecafn.records.measured import allowed_errors, convention_of_data, remark_on_intervals
 from tecafn.records.record import PairShare, short_commit
 from tecafn.report.extras import latex_extras, markdown_extras, page_extras
 from tecafn.report.html import page_environment
@@ -154,9 +154,10 @@ def about(summary: ComparisonSummary) -> list[str]:
     rules = convention_of_summary(summary)
     seeds = ", ".join(map(str, summary["seeds"]))
     several = len(summary["seeds"]) > 1
+    videos = "1 video" if summary["num_videos"] == 1 else f"{summary['num_videos']} videos"
     lines = [
         f"Dataset {data['dataset']}, {split} split: {summary['num_samples']} samples of "
-        f"{summary['num_videos']} videos. Every {_row_word(summary)} is trained on the same data "
+        f"{videos}. Every {_row_word(summary)} is trained on the same data "
         f"with seed{'s' if several else ''} {seeds}"
         + (f"; figures are means {PLUS_MINUS} deviation over seeds" if several else "")
         + (
@@ -165,6 +166,9 @@ def about(summary: ComparisonSummary) -> list[str]:
             else "."
         )
     ]
+    remark = remark_on_intervals(summary["num_videos"])
+    if remark:
+        lines.append(remark)
     lines.append(f"Measures follow the convention {rules.name}: {rules.about}.")
     if split == "valid":
         lines.append(

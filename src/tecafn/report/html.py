@@ -34,7 +34,12 @@ from tecafn.evaluation.metrics import (
     sims_classes,
 )
 from tecafn.evaluation.published import SOURCES, comparable_table
-from tecafn.records.measured import allowed_errors, convention_of_data, convention_of_evaluation
+from tecafn.records.measured import (
+    allowed_errors,
+    convention_of_data,
+    convention_of_evaluation,
+    remark_on_intervals,
+)
 from tecafn.records.predictions import SplitPredictions
 from tecafn.records.record import short_commit
 from tecafn.records.run_files import RunFiles, read_run
@@ -324,6 +329,11 @@ def _metrics_table(record: Json) -> dict[str, Any] | None:
             f"the {one.name} convention ({one.about})" for one in used if not one.is_of_classes
         ],
         "resampling": evaluations[splits[0]].get("resampling"),
+        "remarks": [
+            f"{split}: {remark[0].lower()}{remark[1:]}"
+            for split in splits
+            if (remark := remark_on_intervals(evaluations[split].get("num_videos")))
+        ],
     }
 
 

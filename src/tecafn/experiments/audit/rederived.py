@@ -93,7 +93,8 @@ def derived_evaluation(
     """All of an evaluation that labelled predictions give, with the record's resampling.
 
     Returns:
-        ``num_samples, metrics, undefined, intervals, hard_pairs, designed_pairs``.
+        ``num_samples, metrics, undefined, intervals, hard_pairs, designed_pairs``, and
+        ``num_videos`` where the evaluation has it.
     """
     rules = convention_of_evaluation(evaluation) or convention_of_data(record["data"])
     low, high = record["data"]["label_range"]
@@ -111,7 +112,8 @@ def derived_evaluation(
             seed=resampling["seed"],
         ),
     )
-    return {k: v for k, v in found.items() if k not in ("convention", "resampling")}
+    left_out = {"convention", "resampling"} | ({"num_videos"} - evaluation.keys())
+    return {k: v for k, v in found.items() if k not in left_out}
 
 
 def _classes(rows: SplitPredictions) -> np.ndarray[Any, np.dtype[np.int64]]:
