@@ -187,8 +187,10 @@ def test_demo_trains_compares_and_draws(
     monkeypatch.setattr(demo, "CorpusSpec", lambda: spec)
     monkeypatch.setattr(demo, "load_config", lambda path, sets: load_config(tiny_toml, sets))
     out = tmp_path / "demo"
-    done = tecafn_command("demo", "--out", out, "--quiet")
+    done = tecafn_command("demo", "--out", out)
     assert done.code == 0, done
+    said = [line for line in done.err.splitlines() if " of 2: " in line]
+    assert said == ["1 of 2: the network on text alone", "2 of 2: TeCaFN on text, audio and vision"]
     assert "test: 30 samples, checkpoint chosen on valid" in done.out
     assert f"report: {out / 'report.html'}" in done.out
     record = json.loads((out / "record.json").read_text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from tecafn.core.errors import UserError
@@ -44,9 +45,17 @@ def run_demo(out: Path, *, seed: int, progress: bool) -> tuple[Evaluation, Path]
     synthetic_corpus(corpus, CorpusSpec())
     text_alone = out / "text-alone"
     config = configs_folder() / "synthetic" / "tecafn.toml"
-    for run, overrides in ((text_alone, [TEXT_ALONE]), (out, [])):
+    if progress:
+        print(f"data: {corpus}, the synthetic corpus", file=sys.stderr)
+    networks: tuple[tuple[Path, list[str], str], ...] = (
+        (text_alone, [TEXT_ALONE], "1 of 2: the network on text alone"),
+        (out, [], "2 of 2: TeCaFN on text, audio and vision"),
+    )
+    for run, overrides, said in networks:
         settings = load_config(config, [f"seed={seed}", *overrides])
         if not (run / "record.json").exists():  # what lies inside the run was trained before it
+            if progress:
+                print(said, file=sys.stderr)
             train_run(settings, data=corpus, out=run, resume=True, device="cpu", progress=progress)
         evaluation = evaluate_run(run, data=corpus, split="test", device="cpu")
     compare_runs(out, text_alone, split="test", name="text alone")
