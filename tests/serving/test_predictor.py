@@ -239,7 +239,10 @@ def test_model_of_some_modalities_does_not_look_at_others(
     own = {name: value for name, value in given.items() if name in takes}
     unused = {name: value for name, value in given.items() if name not in takes}
     assert some.predict(**given, ignore_unused=True) == pytest.approx(some.predict(**own))
-    told = f"was not trained with {' and '.join(unused)}, it takes {', '.join(takes)}; leave"
+    told = (
+        f"was not trained with {' and '.join(unused)}, it takes {', '.join(takes)}; leave it out, "
+        "or in Python"
+    )
     for wrong in (given, unused):
         with pytest.raises(UserError, match=told):
             some.predict(**wrong)

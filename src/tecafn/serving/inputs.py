@@ -235,7 +235,7 @@ def _refuse_unused(model: ModelInput, given: Mapping[str, Any], ignore_unused: b
     if wrong and not ignore_unused:
         raise UserError(
             f"this model was not trained with {' and '.join(wrong)}, it takes "
-            f"{', '.join(model.takes)}; leave it out, or pass ignore_unused=True"
+            f"{', '.join(model.takes)}; leave it out, or in Python pass ignore_unused=True"
         )
 
 
