@@ -81,6 +81,7 @@ def _svg(figure: Figure, *, name: str, description: str) -> Markup:
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """Axes whose margins matplotlib finds: for ticks that are names, of any length."""
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.tick_params(length=0)
@@ -102,8 +103,8 @@ def _plain_axes(width: float, height: float) -> tuple[Figure, Axes]:
 def _fit(figure: Figure, axes: Axes) -> None:
     """Margins for what stands at the ticks.
 
-    A report has a dozen small curves, and matplotlib's own layout draws each three times to find
-    the same margins.
+    Pages have dozens of figures, and matplotlib's own layout draws each three times to find the
+    same margins.
     """
     width, height = figure.get_size_inches()
     ticks = axes.yaxis.get_major_formatter().format_ticks(list(axes.get_yticks()))
@@ -152,7 +153,7 @@ def validation_curve(
         name: unique among the page's figures.
     """
     with rc_context(_STYLE):
-        figure, axes = _axes(4.0, 2.3)
+        figure, axes = _plain_axes(4.0, 2.3)
         shown = values * 100 if percent else values
         axes.plot(epochs, shown, color=ACCENT, linewidth=1.6, marker="o", markersize=3)
         here = np.flatnonzero(epochs == chosen) if chosen is not None else np.empty(0, np.int64)
@@ -177,6 +178,7 @@ def validation_curve(
         axes.set_ylabel("on validation, in percent" if percent else "on validation")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.margins(x=0.03, y=0.12)
+        _fit(figure, axes)
         return _svg(figure, name=name, description=description)
 
 
@@ -185,7 +187,7 @@ def predicted_against_true(
 ) -> Markup:
     """Scatter of (N,) predictions over labels, with the line of perfect answers."""
     with rc_context(_STYLE):
-        figure, axes = _axes(4.0, 3.7)
+        figure, axes = _plain_axes(4.0, 3.7)
         low = min(label_range[0], float(predictions.min()), float(labels.min()))
         high = max(label_range[1], float(predictions.max()), float(labels.max()))
         pad = 0.04 * (high - low)
@@ -206,6 +208,7 @@ def predicted_against_true(
         axes.set_aspect("equal")
         axes.set_xlabel("label")
         axes.set_ylabel("prediction")
+        _fit(figure, axes)
         return _svg(
             figure,
             name=name,
@@ -216,7 +219,7 @@ def predicted_against_true(
 def error_histogram(errors: Floats, *, name: str) -> Markup:
     """Histogram of (N,) prediction minus label, with zero and the median marked."""
     with rc_context(_STYLE):
-        figure, axes = _axes(4.0, 2.2)
+        figure, axes = _plain_axes(4.0, 2.2)
         limit = max(float(np.abs(errors).max()), 1e-9)
         axes.hist(errors, bins=np.linspace(-limit, limit, 42).tolist(), color=ACCENT, alpha=0.75)
         median = float(np.median(errors))
@@ -235,6 +238,7 @@ def error_histogram(errors: Floats, *, name: str) -> Markup:
         axes.set_xlabel("prediction \N{MINUS SIGN} label")
         axes.set_ylabel("samples")
         axes.grid(axis="x", visible=False)
+        _fit(figure, axes)
         return _svg(
             figure,
             name=name,
@@ -257,7 +261,7 @@ def value_histogram(
     low = min(value_range[0], float(all_values.min()))
     high = max(value_range[1], float(all_values.max()))
     with rc_context(_STYLE):
-        figure, axes = _axes(4.0, 2.3)
+        figure, axes = _plain_axes(4.0, 2.3)
         for (label, values), color in zip(groups.items(), (ACCENT, SECOND), strict=False):
             axes.hist(
                 values,
@@ -271,6 +275,7 @@ def value_histogram(
         axes.set_xlabel(axis)
         axes.set_ylabel("samples")
         axes.grid(axis="x", visible=False)
+        _fit(figure, axes)
         return _svg(figure, name=name, description=f"Histogram of {len(all_values)} predictions.")
 
 
@@ -397,7 +402,7 @@ def line_chart(places: Floats, lines: Sequence[Line], *, axis: str, unit: str, n
         name: unique among the page's figures.
     """
     with rc_context(_STYLE):
-        figure, axes = _axes(3.4, 2.3)
+        figure, axes = _plain_axes(3.4, 2.3)
         for number, line in enumerate(lines):
             color, dashes, marker = _LINES[number % len(_LINES)]
             axes.plot(
@@ -411,6 +416,7 @@ def line_chart(places: Floats, lines: Sequence[Line], *, axis: str, unit: str, n
         axes.set_ylabel(unit)
         axes.locator_params(axis="both", nbins=6)
         axes.margins(x=0.03)
+        _fit(figure, axes)
         said = "; ".join(
             f"{line.label} from {line.values[0]:.4g} to {line.values[-1]:.4g}" for line in lines
         )
@@ -422,7 +428,7 @@ def band_curve(
 ) -> Markup:
     """A quantity over training steps, (W,) each; with deviations, a band of one to each side."""
     with rc_context(_STYLE):
-        figure, axes = _axes(3.1, 1.9)
+        figure, axes = _plain_axes(3.1, 1.9)
         axes.plot(steps, means, _line(means), color=ACCENT, linewidth=1.4, markersize=4)
         if stds is not None:
             axes.fill_between(steps, means - stds, means + stds, color=ACCENT, alpha=0.18)
@@ -430,6 +436,7 @@ def band_curve(
         axes.set_ylabel(unit)
         axes.locator_params(axis="both", nbins=5)
         axes.margins(x=0.02)
+        _fit(figure, axes)
         return _svg(
             figure,
             name=name,
