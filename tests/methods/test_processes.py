@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
+from launching import forked
+from narrow import NARROW
 
 from tecafn.core.batch import Batch, Padded
 from tecafn.core.modality import Modality
@@ -34,7 +35,9 @@ TOGETHER = (("uneven",), ("empty", "four"))
 TITLES = ["uneven", *(pytest.param(t, marks=pytest.mark.slow) for t in ("empty", "four"))]
 PROGRESS = Progress(seed=5, epoch=2)
 # Every method as it is, and what changes who sees whom.
-CASES: dict[str, tuple[str, Any]] = {name: (name, None) for name in METHODS} | {
+CASES: dict[str, tuple[str, Any]] = {
+    name: (name, METHODS[name].config(**NARROW.get(name, {}))) for name in METHODS
+} | {
     "tecafn-bank": ("tecafn", TeCaFNConfig(bank_size=5, bank_frames=5, swap_probability=1.0)),
     "tecafn-some-differences": (
         "tecafn",
@@ -156,7 +159,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def met(titles: tuple[str, ...]) -> Path:
         folder = tmp_path_factory.mktemp("processes")
         number = max(len(SHARES[title]) for title in titles)
-        multiprocessing.spawn(one_of_many, (str(folder), titles), nprocs=number)  # type: ignore[attr-defined]
+        processes = [forked(one_of_many, (r, str(folder), titles)) for r in range(number)]
+        for process in processes:
+            process.join()
+        assert [process.exitcode for process in processes] == [0] * number
         return folder
 
     return lambda title: met(next(titles for titles in TOGETHER if title in titles))
