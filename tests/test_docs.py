@@ -14,6 +14,7 @@ from types import ModuleType
 
 import pytest
 import typer
+from cells_here import in_this_process
 
 import tecafn
 from tecafn.cli import app, main
@@ -207,6 +208,7 @@ def page_folder(
     )
     monkeypatch.setattr(shipped, "configs_folder", lambda: tmp_path / "configs")
     monkeypatch.setattr(READERS, "_items", dict(READERS._items))
+    monkeypatch.setattr("tecafn.experiments.compare.CellRunner.run", in_this_process)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(tiny_store, tmp_path / "data" / "mosi")
     return tmp_path

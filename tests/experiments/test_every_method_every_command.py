@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cells_here import in_this_process
+from narrow import NARROW
 
 import tecafn
 from tecafn.core.errors import UserError
@@ -22,14 +24,12 @@ from tecafn.core.modality import Modality
 from tecafn.core.registry import METHODS
 from tecafn.data import DatasetDescription, Sample, StoreWriter
 from tecafn.data.store import Store
-from tecafn.experiments.cells import Cell, Outcome
 from tecafn.experiments.compare import Protocol, compare_methods
 from tecafn.experiments.config import load_config
 from tecafn.experiments.cross_validation import cross_validate_run
 from tecafn.experiments.evaluate import evaluate_run, predict_run
 from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.peeking import peek_at_test
-from tecafn.experiments.run import train_run
 
 NAMES = sorted(METHODS)
 NEEDS_ALIGNMENT = {name for name in NAMES if "aligned" in METHODS[name].needs}
@@ -85,22 +85,6 @@ class Walked:
         return self.out / name / "seed-0"
 
 
-def in_this_process(runner: Any, cells: Sequence[Cell]) -> list[Outcome]:
-    """A comparison's cells as its own processes would run them."""
-    outcomes = []
-    for cell in cells:
-        reason = ""
-        try:
-            settings = load_config(cell.config, [*cell.overrides, f"seed={cell.seed}"])
-            train_run(settings, data=cell.data, out=cell.run, device="cpu", progress=False)
-            evaluate_run(cell.run, data=cell.data, split=cell.split, device="cpu")
-        except UserError as error:
-            reason = str(error)
-        outcomes.append(Outcome(cell, reason, 0.0))
-        runner.ended(outcomes[-1])
-    return outcomes
-
-
 @pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
     """Neither waits for the disk nor draws a page for each run."""
@@ -118,6 +102,8 @@ def small(name: str) -> Iterator[str]:
             yield f"{item.name} = 1\n"
         elif item.name == "feed_forward_dim":
             yield f"{item.name} = 16\n"
+        elif item.name in NARROW.get(name, {}):
+            yield f"{item.name} = {NARROW[name][item.name]}\n"
 
 
 def walk(kind: str, folder: Path, encoder: str) -> Walked:
