@@ -52,7 +52,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(checkout: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    checkout: Path, code: str, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Python code behind the method's registration, with ``sys.argv`` of these arguments."""
     begin = START.format(folder=str((checkout / METHOD).parent))
     done = subprocess.run(
@@ -60,7 +62,7 @@ def run(checkout: Path, code: str, *arguments: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         cwd=checkout,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
         timeout=800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -89,32 +91,35 @@ def test_the_method_keeps_the_contract(checkout: Path) -> None:
 
 
 def test_the_equations_test_passes_and_can_fail(checkout: Path) -> None:
-    code = "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
-    options = ("-q", "-p", "no:cacheprovider", "--rootdir", str(checkout), "-W", "error")
-    done = run(checkout, code, *options, TEST)
-    assert "3 passed" in done.stdout
+    # Both in one process, and without pytest's plugins: importing is what takes the time.
     # A gate that lets everything through.
-    broken = (
-        "torch.nn.Linear.forward, kept = (lambda s, x: kept(s, x) + 1.0), torch.nn.Linear.forward\n"
+    code = (
+        "import pytest, torch\n"
+        "assert pytest.main(sys.argv[1:]) == 0\n"
+        "kept = torch.nn.Linear.forward\n"
+        "torch.nn.Linear.forward = lambda layer, x: kept(layer, x) + 1.0\n"
+        "sys.exit(pytest.main(sys.argv[1:]) != 1)"
     )
-    done = run(
-        checkout,
-        f"import torch, pytest\nkept = torch.nn.Linear.forward\n{broken}"
-        "sys.exit(pytest.main(sys.argv[1:]) != 1)",
-        *options,
-        TEST,
-    )
-    assert "3 failed" in done.stdout
+    options = ("-q", "-p", "no:cacheprovider", "--rootdir", str(checkout), "-W", "error")
+    done = run(checkout, code, *options, TEST, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    sound, broken = re.findall(r"^\d+ (?:passed|failed)", done.stdout, re.MULTILINE)
+    assert (sound, broken) == ("3 passed", "3 failed")
 
 
 def test_the_method_trains_and_is_evaluated_by_the_commands(
     checkout: Path, tmp_path: Path, tiny_store: Path, tiny_bert: Path
 ) -> None:
     out = tmp_path / "run"
-    command = "from tecafn.cli import main\nsys.exit(main(sys.argv[1:]))"
-    run(
+    # Both commands in one process, for importing is what takes the time.
+    commands = (
+        "from tecafn.cli import main\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "print('listed:')\n"
+        "sys.exit(main(['list', 'methods', '--json']))"
+    )
+    done = run(
         checkout,
-        command,
+        commands,
         *("train", CONFIG, "--data", str(tiny_store), "--out", str(out), "--device", "cpu"),
         *("--quiet", "--set", "training.max_epochs=1", "--set", f"text_encoder={tiny_bert}"),
         *("--set", "num_trained_text_layers=all"),
@@ -123,8 +128,8 @@ def test_the_method_trains_and_is_evaluated_by_the_commands(
     assert record["method"] == "gated"
     assert record["training"]["epochs"] == 1
     assert record["evaluations"]["valid"]["metrics"]["mae"] > 0
-    listed = run(checkout, command, "list", "methods", "--json")
-    assert "gated" in [method["name"] for method in json.loads(listed.stdout)]
+    listed = json.loads(done.stdout.partition("listed:\n")[2])
+    assert "gated" in [method["name"] for method in listed]
 
 
 def test_the_example_is_formatted_and_linted_as_the_house_is(checkout: Path) -> None:
