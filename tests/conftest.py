@@ -199,14 +199,19 @@ def tiny_run(tiny_toml: Path, tiny_store: Path, tmp_path_factory: pytest.TempPat
 def train_tiny(
     tiny_toml: Path, tiny_store: Path, tmp_path: Path, no_fsync: None
 ) -> Callable[..., dict[str, Any]]:
-    """``train_tiny("name", "training.max_epochs=3", data=...)`` trains into ``tmp_path / name``."""
+    """``train_tiny("name", "training.max_epochs=3", data=...)`` trains into ``tmp_path / name``.
+
+    It draws no report, which takes most of a tiny run's time.
+    """
     from tecafn.experiments.config import load_config
     from tecafn.experiments.run import train_run
 
     def train(name: str = "run", *overrides: str, data: Path = tiny_store, **options: Any) -> Any:
         settings = load_config(tiny_toml, overrides)
-        return train_run(
-            settings, data=data, out=tmp_path / name, device="cpu", progress=False, **options
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("tecafn.experiments.run_folder.write_report", lambda run: None)
+            return train_run(
+                settings, data=data, out=tmp_path / name, device="cpu", progress=False, **options
+            )
 
     return train
