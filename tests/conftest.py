@@ -208,10 +208,9 @@ def train_tiny(
 
     def train(name: str = "run", *overrides: str, data: Path = tiny_store, **options: Any) -> Any:
         settings = load_config(tiny_toml, overrides)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("tecafn.experiments.run_folder.write_report", lambda run: None)
-            return train_run(
-                settings, data=data, out=tmp_path / name, device="cpu", progress=False, **options
-            )
+        options = {"report": False} | options
+        return train_run(
+            settings, data=data, out=tmp_path / name, device="cpu", progress=False, **options
+        )
 
     return train

@@ -159,6 +159,8 @@ def test_a_table_as_an_override_changes_its_keys_alone(toml: Any) -> None:
     path = toml("[training]\nmax_epochs = 9\nbatch_size = 7\n")
     config = load_config(path, ["training={max_epochs=2}", "model={dim=20}"])
     assert (config.training.max_epochs, config.training.batch_size) == (2, 7)
+    emptied = load_config(path, ["training={}"])
+    assert emptied.training.batch_size == RunConfig().training.batch_size
 
 
 def test_later_override_wins_and_the_rest_of_the_file_stays(toml: Any) -> None:

@@ -14,7 +14,7 @@ from tecafn.experiments.cross_validation import cross_validate_run, number_of_fo
 from tecafn.experiments.evaluate import evaluate_run
 from tecafn.experiments.paired import compare_runs
 from tecafn.experiments.run import train_run
-from tecafn.experiments.settings_file import merge_tables, read_settings
+from tecafn.experiments.settings_file import read_settings, with_overrides
 from tecafn.experiments.shipped import find_config
 from tecafn.experiments.starting import refuse_start
 from tecafn.records.comparison import ComparisonSummary
@@ -52,7 +52,8 @@ def train(
         allow_data_errors: train on data that ``tecafn data check`` calls wrong, too; the record
             says so.
         **overrides: keys of the config with their values. Tables are dicts, of which only the given
-            keys change: ``seed=1, training={"max_epochs": 2}``.
+            keys change: ``seed=1, training={"max_epochs": 2}``; an empty one empties the config's:
+            ``method="concat", model={}``.
 
     Returns:
         The run's record, as ``OUT/record.json`` has it; ``["evaluations"]["valid"]["metrics"]``
@@ -102,7 +103,7 @@ def _settings(config: str | Path | RunConfig, overrides: dict[str, Any]) -> RunC
         raw, where = config.as_dict(), "config"
     else:
         raw, where = read_settings(find_config(Path(config))), str(config)
-    return parse_config(merge_tables(raw, overrides), where=where)
+    return parse_config(with_overrides(raw, overrides), where=where)
 
 
 def evaluate(

@@ -35,6 +35,8 @@ _MODALITIES = ("text", "audio", "vision")
 def read_settings(path: Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Read a TOML file and apply ``key=value`` overrides; keys are not looked at yet.
 
+    A table given as an override changes the keys that it names; an empty one empties the file's.
+
     A file that says ``extends = "budget.toml"`` departs from that file, which lies beside it: what
     it has itself replaces the other's, key by key. The other file extends none.
 
@@ -91,6 +93,20 @@ def merge_tables(base: Mapping[str, Any], departures: Mapping[str, Any]) -> dict
     return merged
 
 
+def with_overrides(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with what somebody sets in its place: tables are merged, an empty one is emptied.
+
+    The settings of one method are none of another's: ``method="concat", model={}`` takes leave of
+    those that a file has.
+
+    Example:
+        >>> with_overrides({"method": "misa", "model": {"dim": 8}}, {"method": "lmf", "model": {}})
+        {'method': 'lmf', 'model': {}}
+    """
+    emptied: dict[str, Any] = {key: {} for key, value in overrides.items() if value == {}}
+    return merge_tables(base, overrides) | emptied
+
+
 def nearest_key(key: str, tree: Iterable[str]) -> str | None:
     """The key of a config that somebody who wrote ``key`` may have meant.
 
@@ -143,7 +159,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         if not isinstance(inner, dict) or (not place and part not in _TABLES):
             raise UserError(f"--set {override!r}: {_no_table(part, key, raw)}")
         table = inner
-    table |= merge_tables(table, {last: value})
+    table |= with_overrides(table, {last: value})
 
 
 def _spread_over_modalities(raw: dict[str, Any], name: str) -> None:
