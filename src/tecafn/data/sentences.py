@@ -15,6 +15,7 @@ from typing import Final
 from tecafn.core.errors import UserError
 from tecafn.core.text import is_blank
 from tecafn.data.shares import more_than_a_few
+from tecafn.data.text_signs import listed_words, sign_of, without_entities
 
 # In lower case and without brackets.
 _PLACEHOLDERS: Final = frozenset(
@@ -28,6 +29,7 @@ _SHORT: Final = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
 _LOST: Final = ("?", "\ufffd")
 _NEARLY_ALL: Final = 0.9
 _ENOUGH_TEXTS: Final = 10
+_COMPARED: Final = 1000  # characters
 
 
 class TextSurvey:
@@ -49,6 +51,10 @@ class TextSurvey:
         self._num_destroyed = 0
         self._first_destroyed = ""
         self._placeholders: Counter[str] = Counter()
+        self._num_lists = self._num_entities = 0
+        self._signs: Counter[str] = Counter()
+        self._first_with: dict[str, str] = {}
+        self._same: Counter[str] = Counter()
         for text in texts:
             self.add(text)
 
@@ -60,6 +66,12 @@ class TextSurvey:
         self._num_bytes += _AS_BYTES.fullmatch(text.strip()) is not None
         if (placeholder := _placeholder(_without_bytes_mark(text))) is not None:
             self._placeholders[placeholder] += 1
+        self._num_lists += listed_words(text) is not None
+        self._num_entities += without_entities(text) != text
+        if (sign := sign_of(text)) is not None:
+            self._signs[sign] += 1
+            self._first_with.setdefault(sign, f"{where} has {_shortened(text)}")
+        self._same[" ".join(text[:_COMPARED].split()).casefold()] += 1
         if _is_destroyed(text):
             self._num_destroyed += 1
             self._first_destroyed = self._first_destroyed or f"{where} has {text.strip()[:20]!r}"
@@ -76,21 +88,49 @@ class TextSurvey:
     def _are_bytes(self) -> bool:
         return self._num_bytes > 0 and self._num_bytes >= _NEARLY_ALL * self._num_texts
 
+    @property
+    def _have_entities(self) -> bool:
+        return more_than_a_few(self._num_entities, self._num_texts)
+
+    @property
+    def _are_lists(self) -> bool:
+        return self._num_lists > 0 and self._num_lists >= _NEARLY_ALL * self._num_texts
+
     def mend(self, text: str) -> str:
-        """The text without a bytes' mark, and without what is no sentence."""
+        """The text as it was said: without what tools made of it, and without what is no sentence.
+
+        A bytes' mark is undone, a list of words joined, and entities of HTML are characters again
+        where more than a few texts have any.
+        """
         if self._are_bytes:
             text = _without_bytes_mark(text)
+        if self._are_lists and (words := listed_words(text)) is not None:
+            text = " ".join(words)
+        if self._have_entities:
+            text = without_entities(text)
         found = self._placeholder
         return "" if found is not None and _placeholder(text) == found[0] else text
 
     def notes(self) -> tuple[str, ...]:
         """What was mended."""
-        if not self._are_bytes:
-            return ()
-        return (
-            f"{self._num_bytes} of {self._num_texts} texts were bytes written as text (b'...'), "
-            "which is undone",
-        )
+        mended = {
+            "bytes written as text (b'...'), which is undone": self._num_bytes * self._are_bytes,
+            "lists of words written as text (['so', 'good']), which are joined": (
+                self._num_lists * self._are_lists
+            ),
+        }
+        said = [
+            f"{count} of {self._num_texts} texts were {what}"
+            for what, count in mended.items()
+            if count
+        ]
+        if self._num_entities:
+            done = "are characters again" if self._have_entities else "are kept as they are"
+            said.append(
+                f"{self._num_entities} of {self._num_texts} texts had entities of HTML (&amp;), "
+                f"which {done}"
+            )
+        return tuple(said)
 
     def warnings(self) -> tuple[str, ...]:
         """What is read as no sentence."""
@@ -133,6 +173,15 @@ class TextSurvey:
                 f"text is destroyed in {self._num_destroyed} of {total} samples: "
                 f"{self._first_destroyed}"
             )
+        said += [
+            f"text holds {sign} in {count} of {total} samples, and is kept as it is: "
+            f"{self._first_with[sign]}"
+            for sign, count in self._signs.items()
+            if more_than_a_few(count, total)
+        ]
+        for text, count in self._same.most_common(1):
+            if count >= max(_ENOUGH_TEXTS, _NEARLY_ALL * total):
+                said.append(f"text is the same in {count} of {total} samples: {_shortened(text)}")
         return tuple(said)
 
     def check(self) -> None:
@@ -143,6 +192,10 @@ class TextSurvey:
         """
         if (fault := self.fault()) is not None:
             raise UserError(fault)
+
+
+def _shortened(text: str) -> str:
+    return repr(" ".join(text.split())[:40])
 
 
 def _placeholder(text: str) -> str | None:
