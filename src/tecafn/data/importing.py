@@ -73,7 +73,13 @@ def write_store(
         if not writer.census.num_samples:
             raise UserError(f"{source or out} has no sample: nothing is imported")
         writer.census.spoken.check()
-        writer.warn(*writer.census.spoken.doubts(), *identities.warnings())
+        scored = writer.census.scored
+        writer.warn(
+            *writer.census.spoken.doubts(),
+            *(f"{fault}, which `tecafn data check` calls an error" for fault in scored.faults()),
+            *scored.doubts(),
+            *identities.warnings(),
+        )
         if num_dropped:
             writer.allow(
                 f"{num_dropped} samples are left out, as --drop-duplicates says: their ids are "

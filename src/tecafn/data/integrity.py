@@ -121,11 +121,12 @@ def check(
 
 
 # Stands for the rules below: what was found by others is not believed.
-_RULES_VERSION = 2
+_RULES_VERSION = 3
 _CACHE = Path("cache") / "integrity.json"
 # What is right to do about an error, by the finding's name.
 _MENDED_BY = {
     "labels": "import it with the scale that its labels have (--label-range, --dataset)",
+    "constant labels": "import it without the labels of that split if they are not known",
     "ids": "give every clip an id of its own, and one split",
     "videos": "keep the clips of a video in one split",
     "frames": "import it with --allow-missing-frames if they are absent in truth",
@@ -313,7 +314,10 @@ class _Soundness:
                 "labels",
                 f"{len(self._outside)} outside {low:g} to {high:g}: {one_line_list(self._outside)}",
             )
-
+        for constant in self.census.scored.faults():
+            yield IntegrityRow("error", "constant labels", constant)
+        for doubt in self.census.scored.doubts():
+            yield IntegrityRow("warning", "labels", doubt)
         yield from self._missing_rows()
         if (fault := self.census.spoken.fault()) is not None:
             yield IntegrityRow("error", "text", fault)
@@ -419,7 +423,8 @@ class _Tally:
         census = self._sound.census
         # The store's samples go by other names than the source's rows.
         doubts = (doubt.partition(": ")[0] for doubt in census.spoken.doubts())
-        anew = (*census.missing_sentences().values(), *doubts)
+        scored = (*census.scored.faults(), *census.scored.doubts())
+        anew = (*census.missing_sentences().values(), *doubts, *scored)
         for warning in self._description.warnings:
             if not warning.startswith(anew):  # as above
                 yield IntegrityRow("warning", "import", warning)

@@ -12,6 +12,7 @@ import numpy as np
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.core.text import is_blank
+from tecafn.data.label_survey import LabelSurvey
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.sentences import TextSurvey
 from tecafn.data.shares import more_than_a_few
@@ -54,12 +55,14 @@ class Census:
         self._description = description
         self._splits: dict[str, _Split] = {name: _Split() for name in description.splits}
         self.spoken = TextSurvey()
+        self.scored = LabelSurvey(description.task)
 
     def add(self, sample: Sample) -> None:
         """Count one sample."""
         split = self._splits.setdefault(sample.split, _Split())
         split.num_samples += 1
         self.spoken.add(sample.text, where=sample.where or sample.id)
+        self.scored.add(sample.split, sample.video, sample.label, sample.unimodal_labels)
         split.videos.add(sample.video)
         if sample.label is not None and np.isfinite(sample.label):
             split.labels.append(float(sample.label))

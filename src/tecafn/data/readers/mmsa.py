@@ -14,6 +14,7 @@ from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.core.text import is_blank
 from tecafn.data.ids import RawId, SourceId, id_rows, read_ids
+from tecafn.data.label_survey import PolarityCheck
 from tecafn.data.layouts import MMSA, layout_of, split_parts
 from tecafn.data.padding import Extent, FoundFrames, Padded, extent_of, find_frames
 from tecafn.data.readers.base import (
@@ -211,6 +212,27 @@ def _split(name: str, part: object, source: Path, spoken: _Spoken) -> _Split:
     )
 
 
+def _contradictions(
+    parts: Mapping[str, Mapping[Any, Any]], splits: Sequence[_Split]
+) -> tuple[str, ...]:
+    """What ``annotations``, or without them ``classification_labels``, say against the labels."""
+    checks = {
+        key: PolarityCheck(key, label="regression_labels")
+        for key in ("annotations", "classification_labels")
+    }
+    for split in splits:
+        for key, check in checks.items():
+            words = parts[split.name].get(key)
+            if isinstance(words, np.ndarray) and words.ndim == 1:
+                words = words.tolist()
+            if split.labels is None or not isinstance(words, (list, tuple)):
+                continue
+            if len(words) == len(split.labels):
+                for row, (label, word) in enumerate(zip(split.labels, words, strict=True)):
+                    check.add(float(label), word, where=f"split {split.name!r} row {row}")
+    return next((said for check in checks.values() if (said := check.warnings())), ())
+
+
 def _may_be_aligned(part: Mapping[Any, Any], padded: Sequence[Padded]) -> bool:
     """Without lengths, and with as many rows of each modality as of the text, rows may be words."""
     sizes = {int(one.extent.size[0]) for one in padded if len(one.extent.size)}
@@ -296,6 +318,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
             *which.warnings,
             *parts.warnings,
             *spoken.survey.warnings(),
+            *_contradictions(parts.parts, splits),
             *found.warnings,
         ),
         source_format="mmsa",

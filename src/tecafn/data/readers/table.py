@@ -21,6 +21,7 @@ from typing import Final
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.csv_text import CsvTable, open_csv
+from tecafn.data.label_survey import PolarityCheck
 from tecafn.data.layouts import like_labels, like_text
 from tecafn.data.names import (
     file_name,
@@ -250,6 +251,7 @@ def _surveyed(
     literal: list[int] = []
     spoken = TextSurvey()
     clips = _Clips()
+    polarity = PolarityCheck("annotation")
     for number, row in table.rows(literal=literal):
         num_rows += 1
         spoken.add(row.get("text", ""))
@@ -261,6 +263,9 @@ def _surveyed(
             whole[column] += _WHOLE.fullmatch(field) is not None
             fractions[column] += _FRACTION.fullmatch(field) is not None
         clips.add(number, row[columns[0]], *fields)
+        polarity.add(
+            _number(row.get("label", "")), row.get("annotation", ""), where=f"row {number}"
+        )
         num_commas += any("," in row.get(name, "") for name in _SPELLED)
     mends = frozenset(c for c in columns if whole[c] and not fractions[c])
     name = path.name
@@ -285,6 +290,7 @@ def _surveyed(
         )
     warnings += _unread(table, name)
     warnings += spoken.warnings()
+    warnings += [f"{name}: {warning}" for warning in polarity.warnings()]
     notes += spoken.notes()
     report = TableReport(table.decisions, (*table.notes, *notes), tuple(warnings))
     return _Survey(mends, spoken, clips.all_repeat, report)
