@@ -11,6 +11,7 @@ from tecafn.core.places import refuse_taken
 from tecafn.data.ids import Identities
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
+from tecafn.data.recurrence import RecurrenceSurvey
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.store import Store, StoreWriter
 from tecafn.data.summary import check_frames
@@ -62,6 +63,7 @@ def write_store(
     identities = Identities()
     seen: set[str] = set()
     num_dropped = 0
+    recurring = RecurrenceSurvey(description)
     with StoreWriter(out, description) as writer:
         for sample in releasing(samples):
             if options.drop_duplicates and sample.id in seen:
@@ -70,6 +72,7 @@ def write_store(
             seen.add(sample.id)
             identities.add(sample.id, sample.video, sample.split)
             writer.add(sample)
+            recurring.add(sample)
         if not writer.census.num_samples:
             raise UserError(f"{source or out} has no sample: nothing is imported")
         writer.census.spoken.check()
@@ -78,6 +81,7 @@ def write_store(
             *writer.census.spoken.doubts(),
             *(f"{fault}, which `tecafn data check` calls an error" for fault in scored.faults()),
             *scored.doubts(),
+            *recurring.doubts(),
             *identities.warnings(),
         )
         if num_dropped:

@@ -32,6 +32,7 @@ from tecafn.data.defects import (
 from tecafn.data.mapped import releasing
 from tecafn.data.readers import ReadOptions, open_source
 from tecafn.data.readers.base import one_line_list
+from tecafn.data.recurrence import RecurrenceSurvey
 from tecafn.data.samples import DatasetDescription, Sample, missing_frames_of
 from tecafn.data.store import UNIMODAL_COLUMNS, Store
 from tecafn.data.summary import Census
@@ -378,9 +379,11 @@ class _Tally:
         self._num_blank = 0
         self._modalities = {m: _Lengths() for m in description.widths}
         self._known = KnownDefects(description)
+        self._recurring = RecurrenceSurvey(description)
 
     def add(self, sample: Sample) -> None:
         split = sample.split
+        self._recurring.add(sample)
         self._known.add(sample)
         self._sound.add(sample)
         if is_blank(sample.text):
@@ -416,6 +419,8 @@ class _Tally:
         yield from self._identity_rows()
         yield from self._label_rows()
         yield from self._text_rows()
+        for doubt in self._recurring.doubts():
+            yield IntegrityRow("warning", "recurrence", doubt)
         for modality, counted in self._modalities.items():
             yield from self._frame_rows(modality, counted)
         for level, message in self._known.findings():
@@ -424,7 +429,7 @@ class _Tally:
         # The store's samples go by other names than the source's rows.
         doubts = (doubt.partition(": ")[0] for doubt in census.spoken.doubts())
         scored = (*census.scored.faults(), *census.scored.doubts())
-        anew = (*census.missing_sentences().values(), *doubts, *scored)
+        anew = (*census.missing_sentences().values(), *doubts, *scored, *self._recurring.doubts())
         for warning in self._description.warnings:
             if not warning.startswith(anew):  # as above
                 yield IntegrityRow("warning", "import", warning)

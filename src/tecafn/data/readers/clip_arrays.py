@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.arrays import open_npy, open_npz
+from tecafn.data.axes import refuse_transposed
 from tecafn.data.joins import Join, join_ids
 from tecafn.data.padding import (
     FoundFrames,
@@ -52,6 +53,7 @@ from tecafn.data.word_alignment import show_words
 _SUFFIXES = (".npy", ".npz")
 _EVERY_CLIP = "every clip"  # padding is found over all clips together
 _MOST_BYTES = 255  # of a file's name
+_LOOKED_AT = 64  # clips that tell whether all are transposed
 
 
 @dataclass(frozen=True)
@@ -202,6 +204,12 @@ def _find_frames(
     """
     if max(lengths) <= 1 or len(paths) <= FEW:
         return FoundFrames()
+    refuse_transposed(
+        [clips.array(path) for path in paths[:: 1 + len(paths) // _LOOKED_AT]],
+        clips.modality,
+        what=str(clips.folder),
+        padding=options.padding,
+    )
     extent = extent_of_each(clips.array(path) for path in paths)
     if len(set(lengths) - {0}) != 1 and not padded_to_one_length(extent):
         return FoundFrames()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.data.arrays import open_npz
+from tecafn.data.axes import refuse_transposed
 from tecafn.data.joins import Join, join_ids
 from tecafn.data.padding import FoundFrames, Padded, extent_of, find_frames
 from tecafn.data.readers.base import (
@@ -111,6 +112,7 @@ def _open_frames(path: Path, modality: Modality, options: ReadOptions) -> _Frame
         if len(frames) != len(ids):
             raise UserError(f"{path}: {name} has {len(frames)} rows, ids has {len(ids)}")
         if ndim == 3:
+            refuse_transposed(frames, modality, what=str(path), padding=options.padding)
             if "lengths" in arrays:
                 lengths = as_numbers(arrays["lengths"], what=f"{path}: lengths", ndim=1)
                 if len(lengths) != len(ids):

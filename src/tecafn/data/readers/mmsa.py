@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
 from tecafn.core.text import is_blank
+from tecafn.data.axes import refuse_transposed
 from tecafn.data.ids import RawId, SourceId, id_rows, read_ids
 from tecafn.data.label_survey import PolarityCheck
 from tecafn.data.layouts import MMSA, layout_of, split_parts
@@ -154,7 +155,7 @@ def _num_rows(ids: object) -> int:
     return len(ids) if is_column else 0  # type: ignore[arg-type]
 
 
-def _split(name: str, part: object, source: Path, spoken: _Spoken) -> _Split:
+def _split(name: str, part: object, source: Path, spoken: _Spoken, options: ReadOptions) -> _Split:
     what = f"{source} split {name!r}"
     if not isinstance(part, dict):
         raise UserError(f"{what} must be a dictionary, got a {type(part).__name__}")
@@ -183,6 +184,7 @@ def _split(name: str, part: object, source: Path, spoken: _Spoken) -> _Split:
             raise UserError(f"{what}: {modality} has {len(values)} rows, id has {count}")
         if values.shape[2] == 0:
             raise UserError(f"{what}: {modality} has frames without columns, shape {values.shape}")
+        refuse_transposed(values, modality, what=what, padding=options.padding)
         frames[modality] = values
         lengths = _numbers(part, f"{modality}_lengths", what, count)
         # Of a word-aligned file the text's mask says where a sequence ends.
@@ -259,7 +261,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
         )
     parts = split_parts(loaded, source, layout=MMSA, split=options.split)
     spoken = _spoken(parts.parts, source)
-    splits = [_split(name, part, source, spoken) for name, part in parts.parts.items()]
+    splits = [_split(name, part, source, spoken, options) for name, part in parts.parts.items()]
     widths = common_widths({split.name: split.frames for split in splits}, source)
     files = (describe_file(source),)
     which = which_dataset(

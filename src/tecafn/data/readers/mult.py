@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.axes import refuse_transposed
 from tecafn.data.ids import RawId, ReadIds, SourceId, id_rows, read_ids
 from tecafn.data.layouts import MULT, layout_of, split_parts
 from tecafn.data.padding import FoundFrames, Padded, extent_of, find_frames
@@ -100,7 +101,7 @@ def _named(splits: Sequence[_Split], source: Path, *, layout: str | None, first:
     )
 
 
-def _split(name: str, part: object, source: Path) -> _Split:
+def _split(name: str, part: object, source: Path, options: ReadOptions) -> _Split:
     what = f"{source} split {name!r}"
     if not isinstance(part, dict) or "labels" not in part:
         shown = one_line_list(list(part)) if isinstance(part, dict) else type(part).__name__
@@ -119,6 +120,7 @@ def _split(name: str, part: object, source: Path) -> _Split:
             raise UserError(f"{what}: {modality} has {len(values)} rows, labels has {count}")
         if values.shape[2] == 0:
             raise UserError(f"{what}: {modality} has frames without columns, shape {values.shape}")
+        refuse_transposed(values, modality, what=what, padding=options.padding)
         frames[modality] = values
     texts = None
     if part.get("raw_text") is not None:
@@ -147,7 +149,7 @@ def read(source: Path, options: ReadOptions) -> tuple[DatasetDescription, Iterat
             f"(MulT), got a {type(loaded).__name__}"
         )
     parts = split_parts(loaded, source, layout=MULT, split=options.split)
-    splits = [_split(name, part, source) for name, part in parts.parts.items()]
+    splits = [_split(name, part, source, options) for name, part in parts.parts.items()]
     widths = common_widths({split.name: split.frames for split in splits}, source)
     files = (describe_file(source),)
     which = which_dataset(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data.axes import refuse_transposed
 from tecafn.data.ids import RawId, ReadIds, SourceId, is_integer, read_ids
 from tecafn.data.layouts import split_in_name
 from tecafn.data.padding import (
@@ -319,6 +320,8 @@ def _find_frames(parts: Sequence[_Part], layout: TupleLayout, options: ReadOptio
         for modality in _COUNTS:
             arrays = [_matrix(row.frames[modality]) for row in rows]
             name = _COUNTS[modality]
+            what = part.what if "split" in part.what else f"{part.what} ({part.split})"
+            refuse_transposed(arrays, modality, what=what, padding=options.padding)
             if "vlen" in layout.fields:
                 lengths = [
                     _count(
@@ -340,7 +343,7 @@ def _find_frames(parts: Sequence[_Part], layout: TupleLayout, options: ReadOptio
                 Padded(
                     split=part.split,
                     modality=modality,
-                    what=part.what if "split" in part.what else f"{part.what} ({part.split})",
+                    what=what,
                     extent=extent_of_each(arrays),
                     lengths=np.array(lengths, np.int64),
                     lengths_name=name,
