@@ -202,6 +202,18 @@ def test_which_dataset_labels_off_the_scale_are_said_aloud() -> None:
     assert (told.scale.label_range, told.warnings) == ((1.0, 5.0), ())
 
 
+def test_which_dataset_splits_under_the_name_of_another_are_said() -> None:
+    sizes = {"train": 229, "valid": 1284, "test": 686}
+    (said,) = decide(Evidence(sizes=sizes), SAYS_NOTHING, dataset="mosi").warnings
+    assert said == (
+        "train has the 229 samples of valid, valid has the 1284 samples of train as cmu-mosi was "
+        "published: were splits exchanged?"
+    )
+    right = {"train": 1284, "valid": 229, "test": 686}
+    assert decide(Evidence(sizes=right), SAYS_NOTHING).warnings == ()
+    assert decide(Evidence(sizes={"test": 229}), SAYS_NOTHING).warnings == ()  # as the user likes
+
+
 # What the user tells
 
 

@@ -196,6 +196,7 @@ def decide(
         grounds = f"{grounds}{_OTHERS_TOO}"
     else:
         name, grounds = otherwise, "neither its content nor its name says which"
+    warnings += _exchanged_splits(evidence.sizes)
     is_guess = dataset is None and not strong and named is None and name == otherwise
     scale = scale_of(name)
     decisions = [f"the dataset is {name}: {grounds}"]
@@ -302,6 +303,23 @@ def _by_sizes(sizes: Mapping[str, int]) -> Iterable[tuple[str, str]]:
         if counted and all(published.get(split) == size for split, size in counted.items()):
             shown = ", ".join(f"{split} {size}" for split, size in counted.items())
             yield name, f"its splits have the published sizes ({shown})"
+
+
+def _exchanged_splits(sizes: Mapping[str, int]) -> Iterable[str]:
+    """Split sizes as published, but of other splits: the names, or the files, were exchanged."""
+    for name, (_, published) in PUBLISHED_SIZES.items():
+        exchanged = {
+            split: other
+            for split, size in sizes.items()
+            for other, of_other in published.items()
+            if size == of_other and split != other
+        }
+        if len(exchanged) > 1:
+            found = ", ".join(
+                f"{split} has the {sizes[split]} samples of {other}"
+                for split, other in exchanged.items()
+            )
+            yield f"{found} as {name} was published: were splits exchanged?"
 
 
 def _values(labels: NDArray[Any] | None) -> NDArray[np.float64]:
