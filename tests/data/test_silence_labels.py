@@ -129,3 +129,13 @@ def test_labels_of_mmsa_against_its_classes_are_said(dump: Write, tmp_path: Path
     part["regression_labels"] = SCORES
     store = import_dataset(dump({"train": part}), format=None, out=tmp_path / "right")
     assert not [w for w in store.manifest["warnings"] if "contradict" in w]
+
+
+def test_labels_in_a_column_of_objects_are_read(dump: Write, tmp_path: Path) -> None:
+    part = {
+        "id": [f"train{n // 4}$_${n % 4 + 1}" for n in range(60)],
+        "raw_text": [f"it was fine {n}" for n in range(60)],
+        "regression_labels": SCORES.astype(object),
+    }
+    store = import_dataset(dump({"train": part}), format=None, out=tmp_path / "store")
+    assert store.split("train").column("label") == pytest.approx(SCORES.tolist())

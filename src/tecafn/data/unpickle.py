@@ -44,6 +44,7 @@ _FLOAT_LIST: Final = range(16, 1000)
 _FLOAT: Final = ord("G")
 
 _POINTER: Final = 16
+_FLOAT_OBJECT: Final = 24
 _DICT_ENTRY: Final = 112
 _SET_ENTRY: Final = 72
 
@@ -744,6 +745,9 @@ class _Interpreter:
         count = 1
         for size in shape:
             count *= size
+        if isinstance(raw, np.ndarray) and raw.ndim == 1:  # floats alone, see ``_float_list``
+            self._spend(_FLOAT_OBJECT * len(raw))
+            raw = raw.tolist()
         if not isinstance(raw, list) or len(raw) != count:
             raise _RefusedError("an object array's shape does not fit its elements")
         for kind in {type(value) for value in raw}:

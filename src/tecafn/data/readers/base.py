@@ -323,6 +323,8 @@ def as_numbers(value: object, *, what: str, ndim: int) -> NDArray[Any]:
     Raises:
         UserError: it is something else.
     """
+    if ndim == 1 and isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1:
+        value = value.tolist()  # a column of a table of mixed types
     if ndim == 1 and isinstance(value, (list, tuple)):
         if not all(type(item) in (int, float, bool) or _is_scalar(item) for item in value):
             raise UserError(f"{what} must hold numbers")
