@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -312,3 +313,22 @@ def test_segments_that_a_spreadsheet_made_numbers_of_meet_their_rows(
     assert [(s.id, s.start, s.end) for s in _read(source.path)] == [
         (s.id, s.start, s.end) for s in before
     ]
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_composed_in_one_and_apart_in_the_other(
+    forms: tuple[Literal["NFC", "NFD"], Literal["NFC", "NFD"]],
+) -> None:
+    rows = [("entrevue_\u00e9t\u00e9", str(clip)) for clip in (1, 2, 3)]
+    table, features = (
+        [(unicodedata.normalize(form, video), clip) for video, clip in rows] for form in forms
+    )
+    join = join_ids(
+        [f"{video}_{clip}" for video, clip in reversed(features)],
+        table,
+        what="audio",
+        file="audio.npz",
+        table="label.csv",
+    )
+    assert [join.positions[pair] for pair in table] == [2, 1, 0]
+    assert join.decision == "audio: 3 of 3 rows of label.csv are in audio.npz; written otherwise"

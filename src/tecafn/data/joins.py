@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ntpath
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -91,7 +92,7 @@ def join_ids(
 
     Ids are compared as they are (``$_$`` is ``_``, ``video[k]`` is ``video_k``); then without
     folders, file endings, marks that tools leave (quotes, say) and zeros in front of the clip's
-    number; then, only where nothing has
+    number, and with accents composed; then, only where nothing has
     agreed so far, without case. Each time the clips' numbers may be the same, or differ by one.
 
     Args:
@@ -177,7 +178,8 @@ def _rules(rule: str | None) -> frozenset[str]:
 def _key(text: str, level: int) -> str:
     """An id in the one writing that is compared at a level."""
     if level:
-        text, _ = without_marks(text)
+        # Some file systems take letters and their accents apart.
+        text = unicodedata.normalize("NFC", without_marks(text)[0])
         if "/" in text or "\\" in text:
             folder, name = ntpath.split(text.rstrip("/\\"))
             text = f"{ntpath.basename(folder)}_{_ENDING.sub('', name)}"
