@@ -20,6 +20,7 @@ from tecafn.report.comparison import (
     ABSTRACT_NOTE,
     about,
     basis_lines,
+    finding,
     notes,
     plain_table,
     reason_without_result,
@@ -421,3 +422,38 @@ def test_words_of_a_table_begin_at_the_left_and_numbers_do_not() -> None:
     assert '<td class="left sentence">So so.</td>' in page
     assert '<td class="left">+0.50</td>' not in page
     assert "<td>+0.50</td>" in page
+
+
+EFFECT = {
+    "planned": 0.03, "corrected": 0.04, "num_comparisons": 3, "seed_deviation": 0.01,
+    "video_error": 0.01, "level": 0.05, "power": 0.8,
+}  # fmt: skip
+
+
+def minus_winner(value: float, *, seeds: float = 0.01, videos: float = 0.01) -> dict[str, Any]:
+    """A difference in MAE with intervals of these half-widths."""
+    ends = {"interval": [value - videos, value + videos], "p_value": 0.001, "p_holm": 0.001}
+    test = {"value": value, "interval": [value - seeds, value + seeds], "p_value": 0.001}
+    return {"mae": {"value": value, **ends, "num_seeds": 3, "over_seeds": test}}
+
+
+def test_what_a_table_shows_is_no_smaller_than_it_can_find() -> None:
+    rows = [
+        row("winner"),
+        row("worse", difference=minus_winner(0.1)),
+        row("ahead", difference=minus_winner(-0.05)),
+        row("of seeds", difference=minus_winner(0.1, seeds=0.2)),
+        row("of videos", difference=minus_winner(0.1, videos=0.2)),
+        row("too small", difference=minus_winner(0.035)),
+    ]
+    summary = make_summary(methods=rows, detectable={"mae": EFFECT}, against="winner")
+    said = (
+        "In MAE, worse (+0.100) is worse than winner; ahead (\N{MINUS SIGN}0.050) is better than "
+        "winner; for the other 3 methods, no difference from winner is shown."
+    )
+    assert finding(summary) == f"**{said}**"
+    assert said in render_markdown(summary)
+    assert said in render_page(summary)
+    alike = make_summary(methods=[rows[0], rows[5]], detectable={"mae": EFFECT}, against="winner")
+    assert finding(alike) == "**In MAE, for the other method, no difference from winner is shown.**"
+    assert not finding(make_summary())

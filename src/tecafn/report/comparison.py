@@ -241,13 +241,13 @@ def _has_tests_over_seeds(summary: ComparisonSummary) -> bool:
 
 
 def detectable_lines(summary: ComparisonSummary) -> list[str]:
-    """The smallest effect that a table finds, in a sentence for each metric that is compared.
+    """What a table shows, and the smallest effect that it finds of each metric that is compared.
 
     Nothing of a summary that does not say so, and of a table with a single row.
     """
     label = convention_of_summary(summary).label_of
     has_seeds = any(len(row["seeds"]) > 1 for row in summary["methods"])
-    lines = []
+    lines = [line for line in (finding(summary),) if line]
     for metric, effect in summary.get("detectable", {}).items():
         if effect is None:
             lines.append(
@@ -272,6 +272,44 @@ def detectable_lines(summary: ComparisonSummary) -> list[str]:
             "be there and this table would not show it."
         )
     return lines
+
+
+def finding(summary: ComparisonSummary) -> str:
+    """Which rows differ from the reference in the primary metric, in a sentence; empty of no test.
+
+    A row does where its difference is as large as the smallest that the table detects after
+    correction, and neither the interval over videos nor the one over seeds holds 0.
+    """
+    metric, reference = summary["primary"], reference_of(summary)
+    effect = summary.get("detectable", {}).get(metric)
+    if effect is None or reference is None:
+        return ""
+    info = METRIC_INFO[metric]
+    found: dict[str, list[str]] = {"worse": [], "better": []}
+    num_compared = 0
+    for row in summary["methods"]:
+        difference = row["difference"].get(metric)
+        if difference is None:
+            continue
+        num_compared += 1
+        test = _test_over_seeds(difference)
+        intervals = (difference["interval"], test["interval"] if test is not None else None)
+        is_apart = all(one is not None and one[0] * one[1] > 0 for one in intervals)
+        if is_apart and abs(difference["value"]) >= effect["corrected"]:
+            kind = "worse" if (difference["value"] > 0) == info.lower_is_better else "better"
+            found[kind].append(f"{row['name']} ({_signed(metric, difference['value'])})")
+    said = [
+        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {kind} than {reference}"
+        for kind, names in found.items()
+        if names
+    ]
+    num_open = num_compared - sum(map(len, found.values()))
+    if num_open:
+        rest = "the other " if said or num_open == 1 else "all "
+        rows = _row_word(summary) if num_open == 1 else f"{num_open} {_row_word(summary)}s"
+        said.append(f"for {rest}{rows}, no difference from {reference} is shown")
+    where = convention_of_summary(summary).label_of(metric)
+    return f"**In {where}, {'; '.join(said)}.**" if said else ""
 
 
 def _plain(metric: str, value: float) -> str:
