@@ -277,39 +277,47 @@ def detectable_lines(summary: ComparisonSummary) -> list[str]:
 def finding(summary: ComparisonSummary) -> str:
     """Which rows differ from the reference in the primary metric, in a sentence; empty of no test.
 
-    A row does where its difference is as large as the smallest that the table detects after
-    correction, and neither the interval over videos nor the one over seeds holds 0.
+    A row is better or worse where its difference is as large as the smallest that the table detects
+    after correction, and neither the interval over videos nor the one over seeds holds 0. What only
+    the intervals say is named apart.
     """
     metric, reference = summary["primary"], reference_of(summary)
     effect = summary.get("detectable", {}).get(metric)
     if effect is None or reference is None:
         return ""
-    info = METRIC_INFO[metric]
-    found: dict[str, list[str]] = {"worse": [], "better": []}
-    num_compared = 0
+    found: dict[str, list[str]] = {"worse": [], "better": [], "small": [], "": []}
     for row in summary["methods"]:
         difference = row["difference"].get(metric)
-        if difference is None:
-            continue
-        num_compared += 1
-        test = _test_over_seeds(difference)
-        intervals = (difference["interval"], test["interval"] if test is not None else None)
-        is_apart = all(one is not None and one[0] * one[1] > 0 for one in intervals)
-        if is_apart and abs(difference["value"]) >= effect["corrected"]:
-            kind = "worse" if (difference["value"] > 0) == info.lower_is_better else "better"
+        if difference is not None:
+            kind = _kind_of(metric, difference, least=effect["corrected"])
             found[kind].append(f"{row['name']} ({_signed(metric, difference['value'])})")
     said = [
         f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {kind} than {reference}"
-        for kind, names in found.items()
-        if names
+        for kind in ("worse", "better")
+        if (names := found[kind])
     ]
-    num_open = num_compared - sum(map(len, found.values()))
-    if num_open:
+    if names := found["small"]:
+        said.append(
+            f"{', '.join(names)} {'differs' if len(names) == 1 else 'differ'} by both intervals, "
+            f"but by less than the table detects reliably ({_plain(metric, effect['corrected'])})"
+        )
+    if num_open := len(found[""]):
         rest = "the other " if said or num_open == 1 else "all "
         rows = _row_word(summary) if num_open == 1 else f"{num_open} {_row_word(summary)}s"
         said.append(f"for {rest}{rows}, no difference from {reference} is shown")
     where = convention_of_summary(summary).label_of(metric)
     return f"**In {where}, {'; '.join(said)}.**" if said else ""
+
+
+def _kind_of(metric: str, difference: RowDifference, *, least: float) -> str:
+    """``worse``, ``better``, ``small`` if both intervals alone say so, or empty."""
+    test = _test_over_seeds(difference)
+    for interval in (difference["interval"], None if test is None else test["interval"]):
+        if interval is None or interval[0] * interval[1] <= 0:
+            return ""
+    if abs(difference["value"]) < least:
+        return "small"
+    return "worse" if (difference["value"] > 0) == METRIC_INFO[metric].lower_is_better else "better"
 
 
 def _plain(metric: str, value: float) -> str:
