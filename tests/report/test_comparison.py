@@ -452,9 +452,9 @@ def test_what_a_table_shows_is_no_smaller_than_it_can_find() -> None:
         "winner; too small (+0.035) differs by both intervals, but by less than the table detects "
         "reliably (0.040); for the other 2 methods, no difference from winner is shown."
     )
-    assert finding(summary) == f"**{said}**"
+    assert finding(summary) == said
     assert said in render_markdown(summary)
     assert said in render_page(summary)
     alike = make_summary(methods=[rows[0], rows[3]], detectable={"mae": EFFECT}, against="winner")
-    assert finding(alike) == "**In MAE, for the other method, no difference from winner is shown.**"
+    assert finding(alike) == "In MAE, for the other method, no difference from winner is shown."
     assert not finding(make_summary())

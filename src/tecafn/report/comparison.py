@@ -241,13 +241,13 @@ def _has_tests_over_seeds(summary: ComparisonSummary) -> bool:
 
 
 def detectable_lines(summary: ComparisonSummary) -> list[str]:
-    """What a table shows, and the smallest effect that it finds of each metric that is compared.
+    """The smallest effect that a table finds, in a sentence for each metric that is compared.
 
     Nothing of a summary that does not say so, and of a table with a single row.
     """
     label = convention_of_summary(summary).label_of
     has_seeds = any(len(row["seeds"]) > 1 for row in summary["methods"])
-    lines = [line for line in (finding(summary),) if line]
+    lines = []
     for metric, effect in summary.get("detectable", {}).items():
         if effect is None:
             lines.append(
@@ -306,7 +306,7 @@ def finding(summary: ComparisonSummary) -> str:
         rows = _row_word(summary) if num_open == 1 else f"{num_open} {_row_word(summary)}s"
         said.append(f"for {rest}{rows}, no difference from {reference} is shown")
     where = convention_of_summary(summary).label_of(metric)
-    return f"**In {where}, {'; '.join(said)}.**" if said else ""
+    return f"In {where}, {'; '.join(said)}." if said else ""
 
 
 def _kind_of(metric: str, difference: RowDifference, *, least: float) -> str:
@@ -600,7 +600,9 @@ def markdown_blocks(summary: ComparisonSummary) -> list[str]:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     found = detectable_lines(summary)
     read_first = [line for line in about(summary) if line not in found]
-    blocks = [*read_first, table, *found, *(markdown(note) for note in notes(summary))]
+    shown = finding(summary)
+    blocks = [f"**{markdown(shown)}**"] if shown else []
+    blocks += [*read_first, table, *found, *(markdown(note) for note in notes(summary))]
     blocks += markdown_extras(summary, _labels(summary))
     if any(row["after_abstract"] for row in summary["methods"]):
         blocks.append(f"{ABSTRACT_MARK} {ABSTRACT_NOTE}.")
@@ -677,6 +679,7 @@ def render_latex(summary: ComparisonSummary) -> str:
     if any(row["after_abstract"] for row in summary["methods"]):
         lines.append(f"\n{latex(ABSTRACT_MARK)} {latex(ABSTRACT_NOTE)}.")
     found = [line.replace("**", "") for line in detectable_lines(summary)]
+    found[:0] = [line for line in (finding(summary),) if line]
     lines += [f"\n{latex(line)}" for line in found]
     lines += latex_extras(summary, _labels(summary))
     remarks = [*basis_lines(summary), *notes(summary)]
@@ -843,6 +846,7 @@ def _page(summary: ComparisonSummary) -> dict[str, Any]:
         f"{summary['data']['dataset']}",
         "word": _row_word(summary),
         "reference": reference_of(summary),
+        "finding": finding(summary),
         "detectable": [line.replace("**", "") for line in found],
         "dataset": summary["data"]["dataset"],
         "split": summary["split"],
