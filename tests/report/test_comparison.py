@@ -457,4 +457,7 @@ def test_what_a_table_shows_is_no_smaller_than_it_can_find() -> None:
     assert said in render_page(summary)
     alike = make_summary(methods=[rows[0], rows[3]], detectable={"mae": EFFECT}, against="winner")
     assert finding(alike) == "In MAE, for the other method, no difference from winner is shown."
+    many = [row(f"worse {k}", difference=minus_winner(0.1)) for k in range(7)]
+    crowd = make_summary(methods=[rows[0], *many], detectable={"mae": EFFECT}, against="winner")
+    assert finding(crowd) == "In MAE, 7 methods are worse than winner."
     assert not finding(make_summary())

@@ -32,6 +32,8 @@ ABSTRACT_NOTE = (
     "implemented from the abstract; the paper was not available to us: a method in its spirit, "
     "not a reproduction"
 )
+# More rows than these are counted in a sentence and not named.
+_NAMED = 6
 _BASES = {
     "code": "public code, which tests reproduce to 1e-10",
     "paper": "the paper",
@@ -291,19 +293,24 @@ def finding(summary: ComparisonSummary) -> str:
         if difference is not None:
             kind = _kind_of(metric, difference, least=effect["corrected"])
             found[kind].append(f"{row['name']} ({_signed(metric, difference['value'])})")
+    word = _row_word(summary)
+
+    def these(names: list[str]) -> str:
+        return ", ".join(names) if len(names) <= _NAMED else f"{len(names)} {word}s"
+
     said = [
-        f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} {kind} than {reference}"
+        f"{these(names)} {'is' if len(names) == 1 else 'are'} {kind} than {reference}"
         for kind in ("worse", "better")
         if (names := found[kind])
     ]
     if names := found["small"]:
         said.append(
-            f"{', '.join(names)} {'differs' if len(names) == 1 else 'differ'} by both intervals, "
-            f"but by less than the table detects reliably ({_plain(metric, effect['corrected'])})"
+            f"{these(names)} {'differs' if len(names) == 1 else 'differ'} by both intervals, but "
+            f"by less than the table detects reliably ({_plain(metric, effect['corrected'])})"
         )
     if num_open := len(found[""]):
         rest = "the other " if said or num_open == 1 else "all "
-        rows = _row_word(summary) if num_open == 1 else f"{num_open} {_row_word(summary)}s"
+        rows = word if num_open == 1 else f"{num_open} {word}s"
         said.append(f"for {rest}{rows}, no difference from {reference} is shown")
     where = convention_of_summary(summary).label_of(metric)
     return f"In {where}, {'; '.join(said)}." if said else ""
