@@ -90,6 +90,12 @@ def test_every_decimal_number_of_the_readme_is_in_a_results_page() -> None:
             assert number in measured, number
 
 
+def test_every_picture_is_shown_on_a_page() -> None:
+    pages = "".join(p.read_text(encoding="utf-8") for p in (README, *(ROOT / "docs").rglob("*.md")))
+    for picture in (ROOT / "docs" / "images").iterdir():
+        assert f"images/{picture.name})" in pages, picture.name
+
+
 def test_every_results_page_is_listed_with_its_command() -> None:
     listed = (RESULTS / "README.md").read_text(encoding="utf-8")
     commands = (ROOT / "Makefile").read_text(encoding="utf-8")
