@@ -265,6 +265,26 @@ def test_layout_what_is_no_pickle_is_named(tmp_path: Path, content: bytes, messa
     assert main(["data", "import", str(path), "--out", str(tmp_path / "out")]) == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (_zip(), "unpack a .zip"),
+        (json.dumps({"a": [1, 2]}).encode(), "write its rows as a table, label.csv"),
+        (b"\x93NUMPY\x01\x00v\x00", "into an .npz beside a label.csv"),
+        (b"PAR1\x15\x04", "write its rows as a table, label.csv"),
+    ],
+)
+def test_layout_of_a_file_that_no_format_is_says_what_to_do(
+    tmp_path: Path, content: bytes, advice: str
+) -> None:
+    path = tmp_path / "data.bin"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="has no layout I know: it is") as refused:
+        _read(path)
+    assert advice in str(refused.value)
+    assert "name its format" not in str(refused.value)
+
+
 def test_layout_an_hdf5_file_and_torch_tensors_are_named(tmp_path: Path) -> None:
     path = tmp_path / "mosi.pkl"
     path.write_bytes(_hdf5(tmp_path))

@@ -103,6 +103,10 @@ class CsvTable:
             )
 
 
+# Of columns whose names do not say what they hold.
+_MEANINGS: Final = {"mode": "the split: train, valid or test"}
+
+
 def open_csv(path: Path, *, required: tuple[str, ...], known: tuple[str, ...] = ()) -> CsvTable:
     r"""Find a CSV file's encoding, its header and its separator.
 
@@ -130,7 +134,10 @@ def open_csv(path: Path, *, required: tuple[str, ...], known: tuple[str, ...] = 
         names.pop()
     for name in required:
         if name not in names:
-            raise UserError(f"{path} has no column {name!r}: {nearest_known(name, header[:20])}")
+            what = f", which is {_MEANINGS[name]}" if name in _MEANINGS else ""
+            raise UserError(
+                f"{path} has no column {name!r}{what}: {nearest_known(name, header[:20])}"
+            )
     for name in dict.fromkeys((*required, *known)):
         places = [str(place) for place, other in enumerate(names, start=1) if other == name]
         if len(places) > 1:

@@ -10,14 +10,20 @@ from typing import Final
 PLAIN_TEXT: Final = "text"
 _HEAD: Final = 512
 
+_AS_NPZ: Final = "put its arrays into an .npz beside a label.csv, by the clips' ids"
+_AS_TABLE: Final = "write its rows as a table, label.csv"
 # How files of each kind begin, and what to do with one.
 _SIGNATURES: Final[tuple[tuple[bytes, str], ...]] = (
     (b"version https://git-lfs", "a Git LFS pointer: fetch the file itself with `git lfs pull`"),
     (b"/annex/objects/", "a git-annex pointer: fetch the file itself with `git annex get`"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (.h5, .csd, .mat of MATLAB 7.3)"),
-    (b"MATLAB 5.0 MAT-file", "a MATLAB file"),
-    (b"\x93NUMPY", "a NumPy array (.npy)"),
-    (b"PK\x03\x04", "a zip archive (.zip, .npz, .xlsx, or PyTorch's .pt)"),
+    (b"MATLAB 5.0 MAT-file", f"a MATLAB file: {_AS_NPZ}"),
+    (b"\x93NUMPY", f"a NumPy array (.npy): {_AS_NPZ}"),
+    (
+        b"PK\x03\x04",
+        "a zip archive (.zip, .npz, .xlsx, or PyTorch's .pt): unpack a .zip, save a spreadsheet as "
+        "CSV, and name the label.csv of an .npz",
+    ),
     (b"PK\x05\x06", "an empty zip archive"),
     (b"\x1f\x8b", "packed with gzip: unpack it first"),
     (b"BZh", "packed with bzip2: unpack it first"),
@@ -25,9 +31,9 @@ _SIGNATURES: Final[tuple[tuple[bytes, str], ...]] = (
     (b"\x28\xb5\x2f\xfd", "packed with zstd: unpack it first"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first"),
     (b"Rar!", "a RAR archive: unpack it first"),
-    (b"PAR1", "a Parquet file"),
-    (b"ARROW1", "an Arrow file"),
-    (b"SQLite format 3", "an SQLite database"),
+    (b"PAR1", f"a Parquet file: {_AS_TABLE}"),
+    (b"ARROW1", f"an Arrow file: {_AS_TABLE}"),
+    (b"SQLite format 3", f"an SQLite database: {_AS_TABLE}"),
     (b"%PDF-", "a PDF"),
     (b"\x89PNG", "a picture (PNG)"),
     (b"\xff\xd8\xff", "a picture (JPEG)"),
@@ -82,7 +88,7 @@ def _kind_of_text(head: bytes, *, is_whole: bool) -> str | None:
         return None
     start = text.lstrip()
     if start[0] in "{[":
-        return "JSON" if not is_whole or _is_json(start) else PLAIN_TEXT
+        return f"JSON: {_AS_TABLE}" if not is_whole or _is_json(start) else PLAIN_TEXT
     first, _, rest = start.partition("\n")
     if len(_SEPARATORS.findall(first)) >= 1 and " " not in _SEPARATORS.split(first)[0].strip():
         return "a table of text (CSV)" if rest.strip() else PLAIN_TEXT

@@ -137,7 +137,10 @@ def _unknown(source: Path) -> str:
         explained = explain(peek_pickle(source))
         return f"{known}: {explained}" if explained else f"{known}; {formats}"
     kind = kind_of_path(source)
-    return f"{known}: it is {kind}; {formats}" if kind else f"{known}; {formats}"
+    if kind is None:
+        return f"{known}; {formats}"
+    says_what_to_do = ": " in kind
+    return f"{known}: it is {kind}" if says_what_to_do else f"{known}: it is {kind}; {formats}"
 
 
 _SOURCES = (".pkl", ".pickle", ".csv", ".jsonl", ".csd", ".npz")
