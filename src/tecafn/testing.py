@@ -627,7 +627,9 @@ def check_usable_modalities(case: MethodCase) -> None:
         _assert_close(_predict(scheme, batch), whole, 0.0, f"{claim}, and others must be unread")
         for modality in usable if len(usable) > 1 else ():
             without = _predict(scheme, _drop(batch, others + modality[0]))
-            assert not torch.equal(without, whole), f"{claim}, and {modality} is not read"
+            assert not torch.equal(without, whole), (
+                f"{claim}, and {modality} is not read: read it, or say in known_violations why not"
+            )
 
 
 def check_phases(case: MethodCase) -> None:
