@@ -602,10 +602,18 @@ def compare(
 
 
 def _print_comparison(summary: "ComparisonSummary") -> None:
-    from tecafn.report.comparison import notes, plain_table, reason_without_result
+    from tecafn.report.comparison import (
+        detectable_lines,
+        finding,
+        notes,
+        plain_table,
+        reason_without_result,
+    )
 
     columns, rows = plain_table(summary)
     print_table(f"{summary['data']['dataset']}, {summary['split']} split", columns, rows)
+    if shown := finding(summary) or "".join(detectable_lines(summary)[:1]):
+        print(shown.replace("**", ""))
     refused: dict[str, list[str]] = {}
     for row in summary["methods"]:
         if reason_without_result(row):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tecafn.cli import _print_comparison
 from tecafn.core.errors import UserError
 from tecafn.records.comparison import read_comparison
 from tecafn.report import figures
@@ -461,3 +462,13 @@ def test_what_a_table_shows_is_no_smaller_than_it_can_find() -> None:
     crowd = make_summary(methods=[rows[0], *many], detectable={"mae": EFFECT}, against="winner")
     assert finding(crowd) == "In MAE, 7 methods are worse than winner."
     assert not finding(make_summary())
+
+
+def test_a_terminal_says_what_a_table_shows_or_why_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [row("winner"), row("worse", difference=minus_winner(0.1))]
+    _print_comparison(make_summary(methods=rows, detectable={"mae": EFFECT}, against="winner"))
+    assert "In MAE, worse (+0.100) is worse than winner." in capsys.readouterr().out
+    _print_comparison(make_summary(methods=rows, detectable={"mae": None}, against="winner"))
+    assert "The smallest detectable effect of MAE is unknown" in capsys.readouterr().out
