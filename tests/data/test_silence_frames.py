@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 
 from tecafn.core.errors import UserError
 from tecafn.core.modality import Modality
+from tecafn.data import DatasetDescription, Sample
 from tecafn.data.axes import is_transposed
 from tecafn.data.importing import import_dataset
 from tecafn.data.integrity import check
 from tecafn.data.readers import ReadOptions
+from tecafn.data.recurrence import RecurrenceSurvey
 
 Dump = Callable[..., Path]
 
@@ -161,3 +164,60 @@ def test_sparse_columns_are_not_taken_for_padding() -> None:
     dead = random.normal(size=(40, 30, 17))
     dead[:, :, 12:] = 0
     assert not is_transposed(dead)
+
+
+@pytest.mark.parametrize("layout", ["mult", "mmim"])
+def test_frames_in_columns_are_refused_in_other_layouts_too(
+    dump: Dump, tmp_path: Path, layout: str
+) -> None:
+    data: Any = {}
+    for split, part in _mmsa().items():
+        audio = part["audio"].transpose(0, 2, 1).copy()
+        vision = part["vision"]
+        if layout == "mult":
+            data[split] = {"audio": audio, "vision": vision, "labels": np.ones((16, 1, 1)),
+                           "text": np.ones((16, 3, 6)), "id": np.array(part["id"])}  # fmt: skip
+            continue
+        lengths = (vision != 0).any(axis=2).sum(axis=1).tolist()
+        data[split] = [
+            (([], vision[n], audio[n], ["so", "good"], lengths[n], 7), np.array([[0.5]]), name)
+            for n, name in enumerate(part["id"])
+        ]
+    if layout == "mult":
+        path = dump(data)
+    else:
+        path = tmp_path / "mmim"
+        path.mkdir()
+        for split, rows in data.items():
+            (path / f"{split}.pkl").write_bytes(pickle.dumps(rows))
+    with pytest.raises(UserError, match=r"audio must have a row for each frame, got 7 rows of 12"):
+        import_dataset(path, format=layout, out=tmp_path / "store")
+
+
+# What may recur
+
+
+def _survey(*samples: tuple[str, str | None, Any]) -> tuple[str, ...]:
+    """Doubts about samples of these ids, pairs and audio frames."""
+    survey = RecurrenceSurvey(DatasetDescription(dataset="x", widths={Modality.AUDIO: 4}))
+    for name, pair, frames in samples:
+        survey.add(
+            Sample(
+                id=name, source_id="", video=name[0], clip=name, split="train", text=name,
+                pair_id=pair, sequences={Modality.AUDIO: frames.astype(np.float32)},
+            )
+        )  # fmt: skip
+    return survey.doubts()
+
+
+def test_designed_pairs_share_their_frames_on_purpose() -> None:
+    frames = np.random.default_rng(0).normal(size=(9, 10, 4))
+    twice = [(f"{n}{half}", f"pair {n}", frames[n]) for n in range(9) for half in "ab"]
+    assert not _survey(*twice)
+    assert "9 of 18 samples have the very" in _survey(*((a, None, f) for a, _, f in twice))[0]
+
+
+def test_every_second_frame_of_a_clip_is_another_clip() -> None:
+    frames = np.random.default_rng(0).normal(size=(9, 40, 4))
+    thinned = [(f"{n}b", None, frames[n][::2]) for n in range(9)]
+    assert not _survey(*((f"{n}a", None, frames[n]) for n in range(9)), *thinned)

@@ -93,6 +93,12 @@ def test_empty_columns_and_rows_are_passed_over(read: Callable[..., list[Sample]
     assert _values(read(_text(rows, header=(*HEADER, "", "")))) == EXPECTED
 
 
+def test_a_missing_split_says_what_its_column_is(read: Callable[..., list[Sample]]) -> None:
+    content = _text([row[:-1] for row in ROWS], header=HEADER[:-1])
+    with pytest.raises(UserError, match="no column 'mode', which is the split: train, valid or"):
+        read(content)
+
+
 def test_a_column_that_is_there_twice_is_one_line(read: Callable[..., list[Sample]]) -> None:
     rows = [(*row, "9") for row in ROWS]
     with pytest.raises(UserError, match=r"column 'label' more than once \(columns 4, 7\)"):

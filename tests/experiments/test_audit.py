@@ -487,6 +487,18 @@ def test_a_figure_changed_in_one_of_the_files_is_found(table: Path, ending: str)
         path.write_bytes(honest)
 
 
+def test_a_chart_that_another_library_draws_is_not_called_forged(table: Path) -> None:
+    path = table / "comparison.html"
+    honest = path.read_bytes()
+    assert b"</svg>" in honest
+    try:
+        path.write_bytes(honest.replace(b"</svg>", b"<g/></svg>"))
+        (found,) = [f for f in audit(table) if f.question == FILES]
+        assert found.verdict == PASSED
+    finally:
+        path.write_bytes(honest)
+
+
 def test_files_of_another_version_are_not_called_forged(
     table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
