@@ -183,6 +183,27 @@ def test_samplers_stay_in_their_ranges_and_a_metric_that_grows_is_maximised(
     assert best.training.learning_rate == max(rates)
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_draws_the_same_again_in_any_process(
+    sampler: Sampler,
+    tiny_toml: Path,
+    tiny_store: Path,
+    tmp_path: Path,
+    pretend: list[RunConfig],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space = SearchSpace({"training.learning_rate": Range(1e-4, 1e-2, log=True)}, sampler, "none")
+    drawn = []
+    for machine, seed in (("one", 0), ("another", 0), ("one", 1)):
+        monkeypatch.setattr(tuning, "machine", lambda machine=machine: machine)
+        out = tmp_path / f"{machine}-{seed}"
+        tune(search(tiny_toml, tiny_store, out, space=space, trials=13, seed=seed))
+        drawn.append([config.training.learning_rate for config in pretend])
+        pretend.clear()
+    assert drawn[0] == drawn[1]
+    assert not set(drawn[0]) & set(drawn[2])
+
+
 @pytest.mark.parametrize("pruner", ["median", "none"])
 def test_what_does_worse_than_the_median_is_ended(
     pruner: Pruner, tiny_toml: Path, tiny_store: Path, tmp_path: Path, pretend: list[RunConfig]
@@ -372,6 +393,20 @@ def test_a_slot_whose_processes_die_again_and_again_is_given_up(
     found = tune(given)
     assert (found.counts["complete"], found.counts["failed"]) == (3, 1)
     assert rows(out)[slot]["reason"] == "its process died"
+
+
+@pytest.mark.filterwarnings("ignore:.*experimental")
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_trial_that_died_elsewhere_is_ended_by_a_sampler_that_never_began_it(
+    sampler: Sampler, tiny_toml: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    given = search(tiny_toml, tiny_store, tmp_path, space=replace(GRID, sampler=sampler))
+    study = optuna.create_study(sampler=tuning._sampler(optuna, given))
+    elsewhere = optuna.load_study(
+        study_name=study.study_name, storage=study._storage, sampler=tuning._sampler(optuna, given)
+    )
+    elsewhere.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
+    assert study.trials[0].state == optuna.trial.TrialState.FAIL
 
 
 # What may be chosen

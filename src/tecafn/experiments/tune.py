@@ -289,12 +289,44 @@ def _callback_name(optuna: Any) -> str:
 
 
 def _sampler(optuna: Any, search: Search) -> Any:
-    # Each process has a seed of its own: two that ask at once are not told the same.
-    text = f"{search.seed} {os.getpid()} {machine()}"
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-    if search.space.sampler == "tpe":
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-    return optuna.samplers.RandomSampler(seed=seed)
+    """Draws by the search's seed and the trial's slot, whichever process of whichever machine asks.
+
+    Two that ask at once have different slots, and are not told the same.
+    """
+
+    class OfEachTrial(optuna.samplers.BaseSampler):  # type: ignore[misc]  # it is loaded late
+        def __init__(self) -> None:
+            self._samplers: dict[int, Any] = {}
+
+        def _of(self, trial: FrozenTrial) -> Any:
+            """Made when it is first asked for: one that died elsewhere is ended and never begun."""
+            if trial.number not in self._samplers:
+                text = f"{search.seed} {trial.user_attrs.get('slot', trial.number)}"
+                seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+                self._samplers[trial.number] = (
+                    optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+                    if search.space.sampler == "tpe"
+                    else optuna.samplers.RandomSampler(seed=seed)
+                )
+            return self._samplers[trial.number]
+
+        def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+            self._of(trial).before_trial(study, trial)
+
+        def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Any:
+            return self._of(trial).infer_relative_search_space(study, trial)
+
+        def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Any) -> Any:
+            return self._of(trial).sample_relative(study, trial, search_space)
+
+        def sample_independent(self, study: Study, trial: FrozenTrial, *asked: Any) -> Any:
+            return self._of(trial).sample_independent(study, trial, *asked)
+
+        def after_trial(self, study: Study, trial: FrozenTrial, *ended: Any) -> None:
+            self._of(trial).after_trial(study, trial, *ended)
+            del self._samplers[trial.number]
+
+    return OfEachTrial()
 
 
 def _first_of_its_folder(search: Search) -> Any:
